@@ -1,0 +1,4 @@
+//! Placeholder.
+/// Why a torrent was refused.
+#[derive(Debug)]
+pub struct MetainfoError;
