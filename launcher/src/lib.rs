@@ -1,1 +1,6 @@
-//! Placeholder while the crate is laid out.
+//! The player's side.
+pub mod apply;
+pub mod journal;
+pub mod tree;
+pub mod twin;
+pub mod units;
