@@ -1,0 +1,215 @@
+//! The head: the one document that changes. It points every channel at a signed manifest.
+//!
+//! # Where sources lie
+//! Every entry of [`Sources`] is a URL reference, resolved by RFC 3986 against the *repository URL*:
+//! the folder URL (ending in `/`) that the head itself was asked from. Absolute URLs stand for
+//! themselves. So `http = ["."]` and `trackers = ["announce"]` mean "the host you came from", and the
+//! same tree works, unchanged, from any host, mirror or port. An empty `http` means `["."]`. A head
+//! that came from a peer is resolved against the first URL of the feed. [`Sources::resolve`] does it.
+
+use crate::document::Payload;
+use crate::hash::ContentHash;
+use crate::names::{Name, Version};
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use url::Url;
+
+/// Where the head lies in the repository.
+pub const HEAD_PATH: &str = "head.toml";
+/// The most releases (channel × platform) a head may name.
+pub const RELEASES_MAX: usize = 256;
+/// The most sources of one kind.
+pub const SOURCES_MAX: usize = 32;
+/// The longest source in bytes.
+pub const SOURCE_LEN_MAX: usize = 1024;
+/// The longest life of a head in seconds: a year.
+pub const LIFE_SECONDS_MAX: u64 = 366 * 86_400;
+/// The usual life of a head in seconds: 7 days.
+pub const LIFE_SECONDS_DEFAULT: u64 = 7 * 86_400;
+
+/// Payload of `head.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`crate::document::FORMAT`].
+    pub format: u32,
+    /// The product.
+    pub product: Name,
+    /// Rises with every signing.
+    pub sequence: u64,
+    /// When it was signed.
+    pub created: Time,
+    /// When it stops being news.
+    pub expires: Time,
+    /// The newest root's version.
+    pub root: u64,
+    /// Where content comes from.
+    #[serde(default)]
+    pub sources: Sources,
+    /// What every channel points at.
+    #[serde(default)]
+    pub releases: Vec<Release>,
+}
+
+/// One channel on one platform, and the manifest it points at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The channel.
+    pub channel: Name,
+    /// The platform.
+    pub platform: Name,
+    /// The manifest's version, for people.
+    pub version: Version,
+    /// The manifest's sequence.
+    pub sequence: u64,
+    /// SHA-256 of the manifest's payload; it lies at `manifests/<hash>.toml`.
+    pub manifest: ContentHash,
+    /// Length of the manifest's payload in bytes.
+    pub length: u64,
+}
+
+/// HTTP bases and trackers; see the module for how they are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Repository bases, all with the same tree.
+    #[serde(default)]
+    pub http: Vec<String>,
+    /// HTTP announce URLs.
+    #[serde(default)]
+    pub trackers: Vec<String>,
+}
+
+/// [`Sources`] as absolute URLs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedSources {
+    /// Repository bases, each ending in `/`.
+    pub http: Vec<Url>,
+    /// Announce URLs.
+    pub trackers: Vec<Url>,
+}
+
+impl Sources {
+    /// The absolute URLs, seen from the repository at `base`. What is no http(s) or udp URL is left
+    /// out: a newer publisher may name sources that this code cannot use.
+    pub fn resolve(&self, base: &Url) -> ResolvedSources {
+        let base = as_folder(base.clone());
+        let usable = |list: &[String], schemes: &[&str]| -> Vec<Url> {
+            let urls = list.iter().take(SOURCES_MAX).filter_map(|text| base.join(text).ok());
+            urls.filter(|url| schemes.contains(&url.scheme()) && url.has_host()).collect()
+        };
+        let mut http: Vec<Url> =
+            usable(&self.http, &["http", "https"]).into_iter().map(as_folder).collect();
+        if self.http.is_empty() {
+            http.push(base.clone());
+        }
+        ResolvedSources { http, trackers: usable(&self.trackers, &["http", "https", "udp"]) }
+    }
+}
+
+/// The URL with a path that ends in `/`, so that joining a name adds to it.
+pub fn as_folder(mut url: Url) -> Url {
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
+impl Head {
+    /// What `channel` points at on `platform`; a release for `any` platform serves all.
+    pub fn release(&self, channel: &Name, platform: &Name) -> Option<&Release> {
+        let on = |platform: &Name| {
+            self.releases.iter().find(|r| r.channel == *channel && r.platform == *platform)
+        };
+        on(platform).or_else(|| on(&Name::any_platform()))
+    }
+}
+
+impl Release {
+    /// Where the manifest lies in the repository.
+    pub fn manifest_path(&self) -> String {
+        crate::manifest::path(&self.manifest)
+    }
+}
+
+impl Payload for Head {
+    fn check(&self) -> Result<(), String> {
+        if self.expires <= self.created {
+            return Err("it expires before it was made".to_owned());
+        }
+        if self.expires > self.created.after(LIFE_SECONDS_MAX) {
+            return Err("it lives for more than a year".to_owned());
+        }
+        if self.releases.len() > RELEASES_MAX {
+            return Err(format!("it names more than {RELEASES_MAX} releases"));
+        }
+        for list in [&self.sources.http, &self.sources.trackers] {
+            if list.len() > SOURCES_MAX || list.iter().any(|s| s.len() > SOURCE_LEN_MAX) {
+                return Err("it names too many sources, or too long ones".to_owned());
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for release in &self.releases {
+            if !seen.insert((&release.channel, &release.platform)) {
+                return Err(format!(
+                    "it names `{}` on `{}` twice",
+                    release.channel, release.platform
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[test]
+    fn sources_follow_the_host() {
+        let sources = Sources {
+            http: vec![".".into(), "https://cdn.example/g".into(), "file:///etc".into()],
+            trackers: vec!["announce".into(), "udp://t.example:1/announce".into(), "::".into()],
+        };
+        let base = Url::parse("http://10.0.0.1:7600/games/x").unwrap();
+        let resolved = sources.resolve(&base);
+        let text = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            text(&resolved.http),
+            ["http://10.0.0.1:7600/games/x/", "https://cdn.example/g/"]
+        );
+        assert_eq!(
+            text(&resolved.trackers)[..2],
+            ["http://10.0.0.1:7600/games/x/announce", "udp://t.example:1/announce"]
+        );
+        let none = Sources::default().resolve(&base);
+        assert_eq!(text(&none.http), ["http://10.0.0.1:7600/games/x/"]);
+        assert!(none.trackers.is_empty());
+    }
+
+    #[test]
+    fn bounds() {
+        let good = World::new().head();
+        good.check().unwrap();
+        let check = |change: fn(&mut Head)| {
+            let mut head = good.clone();
+            change(&mut head);
+            assert!(head.check().is_err(), "{head:?}");
+        };
+        check(|head| head.expires = head.created);
+        check(|head| head.expires = head.created.after(LIFE_SECONDS_MAX + 1));
+        check(|head| head.releases.push(head.releases[0].clone()));
+        check(|head| head.sources.http = vec![String::new(); SOURCES_MAX + 1]);
+    }
+
+    #[test]
+    fn any_platform_serves_all() {
+        let head = World::new().head();
+        let name = |text| Name::parse(text).unwrap();
+        assert!(head.release(&name("stable"), &name("linux-x86_64")).is_some());
+        assert!(head.release(&name("beta"), &name("any")).is_none());
+    }
+}

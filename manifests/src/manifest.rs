@@ -1,0 +1,155 @@
+//! The manifest: one immutable signed document per release.
+//!
+//! The torrent's info dictionary is the file list; the manifest binds it by its full SHA-256
+//! info-hash and adds only what a torrent cannot say.
+
+use crate::document::Payload;
+use crate::hash::{ContentHash, V1Hash};
+use crate::names::{Name, Version};
+use crate::path::RelPath;
+use crate::time::Time;
+use serde::{Deserialize, Serialize};
+
+/// The most empty folders.
+pub const FOLDERS_MAX: usize = 10_000;
+/// The longest release notes in bytes.
+pub const NOTES_LEN_MAX: usize = 64 << 10;
+/// The most arguments of the launch command.
+pub const ARGUMENTS_MAX: usize = 64;
+/// The longest argument in bytes.
+pub const ARGUMENT_LEN_MAX: usize = 1024;
+
+/// Payload of `manifests/<sha256>.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`crate::document::FORMAT`].
+    pub format: u32,
+    /// The product.
+    pub product: Name,
+    /// The platform it runs on, or `any`.
+    pub platform: Name,
+    /// The channel it was made for; promotion makes a new manifest.
+    pub channel: Name,
+    /// The version, for people.
+    pub version: Version,
+    /// Rises with every release of this product, platform and channel.
+    pub sequence: u64,
+    /// When it was published.
+    pub created: Time,
+    /// Bytes of all files.
+    pub total_size: u64,
+    /// Number of files, links included.
+    pub file_count: u64,
+    /// The oldest launcher that can install it, as `major.minor.patch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_launcher: Option<Version>,
+    /// What is new, for players. Plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<String>,
+    /// Folders without files, which a torrent cannot list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty_folders: Vec<RelPath>,
+    /// The content.
+    pub torrent: Torrent,
+    /// How to start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<Launch>,
+}
+
+/// Names the content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Torrent {
+    /// SHA-256 of the info dictionary: the authority. The file is `torrents/<v2>.torrent`.
+    pub v2: ContentHash,
+    /// SHA-1 of the same bytes, if the torrent is hybrid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v1: Option<V1Hash>,
+    /// Bytes per piece: a power of two, at least 16 KiB.
+    pub piece_length: u32,
+}
+
+/// A program of the release and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The program's file.
+    pub program: RelPath,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<String>,
+}
+
+impl Payload for Manifest {
+    fn check(&self) -> Result<(), String> {
+        let piece_length = self.torrent.piece_length;
+        if !piece_length.is_power_of_two() || piece_length < 16 << 10 {
+            return Err(format!("{piece_length} is not a piece length of BEP 52"));
+        }
+        if self.empty_folders.len() > FOLDERS_MAX {
+            return Err(format!("it lists more than {FOLDERS_MAX} empty folders"));
+        }
+        if self.notes.as_ref().is_some_and(|notes| notes.len() > NOTES_LEN_MAX) {
+            return Err(format!("its notes are longer than {NOTES_LEN_MAX} bytes"));
+        }
+        if let Some(launch) = &self.launch
+            && (launch.arguments.len() > ARGUMENTS_MAX
+                || launch.arguments.iter().any(|a| a.len() > ARGUMENT_LEN_MAX || a.contains('\0')))
+        {
+            return Err("its launch command has too many or too long arguments".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Where the manifest of that payload hash lies in the repository.
+pub fn path(hash: &ContentHash) -> String {
+    format!("manifests/{hash}.toml")
+}
+
+/// Where the torrent of that v2 info-hash lies in the repository.
+pub fn torrent_path(v2: &ContentHash) -> String {
+    format!("torrents/{v2}.torrent")
+}
+
+/// Where the content of one file (not empty, no link) lies in the repository.
+pub fn object_path(root: &ContentHash, length: u64) -> String {
+    format!("objects/{root}-{length}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[test]
+    fn text_round_trip_and_unknown_fields() {
+        let mut manifest = World::new().manifest();
+        manifest.notes = Some("More of \"everything\"\nand '''less'''".into());
+        manifest.empty_folders = vec![RelPath::parse("saves/empty").unwrap()];
+        manifest.launch = Some(Launch {
+            program: RelPath::parse("bin/game").unwrap(),
+            arguments: vec!["-x".into()],
+        });
+        let text = toml::to_string(&manifest).unwrap();
+        assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), manifest, "{text}");
+        let newer = format!("future = 1\n{text}");
+        assert_eq!(toml::from_str::<Manifest>(&newer).unwrap(), manifest);
+    }
+
+    #[test]
+    fn bounds() {
+        let good = World::new().manifest();
+        good.check().unwrap();
+        let check = |change: fn(&mut Manifest)| {
+            let mut manifest = good.clone();
+            change(&mut manifest);
+            assert!(manifest.check().is_err(), "{manifest:?}");
+        };
+        check(|m| m.torrent.piece_length = 16_385);
+        check(|m| m.torrent.piece_length = 8192);
+        check(|m| m.notes = Some("n".repeat(NOTES_LEN_MAX + 1)));
+        check(|m| {
+            let program = RelPath::parse("a").unwrap();
+            m.launch = Some(Launch { program, arguments: vec!["\0".into()] });
+        });
+    }
+}
