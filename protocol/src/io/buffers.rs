@@ -68,7 +68,7 @@ impl BufferPool {
     fn granted(&self) -> Buffer {
         let back = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let data = back.unwrap_or_else(|| vec![0; BUFFER_LEN]);
-        Buffer { data, home: Some(Arc::clone(&self.shared)) }
+        Buffer { data, home: Arc::clone(&self.shared) }
     }
 }
 
@@ -76,15 +76,10 @@ impl BufferPool {
 #[derive(Debug)]
 pub struct Buffer {
     data: Vec<u8>,
-    home: Option<Arc<Shared>>,
+    home: Arc<Shared>,
 }
 
 impl Buffer {
-    /// A buffer outside every pool, for a caller that may not wait and has a bound of its own.
-    pub fn detached() -> Self {
-        Self { data: vec![0; BUFFER_LEN], home: None }
-    }
-
     /// Gives up writing: the bytes of `range`, to be sliced and shared. The buffer goes back to its
     /// pool when the last of them is dropped.
     ///
@@ -116,11 +111,9 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            let data = std::mem::take(&mut self.data);
-            home.free.lock().unwrap_or_else(PoisonError::into_inner).push(data);
-            home.permits.add_permits(1);
-        }
+        let data = std::mem::take(&mut self.data);
+        self.home.free.lock().unwrap_or_else(PoisonError::into_inner).push(data);
+        self.home.permits.add_permits(1);
     }
 }
 
@@ -150,12 +143,5 @@ mod tests {
         drop(part);
         assert_eq!(waiting.await.unwrap(), address as usize, "the same memory again");
         assert_eq!(pool.available(), 1);
-    }
-
-    #[test]
-    fn a_detached_buffer_belongs_to_nobody() {
-        let mut buffer = Buffer::detached();
-        buffer[0] = 7;
-        assert_eq!(&buffer.freeze(..1)[..], [7]);
     }
 }

@@ -1,0 +1,1 @@
+//! Whole rounds through the disk's threads.

@@ -1,0 +1,244 @@
+//! Blocks to files and files to blocks, on one of the disk's threads.
+
+use super::handles::{DiskError, Handles, write_all_at};
+use super::hashing::{Found, Partial, Reader, read_block};
+use super::torrent::{Place, Torrent};
+use super::worker::{Shared, Worker};
+use super::{DiskEvent, DiskOp, Verdict};
+use crate::geometry::Block;
+use crate::ids::{PeerKey, PieceIndex};
+use crate::io::buffers::BUFFER_PAYLOAD_LEN;
+use bytes::Bytes;
+use std::collections::hash_map::Entry;
+use std::io::IoSlice;
+
+/// Reads of at most this many bytes get memory of their own: a pooled buffer would be mostly empty.
+const SMALL_READ_LEN: usize = 64 * 1024;
+
+impl Worker<'_> {
+    /// Writes the blocks that the piece lacks, hashes them, and judges the piece if it is whole.
+    pub(super) fn write(
+        &mut self,
+        torrent: &Torrent,
+        piece: PieceIndex,
+        blocks: Vec<(Block, Bytes)>,
+    ) {
+        let bytes = blocks.iter().map(|(block, _)| u64::from(block.len)).sum();
+        let verdict = self.write_and_hash(torrent, piece, blocks);
+        self.shared.emit(DiskEvent::Written { torrent: torrent.key, piece, bytes });
+        match verdict {
+            Ok(None) => {}
+            Ok(Some(verdict)) => {
+                if verdict == Verdict::Verified {
+                    torrent.trust(piece);
+                    self.shared.record(torrent, piece);
+                }
+                self.shared.emit(DiskEvent::Piece { torrent: torrent.key, piece, verdict });
+            }
+            Err(error) => {
+                self.partials.remove(&(torrent.key, piece));
+                self.shared.emit_error(torrent, error);
+            }
+        }
+    }
+
+    fn write_and_hash(
+        &mut self,
+        torrent: &Torrent,
+        piece: PieceIndex,
+        blocks: Vec<(Block, Bytes)>,
+    ) -> Result<Option<Verdict>, DiskError> {
+        let geometry = &torrent.info.geometry;
+        let mut entry = match self.partials.entry((torrent.key, piece)) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => entry.insert_entry(Partial::new(&torrent.info, piece)),
+        };
+        let partial = entry.get_mut();
+        let mut fresh: Vec<(u32, Bytes)> = blocks
+            .into_iter()
+            .map(|(block, bytes)| {
+                assert_eq!((block.piece, block.len as usize), (piece, bytes.len()), "one piece");
+                let index = geometry.block_index(block);
+                (index.expect("the engine asks for blocks of the geometry only"), bytes)
+            })
+            .filter(|(index, _)| !partial.has(*index))
+            .collect();
+        fresh.sort_unstable_by_key(|(index, _)| *index);
+        fresh.dedup_by_key(|(index, _)| *index);
+
+        write_blocks(torrent, &self.shared.handles, piece, &fresh)?;
+        let mut reader =
+            Reader { torrent, handles: &self.shared.handles, scratch: &mut self.scratch };
+        if !partial.add(&fresh, piece, &mut reader)? {
+            // Blocks written earlier are gone: somebody cut the file. Start the piece again.
+            entry.remove();
+            return Ok(Some(Verdict::Wrong));
+        }
+        if !partial.is_complete() {
+            return Ok(None);
+        }
+        entry.remove().verdict(piece, &mut reader).map(Some)
+    }
+
+    /// Reads blocks of one piece for a peer; a piece not hashed in this process is hashed first.
+    pub(super) fn read(
+        &mut self,
+        torrent: &Torrent,
+        peer: PeerKey,
+        piece: PieceIndex,
+        blocks: Vec<Block>,
+    ) {
+        match self.read_trusted(torrent, piece, &blocks) {
+            Ok(Some(blocks)) => self.shared.emit(DiskEvent::Read {
+                torrent: torrent.key,
+                peer,
+                blocks,
+                failed: Vec::new(),
+            }),
+            failure @ (Ok(None) | Err(_)) => {
+                if let Err(error) = failure {
+                    self.shared.emit_error(torrent, error);
+                }
+                self.shared.emit(DiskEvent::Lost { torrent: torrent.key, piece });
+                self.shared.emit(DiskEvent::Read {
+                    torrent: torrent.key,
+                    peer,
+                    blocks: Vec::new(),
+                    failed: blocks,
+                });
+            }
+        }
+    }
+
+    fn read_trusted(
+        &mut self,
+        torrent: &Torrent,
+        piece: PieceIndex,
+        blocks: &[Block],
+    ) -> Result<Option<Vec<(Block, Bytes)>>, DiskError> {
+        if torrent.is_untrusted(piece) {
+            let mut reader =
+                Reader { torrent, handles: &self.shared.handles, scratch: &mut self.scratch };
+            match reader.check(piece)? {
+                Found::Right => torrent.trust(piece),
+                Found::Wrong | Found::Missing => return Ok(None),
+            }
+        }
+        read_blocks(torrent, self.shared, blocks)
+    }
+}
+
+/// Writes ascending blocks of one piece, each run of them in a file with one call. Bytes that no
+/// file holds are not written.
+fn write_blocks(
+    torrent: &Torrent,
+    handles: &Handles,
+    piece: PieceIndex,
+    blocks: &[(u32, Bytes)],
+) -> Result<(), DiskError> {
+    struct Batch<'a> {
+        place: Place,
+        at: u64,
+        end: u64,
+        slices: Vec<IoSlice<'a>>,
+    }
+    let mut batches: Vec<Batch<'_>> = Vec::new();
+    for (index, bytes) in blocks {
+        let block = torrent.info.geometry.block(piece, *index);
+        let mut bytes = &bytes[..];
+        for run in torrent.runs(piece, block.offset, block.len) {
+            let (part, rest) = bytes.split_at(run.len);
+            bytes = rest;
+            let Some((place, at)) = run.kept else { continue };
+            let end = at + run.len as u64;
+            match batches.last_mut() {
+                Some(batch) if batch.place == place && batch.end == at => {
+                    batch.slices.push(IoSlice::new(part));
+                    batch.end = end;
+                }
+                Some(_) | None => {
+                    let slices = vec![IoSlice::new(part)];
+                    batches.push(Batch { place, at, end, slices });
+                }
+            }
+        }
+    }
+    for mut batch in batches {
+        let file = handles.get(torrent, batch.place, true)?;
+        torrent.mark_dirty(batch.place);
+        write_all_at(&file, &mut batch.slices, batch.at).map_err(|error| DiskError {
+            path: torrent.paths_of(batch.place).0,
+            op: DiskOp::Write,
+            error,
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads blocks of one piece, contiguous ones with one call, many into one pooled buffer. `None`
+/// if the files hold less.
+fn read_blocks(
+    torrent: &Torrent,
+    shared: &Shared,
+    blocks: &[Block],
+) -> Result<Option<Vec<(Block, Bytes)>>, DiskError> {
+    let mut out = Vec::with_capacity(blocks.len());
+    let mut rest = blocks;
+    while !rest.is_empty() {
+        let mut total = 0;
+        let fits = |block: &&Block| {
+            total += block.len as usize;
+            total <= BUFFER_PAYLOAD_LEN
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (group, later) = rest.split_at(count);
+        rest = later;
+        let total: usize = group.iter().map(|block| block.len as usize).sum();
+
+        let pooled = if total > SMALL_READ_LEN && total <= BUFFER_PAYLOAD_LEN {
+            // The threads must not wait for a peer to take its bytes: with all buffers out, memory
+            // comes from the allocator, bounded by the engine's limit of reads per peer.
+            shared.pool.try_take()
+        } else {
+            None
+        };
+        let bytes = if let Some(mut buffer) = pooled {
+            if !read_group(torrent, &shared.handles, group, &mut buffer[..total])? {
+                return Ok(None);
+            }
+            buffer.freeze(..total)
+        } else {
+            let mut memory = vec![0; total];
+            if !read_group(torrent, &shared.handles, group, &mut memory)? {
+                return Ok(None);
+            }
+            Bytes::from(memory)
+        };
+        let mut at = 0;
+        for &block in group {
+            let end = at + block.len as usize;
+            out.push((block, bytes.slice(at..end)));
+            at = end;
+        }
+    }
+    Ok(Some(out))
+}
+
+/// Fills `buffer` with the blocks one after the other.
+fn read_group(
+    torrent: &Torrent,
+    handles: &Handles,
+    group: &[Block],
+    mut buffer: &mut [u8],
+) -> Result<bool, DiskError> {
+    let runs = group.chunk_by(|one, next| one.offset + one.len == next.offset);
+    for run in runs {
+        let len = run.iter().map(|block| block.len).sum::<u32>();
+        let (bytes, rest) = buffer.split_at_mut(len as usize);
+        buffer = rest;
+        if !read_block(torrent, handles, Block { len, ..run[0] }, bytes)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
