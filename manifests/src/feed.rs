@@ -171,7 +171,7 @@ mod tests {
             &format!("updraft:game?root={root}&root={root}&url=http://a/"),
             &format!("updraft:Game?root={root}&url=http://a/"),
             &format!("updraft:game?root={root}&url=file:///etc"),
-            &format!("updraft:game?root=12&url=http://a/"),
+            "updraft:game?root=12&url=http://a/",
             "updraft-feed = 2\nproduct = \"a\"\nroot = \"\"\nurls = []",
         ] {
             assert!(Feed::parse(bad).is_err(), "{bad}");

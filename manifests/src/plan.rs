@@ -129,7 +129,6 @@ pub fn plan(old: &[OldFile], new: &[NewFile]) -> Result<Plan, PlanError> {
     let mut sources: HashMap<(u64, ContentHash), &OldFile> = HashMap::new();
     for file in old {
         if let Some(identity) = identity(&file.content) {
-            // The first one in the list, unless a later one will not be needed where it lies.
             sources.entry(identity).or_insert(file);
         }
     }
@@ -194,16 +193,17 @@ fn action(
     new: &NewFile,
     sources: &HashMap<(u64, ContentHash), &OldFile>,
 ) -> Action {
-    if let Some(old) = old {
-        if same_bytes(&old.content, &new.content) {
-            return match (&old.content, &new.content) {
-                (
-                    Content::File { executable: was, .. },
-                    Content::File { executable: shall, .. },
-                ) if was != shall => Action::SetExecutable(*shall),
-                _ => Action::Keep,
-            };
-        }
+    if let Some(old) = old
+        && same_bytes(&old.content, &new.content)
+    {
+        return match (&old.content, &new.content) {
+            (Content::File { executable: was, .. }, Content::File { executable: shall, .. })
+                if was != shall =>
+            {
+                Action::SetExecutable(*shall)
+            }
+            _ => Action::Keep,
+        };
     }
     let Some(identity) = identity(&new.content) else {
         return Action::Make;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn content(seed: u8) -> Content {
-        let root = (seed != 0).then(|| ContentHash([seed; 32]));
+        let root = (seed != 0).then_some(ContentHash([seed; 32]));
         Content::File { length: u64::from(seed), root, executable: false }
     }
 
