@@ -1,1 +1,17 @@
-//! Placeholder while the crate is laid out.
+//! The ground that the end-to-end suites stand on.
+//!
+//! A [`lab::Lab`] is a network of namespaces in which [`process::Proc`]esses run: our two programs as
+//! a user would start them ([`ours`]), other people's BitTorrent clients, trackers and web servers
+//! ([`clients`]), and peers and servers that misbehave on purpose ([`hostile`]). [`content`] makes
+//! builds from seeds and compares folders byte for byte. Nothing here sleeps where an event can be
+//! awaited, nothing uses a fixed folder, and nothing outlives its test.
+
+pub mod content;
+pub mod http;
+pub mod ours;
+pub mod process;
+
+#[cfg(target_os = "linux")]
+pub mod clients;
+#[cfg(target_os = "linux")]
+pub mod lab;

@@ -1,0 +1,273 @@
+//! A network of one's own: every client gets a namespace with its own addresses, all of them joined
+//! by a bridge that itself sits in a namespace. Nothing leaves it, and nothing else is on it.
+//! Foreign clients refuse loopback peers or a second peer at one address; here each has its own.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::process::Proc;
+
+/// Labs made by this process so far; it keeps their names apart.
+static LABS_MADE: AtomicU32 = AtomicU32::new(0);
+
+/// What every namespace's and folder's name begins with; the process id follows.
+const PREFIX: &str = "updraft-lab-";
+
+/// A network, a folder, and everything cleaned up at the end.
+pub struct Lab {
+    name: String,
+    nodes_made: AtomicU32,
+    dir: PathBuf,
+}
+
+/// One host of the lab: a network namespace with an IPv4 and an IPv6 address.
+#[derive(Debug, Clone)]
+pub struct Node {
+    namespace: String,
+    /// Its IPv4 address (10.77.0.0/24).
+    pub ip: Ipv4Addr,
+    /// Its IPv6 address (fd77::/64).
+    pub ip6: Ipv6Addr,
+}
+
+impl Lab {
+    /// Makes the network.
+    ///
+    /// # Panics
+    /// Without the right to make network namespaces: these suites cannot run then.
+    pub fn new() -> Self {
+        remove_leftovers();
+        let number = LABS_MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        fs::create_dir_all(&dir).expect("the lab's folder can be made");
+        let lab = Self { name, nodes_made: AtomicU32::new(0), dir };
+        let switch = lab.switch();
+        if let Err(error) = try_ip(&["netns", "add", &switch]) {
+            panic!(
+                "these suites give every client a network namespace of its own and need root with \
+                 the right to make namespaces (CAP_SYS_ADMIN, CAP_NET_ADMIN): {error}"
+            );
+        }
+        ip(&["-n", &switch, "link", "set", "lo", "up"]);
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]);
+        ip(&["-n", &switch, "link", "set", "br0", "up"]);
+        lab
+    }
+
+    fn switch(&self) -> String {
+        format!("{}-switch", self.name)
+    }
+
+    /// The folder of this lab, gone when the lab is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A path inside the lab's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Makes a folder inside the lab's folder.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).expect("a folder of the lab can be made");
+        path
+    }
+
+    /// Adds a host.
+    pub fn node(&self) -> Node {
+        let number = self.nodes_made.fetch_add(1, Ordering::Relaxed) + 1;
+        let host = u8::try_from(number).ok().filter(|host| *host < 250);
+        let host = host.expect("a lab has fewer than 250 nodes");
+        let namespace = format!("{}-{number}", self.name);
+        let node = Node {
+            ip: Ipv4Addr::new(10, 77, 0, host),
+            ip6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host)),
+            namespace,
+        };
+        let ns = node.namespace.as_str();
+        let switch = self.switch();
+        let port = format!("port{number}");
+        ip(&["netns", "add", ns]);
+        ip(&["-n", ns, "link", "set", "lo", "up"]);
+        ip(&["-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch]);
+        ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
+        ip(&["-n", ns, "addr", "add", &format!("{}/24", node.ip), "dev", "eth0"]);
+        // Duplicate address detection would make the address unusable for a second.
+        ip(&["-n", ns, "addr", "add", &format!("{}/64", node.ip6), "dev", "eth0", "nodad"]);
+        ip(&["-n", ns, "link", "set", "eth0", "up"]);
+        node
+    }
+
+    /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit").
+    pub fn slow_node(&self, rate: &str) -> Node {
+        let node = self.node();
+        let ns = node.namespace.as_str();
+        let mut tc = Command::new("tc");
+        tc.args(["-n", ns, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate]);
+        tc.args(["burst", "32kb", "latency", "100ms"]);
+        run(&mut tc).expect("tc can shape the link");
+        node
+    }
+
+    /// Mounts a small file system of `bytes` at `name` inside the lab's folder.
+    pub fn small_disk(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.folder(name);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=755"), "tmpfs"]).arg(&path);
+        run(&mut mount).expect("a tmpfs can be mounted");
+        path
+    }
+
+    /// Makes a file system mounted by [`Lab::small_disk`] read-only, or writable again.
+    pub fn set_read_only(&self, path: &Path, read_only: bool) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", if read_only { "remount,ro" } else { "remount,rw" }]).arg(path);
+        run(&mut mount).expect("the file system can be remounted");
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+impl Node {
+    /// Its IPv4 address with a port.
+    pub fn addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ip), port)
+    }
+
+    /// Its IPv6 address with a port.
+    pub fn addr6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ip6), port)
+    }
+
+    /// A command that will run on this host and die with the test.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "nsenter"]);
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg("--").arg(program);
+        command
+    }
+
+    /// Starts a program on this host.
+    pub fn spawn<S: AsRef<OsStr>>(&self, name: &str, program: impl AsRef<OsStr>, args: &[S]) -> Proc {
+        let mut command = self.command(program);
+        command.args(args);
+        Proc::start(name, command)
+    }
+
+    /// Runs `make` on a thread that is on this host: sockets opened there stay there.
+    pub fn inside<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = format!("/run/netns/{}", self.namespace);
+        let thread = thread::spawn(move || {
+            let namespace = File::open(path).expect("the namespace exists");
+            enter(&namespace).expect("the namespace can be entered");
+            make()
+        });
+        thread.join().expect("nothing panics inside the namespace")
+    }
+
+    /// A connection from this host.
+    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.inside(move || TcpStream::connect_timeout(&to, Duration::from_secs(5)))
+    }
+
+    /// A listening socket on this host.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        let addr = self.addr(port);
+        self.inside(move || TcpListener::bind(addr)).expect("the port is free")
+    }
+
+    /// Bytes that this host has sent over its link, headers included.
+    pub fn bytes_sent(&self) -> u64 {
+        let table = self.inside(|| fs::read_to_string("/proc/thread-self/net/dev"));
+        let table = table.expect("a thread sees its own interfaces");
+        let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
+        line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).expect("eth0 exists")
+    }
+
+    /// Pulls the cable: nothing gets in or out any more.
+    pub fn cut(&self) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);
+    }
+}
+
+fn enter(namespace: &File) -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    use std::os::fd::AsFd;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+fn ip(args: &[&str]) {
+    if let Err(error) = try_ip(args) {
+        panic!("{error}");
+    }
+}
+
+fn try_ip(args: &[&str]) -> Result<String, String> {
+    run(Command::new("ip").args(args))
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Unmounts, unlinks and forgets everything that bears a lab's name.
+fn remove(name: &str) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let dir = std::env::temp_dir().join(name);
+    let under = format!("{}/", dir.display());
+    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if mount.starts_with(&under) {
+            let _ = run(Command::new("umount").args(["-l", mount]));
+        }
+    }
+    let of_lab = format!("{name}-");
+    for namespace in namespaces().filter(|namespace| namespace.starts_with(&of_lab)) {
+        let _ = try_ip(&["netns", "del", &namespace]);
+    }
+    let _ = fs::remove_dir_all(dir);
+}
+
+fn namespaces() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// A test that was killed could not clean up; the next lab does it for the ones whose process is gone.
+fn remove_leftovers() {
+    let folders = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let folders = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    for name in namespaces().chain(folders) {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let mut parts = rest.split('-');
+        let (Some(pid), Some(number)) = (parts.next(), parts.next()) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new(&format!("/proc/{pid}")).exists() {
+            remove(&format!("{PREFIX}{pid}-{number}"));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Our programs and the clients of other people, in both directions: they download what we seed, we
+//! download what they seed, and all of them together finish.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use updraft_tests::clients::{
+    Aria2, Client, Libtorrent, OpenTracker, PEER_PORT, Transmission, make_torrent, read_torrent,
+};
+use updraft_tests::content;
+use updraft_tests::lab::{Lab, Node};
+use updraft_tests::ours::{self, Place};
+use updraft_tests::process::Proc;
+
+/// How long a swarm of some megabytes may take; Transmission alone waits up to ten seconds between
+/// its looks at the list of peers.
+const SWARM_WAIT: Duration = Duration::from_secs(90);
+/// The size of the content.
+const BYTES: u64 = 12 << 20;
+/// What clients without BEP 47 leave of a hybrid torrent's padding.
+const PADDING: &str = ".pad";
+
+/// One kind of foreign client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Libtorrent,
+    Aria2,
+    Transmission,
+}
+
+impl Kind {
+    fn start(self, lab: &Lab, node: &Node) -> Box<dyn Client> {
+        match self {
+            Self::Libtorrent => Box::new(Libtorrent::start(node)),
+            Self::Aria2 => Box::new(Aria2::start(node)),
+            Self::Transmission => Box::new(Transmission::start(lab, node)),
+        }
+    }
+
+    /// The torrent formats it can read.
+    fn formats(self) -> &'static [&'static str] {
+        match self {
+            Self::Libtorrent => &["v1", "hybrid", "v2"],
+            Self::Aria2 | Self::Transmission => &["v1", "hybrid"],
+        }
+    }
+}
+
+/// A folder to share. Plain torrents know no empty folders, so it has none.
+fn build(lab: &Lab, seed: u64) -> PathBuf {
+    let dir = lab.path("source/game");
+    content::game(&dir, seed, BYTES);
+    std::fs::remove_dir_all(dir.join("logs")).expect("the game has a folder of logs");
+    dir
+}
+
+fn parent(dir: &Path) -> &Path {
+    dir.parent().expect("the build lies in a folder of the lab")
+}
+
+fn assert_arrived(source: &Path, into: &Path) {
+    content::assert_same_contents(source, &into.join("game"), &[PADDING]);
+}
+
+#[test]
+fn foreign_clients_serve_each_other() {
+    let lab = Lab::new();
+    let source = build(&lab, 1);
+    let torrent = lab.path("game.torrent");
+    let tracker_node = lab.node();
+    let reading = make_torrent(&source, &torrent, "v1", &[OpenTracker::url(&tracker_node)]);
+    let tracker = OpenTracker::start(&lab, &tracker_node, &reading.tracker_hashes());
+    let mut seed = Libtorrent::start(&lab.node());
+    seed.seed(&torrent, parent(&source));
+    tracker.wait_seeds(&reading.tracker_hashes()[0], 1);
+    let mut leeches = [Kind::Aria2, Kind::Transmission].map(|kind| kind.start(&lab, &lab.node()));
+    for (index, leech) in leeches.iter_mut().enumerate() {
+        leech.leech(&torrent, &lab.folder(&format!("leech{index}")));
+    }
+    for (index, leech) in leeches.iter_mut().enumerate() {
+        leech.wait_done(&torrent, SWARM_WAIT);
+        assert_arrived(&source, &lab.path(&format!("leech{index}")));
+    }
+}
+
+/// Their client, with what it does by itself, downloads what our publisher created and seeds.
+fn they_download(kind: Kind) {
+    let lab = Lab::new();
+    let source = build(&lab, 2);
+    let tracker_node = lab.node();
+    let torrents: Vec<_> = kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
+    let mut hashes = Vec::new();
+    for (format, torrent) in kind.formats().iter().zip(&torrents) {
+        ours::create_torrent(&source, torrent, format, &[OpenTracker::url(&tracker_node)]);
+        hashes.extend(read_torrent(torrent).tracker_hashes());
+    }
+    let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
+    let mut client = kind.start(&lab, &lab.node());
+    // One address each, or a client that knows one of our seeds would refuse the next.
+    let _seeds: Vec<Proc> = torrents
+        .iter()
+        .map(|torrent| {
+            let node = lab.node();
+            ours::seed(&Place::from(&node), torrent, parent(&source), node.addr(PEER_PORT))
+        })
+        .collect();
+    for torrent in &torrents {
+        tracker.wait_seeds(&read_torrent(torrent).tracker_hashes()[0], 1);
+    }
+    for torrent in &torrents {
+        client.leech(torrent, &lab.folder(&format!("into-{}", name(torrent))));
+    }
+    for torrent in &torrents {
+        client.wait_done(torrent, SWARM_WAIT);
+        assert_arrived(&source, &lab.path(&format!("into-{}", name(torrent))));
+    }
+}
+
+fn name(torrent: &Path) -> String {
+    torrent.file_stem().expect("a torrent has a name").to_string_lossy().into_owned()
+}
+
+#[test]
+fn libtorrent_downloads_what_we_seed() {
+    they_download(Kind::Libtorrent);
+}
+
+#[test]
+fn transmission_downloads_what_we_seed() {
+    they_download(Kind::Transmission);
+}
+
+#[test]
+fn aria2_downloads_what_we_seed() {
+    they_download(Kind::Aria2);
+}
+
+/// Our launcher downloads what their client seeds, from a torrent that libtorrent made.
+fn we_download(kind: Kind) {
+    let lab = Lab::new();
+    let source = build(&lab, 3);
+    let tracker_node = lab.node();
+    let torrents: Vec<_> = kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
+    let mut hashes = Vec::new();
+    for (format, torrent) in kind.formats().iter().zip(&torrents) {
+        let reading = make_torrent(&source, torrent, format, &[OpenTracker::url(&tracker_node)]);
+        hashes.extend(reading.tracker_hashes());
+    }
+    let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
+    let mut client = kind.start(&lab, &lab.node());
+    for torrent in &torrents {
+        // Clients without BEP 47 want the padding as files beside the rest; each gets its own copy.
+        let dir = lab.folder(&format!("from-{}", name(torrent)));
+        content::copy_tree(&source, &dir.join("game"));
+        if name(torrent) == "hybrid" && kind != Kind::Libtorrent {
+            write_padding(&dir.join("game"), &source);
+        }
+        client.seed(torrent, &dir);
+    }
+    for torrent in &torrents {
+        tracker.wait_seeds(&read_torrent(torrent).tracker_hashes()[0], 1);
+        let node = lab.node();
+        let into = lab.folder(&format!("into-{}", name(torrent)));
+        let mut fetch = ours::fetch(&Place::from(&node), torrent, &into, node.addr(PEER_PORT), &[], false);
+        fetch.finish(SWARM_WAIT);
+        content::assert_same(&source, &into.join("game"), &[]);
+    }
+}
+
+/// Writes the pad files (`.pad/<length>`) that a hybrid torrent with 64 KiB pieces may name.
+fn write_padding(dir: &Path, source: &Path) {
+    std::fs::create_dir_all(dir.join(PADDING)).expect("the folder can be made");
+    for entry in content::list(source, &[]).values() {
+        if let content::Entry::File { len, .. } = entry {
+            let pad = len.next_multiple_of(1 << 16) - len;
+            let zeros = vec![0; usize::try_from(pad).expect("a piece is small")];
+            std::fs::write(dir.join(PADDING).join(pad.to_string()), zeros).expect("padding can be written");
+        }
+    }
+}
+
+#[test]
+fn we_download_what_libtorrent_seeds() {
+    we_download(Kind::Libtorrent);
+}
+
+#[test]
+fn we_download_what_transmission_seeds() {
+    we_download(Kind::Transmission);
+}
+
+#[test]
+fn we_download_what_aria2_seeds() {
+    we_download(Kind::Aria2);
+}
+
+/// Three foreign clients and two of ours, one seed of ours that is slow enough that they need each
+/// other, and everybody finishes.
+#[test]
+fn a_mixed_swarm_finishes() {
+    let lab = Lab::new();
+    let source = build(&lab, 4);
+    let torrent = lab.path("game.torrent");
+    let tracker_node = lab.node();
+    ours::create_torrent(&source, &torrent, "hybrid", &[OpenTracker::url(&tracker_node)]);
+    let hashes = read_torrent(&torrent).tracker_hashes();
+    let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
+    let seed_node = lab.slow_node("60mbit");
+    let _seed = ours::seed(&Place::from(&seed_node), &torrent, parent(&source), seed_node.addr(PEER_PORT));
+    tracker.wait_seeds(&hashes[0], 1);
+    let kinds = [Kind::Libtorrent, Kind::Aria2, Kind::Transmission];
+    let mut foreign = kinds.map(|kind| kind.start(&lab, &lab.node()));
+    for (index, client) in foreign.iter_mut().enumerate() {
+        client.leech(&torrent, &lab.folder(&format!("foreign{index}")));
+    }
+    let mut fetches: Vec<_> = (0..2)
+        .map(|index| {
+            let node = lab.node();
+            let into = lab.folder(&format!("ours{index}"));
+            ours::fetch(&Place::from(&node), &torrent, &into, node.addr(PEER_PORT), &[], true)
+        })
+        .collect();
+    for (index, client) in foreign.iter_mut().enumerate() {
+        client.wait_done(&torrent, SWARM_WAIT);
+        assert_arrived(&source, &lab.path(&format!("foreign{index}")));
+    }
+    for (index, fetch) in fetches.iter_mut().enumerate() {
+        ours::wait_fetched(fetch, SWARM_WAIT);
+        content::assert_same(&source, &lab.path(&format!("ours{index}/game")), &[]);
+    }
+}
