@@ -1,4 +1,25 @@
-//! Sockets, files, tasks and the clock around the core.
+//! The shell around the engine: sockets, files, tasks and the clock.
+//!
+//! One task ([`engine`]) owns every [`crate::swarm::Swarm`] and everything else that changes. Around
+//! it are thin tasks and threads that only carry: one to accept, two for each connection (reading
+//! and writing), one for each tracker list and each HTTP range, and the disk's threads. They talk to
+//! the engine over bounded channels; the engine itself never waits for any of them.
 
 pub mod buffers;
+mod connection;
+mod documents;
+mod engine;
+mod locality;
+mod session;
 pub mod storage;
+pub mod trackers;
+pub mod webseed;
+
+pub use documents::DocumentStore;
+pub use locality::is_lan;
+pub use session::{
+    AddTorrent, Have, Phase, Rendezvous, Session, SessionConfig, SessionError, Status,
+    TorrentError, TorrentEvent, TorrentHandle,
+};
+pub use webseed::WebSeed;
+pub use crate::swarm::{PeerSummary, UploadPolicy};

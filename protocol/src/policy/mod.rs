@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Decisions, as plain data in and plain data out: what to request, whom to unchoke, whom to dial,
+//! when HTTP is needed, how fast to go. No clock, no socket, no peer in here: time and chance are
+//! arguments, so each decision is tested on its own and simulated by the thousand.
+
+pub mod choker;
+pub mod dialer;
+pub mod endgame;
+pub mod http;
+pub mod limiter;
+pub mod picker;
+pub mod rate;
+pub mod window;

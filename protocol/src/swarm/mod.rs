@@ -1,1 +1,681 @@
-//! Placeholder.
+//! The engine of one torrent.
+//!
+//! Contract, in one sentence: after every [`Swarm::handle`], drain [`Swarm::poll`] to `None`, then
+//! wait for input or until [`Swarm::poll_timeout`], whichever comes first.
+//!
+//! In go messages, verdicts of the disk, and the passing of time; out come messages to send, blocks
+//! to write and read, addresses to dial and ranges to fetch. There is no clock, socket, file or task
+//! in here, and no randomness but the seed it is given, so two runs with the same input are the same
+//! run. Payload passes through untouched: the engine looks at descriptions of blocks only.
+
+mod downloads;
+mod peer;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod uploads;
+
+pub use peer::{Misbehaviour, PeerSummary};
+
+use crate::bitfield::Bitfield;
+use crate::geometry::{Block, Geometry};
+use crate::ids::{PeerId, PeerKey, PieceIndex};
+use crate::policy::choker;
+use crate::policy::dialer::Dialer;
+use crate::policy::limiter::Limiter;
+use crate::policy::picker::Picker;
+use crate::policy::rate::Rate;
+use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
+use crate::wire::handshake::Abilities;
+use crate::wire::message::Message;
+use bytes::Bytes;
+use peer::Peer;
+use sources::Source;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two rounds of housekeeping while anything is going on.
+const TICK: Duration = Duration::from_secs(1);
+/// A sign of life is sent after this time of silence.
+const KEEP_ALIVE: Duration = Duration::from_secs(100);
+/// A peer that said nothing for this time is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
+/// How long a peer that lied stays out.
+const BAN: Duration = Duration::from_secs(3600);
+/// Bans from one IP address (beyond the LAN) after which the whole address is out.
+const BANS_PER_IP: u32 = 3;
+/// IP addresses remembered for that.
+const BANNED_IPS_MAX: usize = 1000;
+/// Requests that a peer may keep queued with us; told in the extension handshake.
+pub const REQUESTS_IN_MAX: u32 = 2000;
+
+/// Who may be sent payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadPolicy {
+    /// Everybody.
+    Everyone,
+    /// Only peers on the LAN and on this machine: the player has not agreed to more.
+    LanOnly,
+}
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our own name in this swarm.
+    pub peer_id: PeerId,
+    /// Name and version told to peers.
+    pub client: String,
+    /// The port others reach us at; told to peers.
+    pub listen_port: Option<u16>,
+    /// Peers beyond the LAN served at once.
+    pub upload_slots: usize,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Who may be sent payload.
+    pub upload: UploadPolicy,
+    /// Whether the document extension is offered.
+    pub documents: bool,
+    /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.
+    pub metadata: Bytes,
+    /// How many HTTP sources there are.
+    pub sources: usize,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+/// What happened outside.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The handshake with a peer is done.
+    Connected {
+        /// The connection's name, never used before.
+        peer: PeerKey,
+        /// The other end.
+        addr: SocketAddr,
+        /// We dialled.
+        outgoing: bool,
+        /// What it calls itself.
+        id: PeerId,
+        /// What it can do.
+        abilities: Abilities,
+        /// It is on the LAN or on this machine.
+        lan: bool,
+    },
+    /// A message came.
+    Received {
+        /// From whom.
+        peer: PeerKey,
+        /// The message.
+        message: Message,
+    },
+    /// The connection is gone.
+    Closed {
+        /// Whose.
+        peer: PeerKey,
+    },
+    /// Dialling failed.
+    DialFailed {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Payload that was read for a peer has left for the network, or never will.
+    Sent {
+        /// To whom.
+        peer: PeerKey,
+        /// Bytes of payload.
+        bytes: u32,
+    },
+    /// Blocks ordered by [`Output::Read`] could not be read.
+    Unsent {
+        /// For whom.
+        peer: PeerKey,
+        /// The blocks.
+        blocks: Vec<Block>,
+    },
+    /// A piece came in whole and has been written and hashed.
+    Stored {
+        /// The piece.
+        piece: PieceIndex,
+        /// Whether it is right.
+        right: bool,
+    },
+    /// A piece that was there is no longer: its file was changed or is gone.
+    Lost {
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// Addresses of peers.
+    Peers(Vec<SocketAddr>),
+    /// Every tracker has been asked once, or there is none.
+    TrackersAsked,
+    /// A block came from an HTTP source.
+    Fetched {
+        /// The range it belongs to.
+        fetch: PeerKey,
+        /// The block.
+        block: Block,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// An HTTP range has ended.
+    FetchEnded {
+        /// The range.
+        fetch: PeerKey,
+        /// Whether all of it came.
+        complete: bool,
+    },
+    /// Who may be sent payload from now on.
+    SetUpload(UploadPolicy),
+    /// Nothing but time has passed.
+    Timeout,
+}
+
+/// What is to be done outside.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a message.
+    Send {
+        /// To whom.
+        peer: PeerKey,
+        /// The message.
+        message: Message,
+    },
+    /// Read blocks and send them as [`Message::Piece`], then report [`Input::Sent`].
+    Read {
+        /// For whom.
+        peer: PeerKey,
+        /// The blocks, in order.
+        blocks: Vec<Block>,
+    },
+    /// Write a block.
+    Write {
+        /// Where.
+        block: Block,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// Open a connection.
+    Dial {
+        /// Where to.
+        addr: SocketAddr,
+    },
+    /// Close a connection; nothing more will be said of it.
+    Close {
+        /// Whose.
+        peer: PeerKey,
+    },
+    /// Fetch a run of pieces over HTTP.
+    Fetch {
+        /// Name of this range.
+        fetch: PeerKey,
+        /// Which source, by the order they were given.
+        source: usize,
+        /// First and end piece.
+        pieces: std::ops::Range<u32>,
+    },
+    /// Something worth telling.
+    Event(Event),
+}
+
+/// Decisions and results a user may ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A piece is verified and on disk.
+    PieceVerified(PieceIndex),
+    /// A piece came in wrong.
+    PieceWrong(PieceIndex),
+    /// A piece that was there is no longer right on disk.
+    PieceLost(PieceIndex),
+    /// A peer was thrown out for lying.
+    PeerBanned {
+        /// Its address.
+        addr: SocketAddr,
+        /// What it did.
+        reason: Misbehaviour,
+    },
+    /// Everything wanted is here.
+    Complete,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Payload from peers, in bytes.
+    pub down_peers: u64,
+    /// The part of it that came from the LAN.
+    pub down_lan: u64,
+    /// Payload from HTTP sources.
+    pub down_http: u64,
+    /// Payload sent.
+    pub up: u64,
+    /// Payload that came twice, or wrong, or unasked.
+    pub wasted: u64,
+    /// Payload in, bytes per second.
+    pub down_rate: u64,
+    /// Payload out, bytes per second.
+    pub up_rate: u64,
+    /// Connections.
+    pub peers: usize,
+    /// Connections to peers that have everything.
+    pub seeds: usize,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Swarm {
+    config: Config,
+    geometry: Arc<Geometry>,
+    wanted: Bitfield,
+    picker: Picker,
+    peers: BTreeMap<PeerKey, Peer>,
+    dialer: Dialer,
+    banned_ips: BTreeMap<IpAddr, u32>,
+    sources: Vec<Source>,
+    fetches: u32,
+    trackers_asked: bool,
+    began: Option<Duration>,
+    last_payload: Duration,
+    /// Payload read for peers and not yet sent, in bytes.
+    reading: u64,
+    /// Where the next round of uploads and requests begins, so that a short limit is shared out.
+    turn: u32,
+    ticked_at: Option<Duration>,
+    choked_at: Duration,
+    optimistic_at: Duration,
+    choke_now: bool,
+    limited: bool,
+    down: Rate,
+    up: Rate,
+    stats: Stats,
+    outputs: VecDeque<Output>,
+    rng: fastrand::Rng,
+}
+
+impl Swarm {
+    /// An engine that has `have` of the torrent on disk and wants `wanted`.
+    pub fn new(config: Config, geometry: Arc<Geometry>, have: &Bitfield, wanted: Bitfield) -> Self {
+        Self {
+            picker: Picker::new(Arc::clone(&geometry), have, &wanted),
+            peers: BTreeMap::new(),
+            dialer: Dialer::default(),
+            banned_ips: BTreeMap::new(),
+            sources: (0..config.sources).map(|_| Source::default()).collect(),
+            fetches: 0,
+            trackers_asked: false,
+            began: None,
+            last_payload: Duration::ZERO,
+            reading: 0,
+            turn: 0,
+            ticked_at: None,
+            choked_at: Duration::ZERO,
+            optimistic_at: Duration::ZERO,
+            choke_now: false,
+            limited: false,
+            down: Rate::default(),
+            up: Rate::default(),
+            stats: Stats::default(),
+            outputs: VecDeque::new(),
+            rng: fastrand::Rng::with_seed(config.seed),
+            config,
+            geometry,
+            wanted,
+        }
+    }
+
+    /// Takes one input at `now`, the time since any fixed instant.
+    pub fn handle(&mut self, now: Duration, limiter: &mut Limiter, input: Input) {
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.last_payload = now;
+        }
+        match input {
+            Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
+                self.on_connected(now, peer, Peer::new(now, addr, outgoing, id, abilities, lan, self.geometry.piece_count()));
+            }
+            Input::Received { peer, message } => self.on_message(now, limiter, peer, message),
+            Input::Closed { peer } => self.remove_peer(now, peer),
+            Input::DialFailed { addr } => self.dialer.failed(now, addr),
+            Input::Sent { peer, bytes } => self.on_sent(now, limiter, peer, bytes),
+            Input::Unsent { peer, blocks } => self.on_unsent(now, peer, &blocks),
+            Input::Stored { piece, right } => self.on_stored(now, limiter, piece, right),
+            Input::Lost { piece } => self.on_lost(piece),
+            Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
+            Input::TrackersAsked => self.trackers_asked = true,
+            Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
+            Input::FetchEnded { fetch, complete } => self.on_fetch_ended(now, fetch, complete),
+            Input::SetUpload(policy) => {
+                self.config.upload = policy;
+                self.rechoke(now, true);
+            }
+            Input::Timeout => {}
+        }
+        if self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK) {
+            self.on_tick(now, limiter);
+        }
+        if self.limited {
+            self.limited = false;
+            self.resume_limited(now, limiter);
+        }
+        if self.choke_now {
+            self.rechoke(now, false);
+        }
+        self.dial(now);
+        self.plan_http(now, limiter);
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due at the latest; `None` if only input can change anything.
+    pub fn poll_timeout(&self, limiter: &Limiter) -> Option<Duration> {
+        let active = !self.peers.is_empty()
+            || self.dialer.dialling() > 0
+            || (!self.picker.is_complete() && !self.sources.is_empty());
+        let tick = active.then(|| self.ticked_at.unwrap_or_default() + TICK);
+        let room = self.peers.len() + self.dialer.dialling() < self.config.connections_max;
+        let dial = if room { self.dialer.next_due() } else { None };
+        let limit = self.limited.then(|| {
+            let at = [limiter.up.ready_at(), limiter.down.ready_at()];
+            at.into_iter().flatten().min()
+        });
+        [tick, dial, limit.flatten()].into_iter().flatten().min()
+    }
+
+    /// What is verified and on disk.
+    pub fn have(&self) -> &Bitfield {
+        self.picker.have()
+    }
+
+    /// True when nothing wanted is missing.
+    pub fn is_complete(&self) -> bool {
+        self.picker.is_complete()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            down_rate: self.down.get(),
+            up_rate: self.up.get(),
+            peers: self.peers.len(),
+            seeds: self.peers.values().filter(|peer| peer.have.is_full()).count(),
+            ..self.stats
+        }
+    }
+
+    /// One line for each connection.
+    pub fn peers(&self) -> Vec<PeerSummary> {
+        self.peers.iter().map(|(&key, peer)| peer.summary(key)).collect()
+    }
+
+    /// The peer's own number for the document extension, if it speaks it.
+    pub fn documents_id(&self, peer: PeerKey) -> Option<u8> {
+        self.peers.get(&peer)?.extensions.documents
+    }
+
+    /// True if a connection from `addr` is to be refused: the address is banned, or there are enough.
+    pub fn refuses(&self, now: Duration, addr: SocketAddr) -> bool {
+        self.peers.len() >= self.config.connections_max
+            || self.dialer.is_banned(now, addr)
+            || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
+    }
+
+    fn send(&mut self, now: Duration, peer: PeerKey, message: Message) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.last_sent = now;
+            self.outputs.push_back(Output::Send { peer, message });
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn on_connected(&mut self, now: Duration, key: PeerKey, peer: Peer) {
+        let addr = peer.addr;
+        if peer.id == self.config.peer_id {
+            self.outputs.push_back(Output::Close { peer: key });
+            self.dialer.forget(addr);
+            return;
+        }
+        let twin = self.peers.iter().find(|(_, other)| other.id == peer.id).map(|(&key, _)| key);
+        if let Some(twin) = twin {
+            // Both dialled: the connection of the lower peer id stays, and both ends agree on it.
+            let ours_is_lower = self.config.peer_id < peer.id;
+            let old_outgoing = self.peers.get(&twin).is_some_and(|old| old.outgoing);
+            if old_outgoing == peer.outgoing || peer.outgoing != ours_is_lower {
+                self.outputs.push_back(Output::Close { peer: key });
+                self.dialer.forget(addr);
+                return;
+            }
+            self.close(now, twin);
+        }
+        if self.refuses(now, addr) {
+            self.outputs.push_back(Output::Close { peer: key });
+            self.dialer.closed(now, addr);
+            return;
+        }
+        if peer.outgoing {
+            self.dialer.connected(addr);
+        }
+        let abilities = peer.abilities;
+        self.peers.insert(key, peer);
+        if abilities.extensions {
+            let hello = ExtensionHandshake {
+                metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
+                documents: self.config.documents.then_some(ours::DOCUMENTS),
+                metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
+                listen_port: self.config.listen_port,
+                requests_max: Some(REQUESTS_IN_MAX),
+                client: Some(self.config.client.clone()),
+                upload_only: self.picker.is_complete(),
+            };
+            self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
+        }
+        let have = self.picker.have();
+        let opening = match abilities.fast {
+            true if have.is_full() => Some(Message::HaveAll),
+            true if have.is_empty() => Some(Message::HaveNone),
+            false if have.is_empty() => None,
+            true | false => Some(Message::Bitfield(Bytes::copy_from_slice(have.as_bytes()))),
+        };
+        if let Some(opening) = opening {
+            self.send(now, key, opening);
+        }
+    }
+
+    fn on_message(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey, message: Message) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.last_received = now;
+        let opens_with = std::mem::replace(&mut peer.opening, false);
+        let fast = peer.abilities.fast;
+        match message {
+            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => peer.opening = opens_with,
+            Message::Choke => self.on_choke(key),
+            Message::Unchoke => {
+                peer.chokes_us = false;
+                self.request(now, limiter, key);
+            }
+            Message::Interested => {
+                peer.interested = true;
+                self.choke_now |= peer.am_choking;
+            }
+            Message::NotInterested => {
+                peer.interested = false;
+                self.choke_now |= !peer.am_choking;
+            }
+            Message::Have(piece) => self.on_have(now, limiter, key, piece),
+            Message::Bitfield(bytes) => {
+                if !opens_with {
+                    return self.ban(now, key, Misbehaviour::LateBitfield);
+                }
+                match Bitfield::from_bytes(&bytes, self.geometry.piece_count()) {
+                    Some(have) => self.on_bitfield(now, key, have),
+                    None => self.ban(now, key, Misbehaviour::MalformedBitfield),
+                }
+            }
+            Message::HaveAll | Message::HaveNone if !fast => {
+                self.ban(now, key, Misbehaviour::NotNegotiated);
+            }
+            Message::HaveAll | Message::HaveNone if !opens_with => {
+                self.ban(now, key, Misbehaviour::LateBitfield);
+            }
+            Message::HaveAll => {
+                self.on_bitfield(now, key, Bitfield::full(self.geometry.piece_count()));
+            }
+            Message::HaveNone => {
+                self.on_bitfield(now, key, Bitfield::empty(self.geometry.piece_count()));
+            }
+            Message::Request(block) => self.on_request(now, limiter, key, block),
+            Message::Cancel(block) => self.on_cancel(now, key, block),
+            Message::Piece { piece, offset, data } => {
+                self.on_piece(now, limiter, key, piece, offset, data);
+            }
+            Message::Reject(block) => self.on_reject(now, limiter, key, block),
+            // A hint; rarest first knows better.
+            Message::Suggest(_) => {}
+            Message::AllowedFast(piece) => self.on_allowed_fast(now, limiter, key, piece),
+            Message::Extended { id: 0, payload } => {
+                peer.opening = opens_with;
+                self.on_extension_handshake(now, key, &payload);
+            }
+            Message::Extended { id: ours::METADATA, payload } => {
+                self.on_metadata_message(now, key, &payload);
+            }
+            Message::Extended { .. } => {}
+            Message::HashRequest(range) => self.send(now, key, Message::HashReject(range)),
+            Message::Hashes | Message::HashReject(_) => {}
+        }
+    }
+
+    fn on_extension_handshake(&mut self, now: Duration, key: PeerKey, payload: &[u8]) {
+        let Some(hello) = ExtensionHandshake::parse(payload) else {
+            return self.ban(now, key, Misbehaviour::MalformedExtension);
+        };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Some(requests) = hello.requests_max {
+            peer.window.set_peer_max(requests);
+        }
+        if let Some(port) = hello.listen_port.filter(|_| !peer.outgoing) {
+            // Known as connected, so that it is not dialled as well, and can be dialled later.
+            let listens = SocketAddr::new(peer.addr.ip(), port);
+            peer.listens = Some(listens);
+            self.dialer.add(now, listens);
+            self.dialer.connected(listens);
+        }
+        peer.extensions = hello;
+    }
+
+    fn on_metadata_message(&mut self, now: Duration, key: PeerKey, payload: &Bytes) {
+        let Some(MetadataMessage::Request { piece }) = MetadataMessage::parse(payload) else { return };
+        let Some(id) = self.peers.get(&key).and_then(|peer| peer.extensions.metadata) else { return };
+        let metadata = &self.config.metadata;
+        let from = (piece as usize).saturating_mul(METADATA_PIECE);
+        let answer = if from < metadata.len() {
+            let data = metadata.slice(from..metadata.len().min(from + METADATA_PIECE));
+            let total = u32::try_from(metadata.len()).expect("an info dictionary is below 4 GiB");
+            MetadataMessage::Data { piece, total, data }
+        } else {
+            MetadataMessage::Reject { piece }
+        };
+        self.send(now, key, Message::Extended { id, payload: answer.encode() });
+    }
+
+    /// Throws a peer out for `reason` and keeps it out for a while.
+    fn ban(&mut self, now: Duration, key: PeerKey, reason: Misbehaviour) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let (addr, listens, lan) = (peer.addr, peer.listens, peer.lan);
+        self.dialer.ban(now, addr, BAN);
+        if let Some(listens) = listens {
+            self.dialer.ban(now, listens, BAN);
+        }
+        // Many players share an address on a LAN or behind this machine's loopback.
+        if !lan && self.banned_ips.len() < BANNED_IPS_MAX {
+            *self.banned_ips.entry(addr.ip()).or_default() += 1;
+        }
+        self.event(Event::PeerBanned { addr, reason });
+        self.close(now, key);
+    }
+
+    fn close(&mut self, now: Duration, key: PeerKey) {
+        self.outputs.push_back(Output::Close { peer: key });
+        self.remove_peer(now, key);
+    }
+
+    fn remove_peer(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        self.picker.peer_left(&peer.have);
+        for request in peer.requests.iter().filter(|request| !request.released) {
+            self.picker.release(request.block);
+        }
+        self.reading -= peer.reading;
+        if let Some(addr) = if peer.outgoing { Some(peer.addr) } else { peer.listens } {
+            self.dialer.closed(now, addr);
+        }
+        self.choke_now |= !peer.am_choking;
+        // What it was asked for is free again: others with room take it at their next block or tick.
+    }
+
+    fn dial(&mut self, now: Duration) {
+        let seeding = self.picker.is_complete();
+        if seeding && self.geometry.piece_count() > 0 {
+            // Those who want something dial us; a seed that dials spends its slots on other seeds.
+            return;
+        }
+        for addr in self.dialer.due(now, self.peers.len(), self.config.connections_max) {
+            self.outputs.push_back(Output::Dial { addr });
+        }
+    }
+
+    fn on_tick(&mut self, now: Duration, limiter: &mut Limiter) {
+        let passed = now - self.ticked_at.unwrap_or(now);
+        self.ticked_at = Some(now);
+        self.down.tick(passed);
+        self.up.tick(passed);
+        self.sources.iter_mut().for_each(|source| source.rate.tick(passed));
+        let endgame = self.picker.free_blocks() == 0;
+        let complete = self.picker.is_complete() && self.geometry.piece_count() > 0;
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            peer.tick(passed);
+            if now.saturating_sub(peer.last_received) > SILENCE_MAX {
+                self.close(now, key);
+                continue;
+            }
+            let ours = peer.extensions.documents.is_some() && self.config.documents;
+            if complete && peer.have.is_full() && !ours {
+                // Two seeds have nothing to say to each other.
+                self.close(now, key);
+                continue;
+            }
+            if now.saturating_sub(peer.last_sent) >= KEEP_ALIVE {
+                self.send(now, key, Message::KeepAlive);
+            }
+            self.snub_if_stalled(now, key, endgame);
+        }
+        if now.saturating_sub(self.choked_at) >= choker::ROUND {
+            self.rechoke(now, true);
+        }
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.request(now, limiter, key));
+    }
+
+    /// A limit stood in the way and may no longer: everybody gets a share, in turn.
+    fn resume_limited(&mut self, now: Duration, limiter: &mut Limiter) {
+        self.turn = self.turn.wrapping_add(1);
+        let mut keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        if !keys.is_empty() {
+            let from = self.turn as usize % keys.len();
+            keys.rotate_left(from);
+        }
+        // Round by round, a block each, until the limit or the peers have had enough.
+        while keys.iter().fold(false, |any, &key| self.serve(now, limiter, key) || any) {}
+        for &key in &keys {
+            self.request(now, limiter, key);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One TCP connection: the handshake either way, then a task that reads and one that writes.
+//!
+//! The reader turns bytes into batches of messages and waits whenever there is no buffer, no write
+//! budget or no room at the engine: that is how a slow disk slows down the network. The writer takes
+//! what the engine gives it and reports payload that has left. Neither decides anything.
+
+use super::buffers::{BUFFER_LEN, BufferPool};
+use crate::ids::{InfoHashes, PeerId, PeerKey};
+use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
+use crate::wire::message::{self, Message, WireError};
+use bytes::{Bytes, BytesMut};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+/// Time for a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
+/// Time for the other end to say its handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Batches the engine may have queued for one peer.
+const BATCHES_MAX: usize = 1024;
+/// Messages the engine may have queued for one peer; one that reads no faster is closed.
+pub(super) const MESSAGES_QUEUED_MAX: usize = 50_000;
+/// What is read into a buffer below this is copied out, so that a trickle does not hold whole
+/// buffers.
+const COPY_BELOW: usize = 64 * 1024;
+/// Slices of one vectored write.
+const SLICES_MAX: usize = 64;
+
+/// What connection tasks tell the engine.
+#[derive(Debug)]
+pub(super) enum NetEvent {
+    /// Somebody dialled us and said its handshake; nothing has been answered.
+    Incoming { stream: TcpStream, addr: SocketAddr, handshake: Handshake },
+    /// Dialling has ended.
+    Dialled { torrent: super::storage::TorrentKey, addr: SocketAddr, result: Option<(TcpStream, Handshake)> },
+    /// Messages came, with so many bytes of payload taken from the write budget.
+    Messages { peer: PeerKey, messages: Vec<Message>, payload: usize },
+    /// Payload has left.
+    Sent { peer: PeerKey, payload: u32 },
+    /// The connection ended.
+    Closed { peer: PeerKey, reason: CloseReason },
+}
+
+/// Why a connection ended, as told to the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CloseReason {
+    #[error("closed by the peer")]
+    ByPeer,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the peer took nothing for a minute")]
+    Stuck,
+}
+
+/// The engine's end of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    batches: mpsc::Sender<Vec<Message>>,
+    queued: Arc<AtomicUsize>,
+    tasks: [tokio::task::AbortHandle; 2],
+}
+
+impl Connection {
+    /// Queues messages; false if the peer reads too slowly and is to be closed.
+    pub(super) fn send(&self, messages: Vec<Message>) -> bool {
+        let queued = self.queued.fetch_add(messages.len(), Ordering::Relaxed) + messages.len();
+        queued <= MESSAGES_QUEUED_MAX && self.batches.try_send(messages).is_ok()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The writer ends by itself once its queue is closed; a stuck one must not linger.
+        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// What every connection shares.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) pool: BufferPool,
+    pub(super) budget: Arc<Semaphore>,
+    pub(super) events: mpsc::Sender<NetEvent>,
+}
+
+/// Starts the two tasks of a connection whose handshakes are done; `hello` goes out first.
+pub(super) fn start(shared: &Shared, peer: PeerKey, stream: TcpStream, hello: Vec<u8>) -> Connection {
+    let (batches, queue) = mpsc::channel(BATCHES_MAX);
+    let queued = Arc::new(AtomicUsize::new(0));
+    let (read, write) = stream.into_split();
+    let (reading, writing) = (shared.clone(), shared.events.clone());
+    let reader = tokio::spawn(async move {
+        let reason = read_messages(&reading, peer, read).await;
+        let _ = reading.events.send(NetEvent::Closed { peer, reason }).await;
+    });
+    let count = Arc::clone(&queued);
+    let writer = tokio::spawn(async move {
+        if let Err(reason) = write_messages(&writing, peer, write, queue, &count, hello).await {
+            let _ = writing.send(NetEvent::Closed { peer, reason }).await;
+        }
+    });
+    Connection { batches, queued, tasks: [reader.abort_handle(), writer.abort_handle()] }
+}
+
+/// Connects and exchanges handshakes. `None` if anything on the way fails.
+pub(super) async fn dial(
+    addr: SocketAddr,
+    bind: Option<IpAddr>,
+    hashes: InfoHashes,
+    peer_id: PeerId,
+) -> Option<(TcpStream, Handshake)> {
+    let connect = async {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(ip) = bind.filter(|ip| ip.is_ipv4() == addr.is_ipv4()) {
+            socket.bind(SocketAddr::new(ip, 0))?;
+        }
+        socket.connect(addr).await
+    };
+    let result = timeout(CONNECT_TIMEOUT, connect).await;
+    let mut stream = match result {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%addr, %error, "dialling failed");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%addr, "dialling timed out");
+            return None;
+        }
+    };
+    let hello = handshake(hashes, hashes.swarm_hashes().next()?, peer_id).encode();
+    let exchange = async {
+        stream.write_all(&hello).await?;
+        read_handshake(&mut stream).await
+    };
+    match timeout(HANDSHAKE_TIMEOUT, exchange).await {
+        Ok(Ok(theirs)) if hashes.contains(theirs.info_hash) => Some((stream, theirs)),
+        Ok(Ok(theirs)) => {
+            tracing::debug!(%addr, other = %theirs.info_hash, "the peer answered for another torrent");
+            None
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%addr, %error, "handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%addr, "no handshake in time");
+            None
+        }
+    }
+}
+
+/// Our own handshake under one of the torrent's names.
+pub(super) fn handshake(
+    hashes: InfoHashes,
+    info_hash: crate::ids::InfoHash,
+    peer_id: PeerId,
+) -> Handshake {
+    let abilities = Abilities { extensions: true, fast: true, v2: hashes.v2.is_some() };
+    Handshake { info_hash, peer_id, abilities }
+}
+
+/// Reads the handshake of somebody who dialled us, and hands the connection to the engine.
+pub(super) async fn accept(mut stream: TcpStream, addr: SocketAddr, events: mpsc::Sender<NetEvent>) {
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    match timeout(HANDSHAKE_TIMEOUT, read_handshake(&mut stream)).await {
+        Ok(Ok(handshake)) => {
+            let _ = events.send(NetEvent::Incoming { stream, addr, handshake }).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%addr, %error, "refused a connection"),
+        Err(_) => tracing::debug!(%addr, "no handshake in time"),
+    }
+}
+
+async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
+    stream.set_nodelay(true)?;
+    let mut bytes = [0; HANDSHAKE_LEN];
+    // The first bytes alone tell other protocols apart: do not wait for the rest of those.
+    stream.read_exact(&mut bytes[..20]).await?;
+    if bytes[..20] != handshake_prefix() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, crate::wire::handshake::NotBitTorrent));
+    }
+    stream.read_exact(&mut bytes[20..]).await?;
+    Handshake::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn handshake_prefix() -> [u8; 20] {
+    *b"\x13BitTorrent protocol"
+}
+
+async fn read_messages(shared: &Shared, peer: PeerKey, stream: OwnedReadHalf) -> CloseReason {
+    let mut tail = BytesMut::new();
+    loop {
+        if let Err(error) = stream.readable().await {
+            return error.into();
+        }
+        match read_batch(shared, &stream, &mut tail).await {
+            Ok(messages) if messages.is_empty() => {}
+            Ok(messages) => {
+                let payload: usize = messages.iter().map(payload_len).sum();
+                let permits = u32::try_from(payload).expect("a batch is far below 4 GiB");
+                let Ok(permit) = shared.budget.acquire_many(permits).await else {
+                    return CloseReason::ByPeer;
+                };
+                let event = NetEvent::Messages { peer, messages, payload };
+                if shared.events.send(event).await.is_err() {
+                    return CloseReason::ByPeer;
+                }
+                permit.forget(); // The engine gives it back once the bytes are written.
+            }
+            Err(reason) => return reason,
+        }
+    }
+}
+
+/// Payload of a message, in bytes.
+pub(super) fn payload_len(message: &Message) -> usize {
+    match message {
+        Message::Piece { data, .. } => data.len(),
+        _ => 0,
+    }
+}
+
+/// Reads once and returns the whole messages that are in; what is left over stays in `tail`.
+async fn read_batch(
+    shared: &Shared,
+    stream: &OwnedReadHalf,
+    tail: &mut BytesMut,
+) -> Result<Vec<Message>, CloseReason> {
+    let expected = message::frame_len(tail)?.unwrap_or(0);
+    if expected > BUFFER_LEN - COPY_BELOW {
+        return read_long(stream, tail, expected);
+    }
+    let mut buffer = shared.pool.take().await;
+    let kept = tail.len();
+    buffer[..kept].copy_from_slice(tail);
+    let read = match stream.try_read(&mut buffer[kept..]) {
+        Ok(0) => return Err(CloseReason::ByPeer),
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let filled = kept + read;
+    let (whole, payload) = whole_frames(&buffer[..filled])?;
+    tail.clear();
+    tail.extend_from_slice(&buffer[whole..filled]);
+    if whole == 0 {
+        return Ok(Vec::new());
+    }
+    let bytes = if payload && whole > COPY_BELOW {
+        buffer.freeze(..whole)
+    } else {
+        Bytes::copy_from_slice(&buffer[..whole])
+    };
+    decode_all(bytes)
+}
+
+/// A message longer than a buffer, such as a bitfield of a million pieces, grows in `tail`.
+fn read_long(
+    stream: &OwnedReadHalf,
+    tail: &mut BytesMut,
+    expected: usize,
+) -> Result<Vec<Message>, CloseReason> {
+    tail.reserve(expected - tail.len());
+    match stream.try_read_buf(tail) {
+        Ok(0) => return Err(CloseReason::ByPeer),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    }
+    let (whole, _) = whole_frames(tail)?;
+    decode_all(tail.split_to(whole).freeze())
+}
+
+/// How many bytes at the front are whole messages, and whether a block is among them.
+fn whole_frames(bytes: &[u8]) -> Result<(usize, bool), WireError> {
+    let (mut at, mut payload) = (0, false);
+    while let Some(len) = message::frame_len(&bytes[at..])? {
+        if bytes.len() - at < len {
+            break;
+        }
+        payload |= bytes.get(at + 4) == Some(&7);
+        at += len;
+    }
+    Ok((at, payload))
+}
+
+fn decode_all(bytes: Bytes) -> Result<Vec<Message>, CloseReason> {
+    let (mut at, mut messages) = (0, Vec::new());
+    while let Some(len) = message::frame_len(&bytes[at..])? {
+        messages.push(message::decode(&bytes.slice(at + 4..at + len))?);
+        at += len;
+    }
+    Ok(messages)
+}
+
+async fn write_messages(
+    events: &mpsc::Sender<NetEvent>,
+    peer: PeerKey,
+    mut stream: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Vec<Message>>,
+    queued: &AtomicUsize,
+    hello: Vec<u8>,
+) -> Result<(), CloseReason> {
+    stream.write_all(&hello).await?;
+    let mut batches = Vec::new();
+    let mut heads = BytesMut::new();
+    while queue.recv_many(&mut batches, 64).await > 0 {
+        let messages: Vec<Message> = batches.drain(..).flatten().collect();
+        for group in messages.chunks(SLICES_MAX / 2) {
+            heads.clear();
+            let mut ends = Vec::with_capacity(group.len());
+            for message in group {
+                message::encode(message, &mut heads);
+                ends.push(heads.len());
+            }
+            let payload: usize = group.iter().map(payload_len).sum();
+            timeout(WRITE_TIMEOUT, write_group(&mut stream, group, &heads, &ends))
+                .await
+                .map_err(|_| CloseReason::Stuck)??;
+            queued.fetch_sub(group.len(), Ordering::Relaxed);
+            if payload > 0 {
+                let payload = u32::try_from(payload).expect("a group is far below 4 GiB");
+                if events.send(NetEvent::Sent { peer, payload }).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes heads and payload in turn, without copying the payload.
+async fn write_group(
+    stream: &mut OwnedWriteHalf,
+    group: &[Message],
+    heads: &[u8],
+    ends: &[usize],
+) -> io::Result<()> {
+    let mut slices: Vec<&[u8]> = Vec::with_capacity(SLICES_MAX);
+    let mut from = 0;
+    for (message, &end) in group.iter().zip(ends) {
+        if let Message::Piece { data, .. } = message {
+            slices.push(&heads[from..end]);
+            slices.push(data);
+            from = end;
+        }
+    }
+    slices.push(&heads[from..]);
+    let mut slices: Vec<IoSlice> =
+        slices.into_iter().filter(|slice| !slice.is_empty()).map(IoSlice::new).collect();
+    let mut rest = slices.as_mut_slice();
+    while !rest.is_empty() {
+        match stream.write_vectored(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut rest, written),
+        }
+    }
+    Ok(())
+}

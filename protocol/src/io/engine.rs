@@ -1,0 +1,716 @@
+//! The task that owns everything: each swarm, each connection's end, the disk's queue, the limits.
+//!
+//! It takes one event at a time, hands it to the swarm it concerns, and carries out what the swarm
+//! orders. It never waits for a peer, a disk or a tracker: what cannot go on at once is refused or
+//! closed.
+
+mod torrent;
+
+use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
+use super::connection::{self, Connection, NetEvent};
+use super::documents::{Documents, Order};
+use super::locality::is_lan;
+use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
+use super::storage::{AddFiles, Disk, DiskEvent, TorrentKey, Verdict, WRITE_BYTES_MAX};
+use super::webseed;
+use crate::geometry::Block;
+use crate::ids::{InfoHash, PeerId, PeerKey};
+use crate::policy::limiter::Limiter;
+use crate::swarm::{Input, Output, PeerSummary, UploadPolicy};
+use crate::wire::documents::DocumentMessage;
+use crate::wire::extension::ours;
+use crate::wire::handshake::Handshake;
+use crate::wire::message::Message;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use torrent::{State, Torrent};
+
+/// Threads for the disk: two cores hash at 3.5 GB/s, and a disk has no use for more queues.
+const DISK_THREADS: usize = 2;
+/// Events waiting for the engine, per channel; whoever sends more waits.
+const EVENTS_MAX: usize = 256;
+/// Events taken in one go.
+const BATCH: usize = 64;
+/// Status is published this often while it changes.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// Documents looked up for peers at once.
+const LOOKUPS_MAX: usize = 32;
+
+/// What a session hands to its engine.
+pub(super) struct Setup {
+    pub(super) config: SessionConfig,
+    pub(super) peer_id: PeerId,
+    pub(super) seed: u64,
+    pub(super) bind: Option<IpAddr>,
+    pub(super) listen: Arc<[SocketAddr]>,
+}
+
+/// What handles ask of the engine.
+pub(super) enum Command {
+    Add {
+        add: Box<AddTorrent>,
+        events: broadcast::Sender<TorrentEvent>,
+        reply: oneshot::Sender<Result<(TorrentKey, watch::Receiver<Status>), SessionError>>,
+    },
+    Finished { torrent: TorrentKey, reply: oneshot::Sender<Result<(), TorrentError>> },
+    Sync { torrent: TorrentKey, reply: oneshot::Sender<io::Result<()>> },
+    Remap { torrent: TorrentKey, files: Vec<PathBuf>, reply: oneshot::Sender<()> },
+    Peers { torrent: TorrentKey, peers: Vec<SocketAddr> },
+    ListPeers { torrent: TorrentKey, reply: oneshot::Sender<Vec<PeerSummary>> },
+    Document { torrent: TorrentKey, path: String, reply: oneshot::Sender<Option<Bytes>> },
+    Remove { torrent: TorrentKey, reply: oneshot::Sender<()> },
+    SetUpload(UploadPolicy),
+    SetLimits { up: Option<u64>, down: Option<u64> },
+    Stop(oneshot::Sender<()>),
+}
+
+/// What helper tasks tell the engine.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// Blocks of an HTTP range, with their bytes taken from the write budget.
+    Fetched { torrent: TorrentKey, fetch: PeerKey, blocks: Vec<(Block, Bytes)> },
+    /// An HTTP range has ended.
+    FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<String> },
+    /// The finished files have their exact lengths and bits.
+    Completed { torrent: TorrentKey, result: io::Result<()> },
+    /// A tracker answered or failed.
+    Tracker { torrent: TorrentKey, report: super::trackers::TrackerReport },
+    /// A document was looked up for a peer.
+    Answer { peer: PeerKey, message: DocumentMessage },
+}
+
+struct PeerEntry {
+    torrent: TorrentKey,
+    connection: Connection,
+}
+
+/// The engine and all it owns.
+pub(super) struct Engine {
+    setup: Setup,
+    epoch: Instant,
+    limiter: Limiter,
+    http: reqwest::Client,
+    disk: Disk,
+    disk_events: mpsc::Receiver<DiskEvent>,
+    shared: connection::Shared,
+    net_events: mpsc::Receiver<NetEvent>,
+    note: mpsc::Sender<Note>,
+    notes: mpsc::Receiver<Note>,
+    lookups: Arc<Semaphore>,
+    torrents: BTreeMap<TorrentKey, Torrent>,
+    by_hash: HashMap<InfoHash, TorrentKey>,
+    peers: HashMap<PeerKey, PeerEntry>,
+    documents: Documents,
+    next_torrent: u32,
+    next_peer: u32,
+    publish_at: Option<Duration>,
+}
+
+impl Engine {
+    /// Starts the disk's threads; the engine runs once [`Engine::run`] does.
+    pub(super) fn start(setup: Setup) -> io::Result<Self> {
+        let (disk_sender, disk_events) = mpsc::channel(EVENTS_MAX);
+        let (net_sender, net_events) = mpsc::channel(EVENTS_MAX);
+        let (note, notes) = mpsc::channel(EVENTS_MAX);
+        let disk = Disk::start(DISK_THREADS, BufferPool::new(READ_BUFFERS_MAX), disk_sender)?;
+        let budget = usize::try_from(WRITE_BYTES_MAX).expect("8 MiB fit any address space");
+        Ok(Self {
+            epoch: Instant::now(),
+            limiter: Limiter::new(setup.config.up_limit, setup.config.down_limit),
+            http: webseed::http_client(setup.bind).map_err(io::Error::other)?,
+            disk,
+            disk_events,
+            shared: connection::Shared {
+                pool: BufferPool::new(RECEIVE_BUFFERS_MAX),
+                budget: Arc::new(Semaphore::new(budget)),
+                events: net_sender,
+            },
+            net_events,
+            note,
+            notes,
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            torrents: BTreeMap::new(),
+            by_hash: HashMap::new(),
+            peers: HashMap::new(),
+            documents: Documents::default(),
+            next_torrent: 0,
+            next_peer: 0,
+            publish_at: None,
+            setup,
+        })
+    }
+
+    /// Where accepted connections are handed in.
+    pub(super) fn net_events(&self) -> mpsc::Sender<NetEvent> {
+        self.shared.events.clone()
+    }
+
+    /// Runs until it is told to stop or every handle is gone.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let (mut net, mut disk, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let reply = loop {
+            let wake = self.next_wake();
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(self.epoch + at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = self.net_events.recv_many(&mut net, BATCH) => {
+                    debug_assert!(count > 0, "the engine holds a sender itself");
+                }
+                _ = self.disk_events.recv_many(&mut disk, BATCH) => {}
+                _ = self.notes.recv_many(&mut notes, BATCH) => {}
+                command = commands.recv() => match command {
+                    Some(Command::Stop(reply)) => break Some(reply),
+                    Some(command) => self.on_command(command),
+                    None => break None,
+                },
+                () = sleep => {}
+            }
+            net.drain(..).for_each(|event| self.on_net(event));
+            disk.drain(..).for_each(|event| self.on_disk(event));
+            notes.drain(..).for_each(|note| self.on_note(note));
+            self.on_time();
+            let touched: Vec<TorrentKey> =
+                self.torrents.iter().filter(|(_, torrent)| torrent.touched).map(|(&key, _)| key).collect();
+            for key in touched {
+                self.carry_out(key);
+            }
+        };
+        self.stop().await;
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Hands an input to the swarm of a torrent; what it orders is carried out before the next wait.
+    fn input(&mut self, torrent: TorrentKey, input: Input) {
+        let now = self.now();
+        let Some(torrent) = self.torrents.get_mut(&torrent) else { return };
+        torrent.touched = true;
+        if let State::Running(swarm) = &mut torrent.state {
+            swarm.handle(now, &mut self.limiter, input);
+        }
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let swarms = self.torrents.values().filter_map(|torrent| match &torrent.state {
+            State::Running(swarm) => swarm.poll_timeout(&self.limiter),
+            State::Checking { .. } | State::Failed(_) => None,
+        });
+        let documents = self.documents.is_waiting().then(|| self.now() + STATUS_EVERY);
+        swarms.chain(self.publish_at).chain(documents).min()
+    }
+
+    fn on_time(&mut self) {
+        let now = self.now();
+        let due: Vec<TorrentKey> = self
+            .torrents
+            .iter()
+            .filter(|(_, torrent)| match &torrent.state {
+                State::Running(swarm) => {
+                    swarm.poll_timeout(&self.limiter).is_some_and(|at| at <= now)
+                }
+                State::Checking { .. } | State::Failed(_) => false,
+            })
+            .map(|(&key, _)| key)
+            .collect();
+        due.into_iter().for_each(|key| self.input(key, Input::Timeout));
+        if self.documents.is_waiting() {
+            self.ask_for_documents();
+        }
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish_at = None;
+            for torrent in self.torrents.values_mut().filter(|torrent| torrent.changed) {
+                torrent.publish();
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Add { add, events, reply } => {
+                let _ = reply.send(self.add(*add, events));
+            }
+            Command::Finished { torrent, reply } => {
+                if let Some(torrent) = self.torrents.get_mut(&torrent) {
+                    torrent.await_finish(reply);
+                }
+            }
+            Command::Sync { torrent, reply } => self.disk.sync(torrent, reply),
+            Command::Remap { torrent, files, reply } => {
+                self.disk.remap(torrent, files);
+                let _ = reply.send(());
+            }
+            Command::Peers { torrent, peers } => self.input(torrent, Input::Peers(peers)),
+            Command::ListPeers { torrent, reply } => {
+                let peers = self.torrents.get(&torrent).and_then(|torrent| match &torrent.state {
+                    State::Running(swarm) => Some(swarm.peers()),
+                    State::Checking { .. } | State::Failed(_) => None,
+                });
+                let _ = reply.send(peers.unwrap_or_default());
+            }
+            Command::Document { torrent, path, reply } => {
+                self.documents.request(self.now(), torrent, path, reply);
+                self.ask_for_documents();
+            }
+            Command::Remove { torrent, reply } => self.remove(torrent, Some(reply)),
+            Command::SetUpload(policy) => {
+                self.setup.config.upload = policy;
+                let keys: Vec<TorrentKey> = self.torrents.keys().copied().collect();
+                keys.into_iter().for_each(|key| self.input(key, Input::SetUpload(policy)));
+            }
+            Command::SetLimits { up, down } => {
+                let now = self.now();
+                self.limiter.up.set_rate(now, up);
+                self.limiter.down.set_rate(now, down);
+                let keys: Vec<TorrentKey> = self.torrents.keys().copied().collect();
+                keys.into_iter().for_each(|key| self.input(key, Input::Timeout));
+            }
+            Command::Stop(_) => unreachable!("taken out by the loop"),
+        }
+    }
+
+    fn add(
+        &mut self,
+        add: AddTorrent,
+        events: broadcast::Sender<TorrentEvent>,
+    ) -> Result<(TorrentKey, watch::Receiver<Status>), SessionError> {
+        let hashes = add.info.hashes;
+        if let Some(hash) = hashes.swarm_hashes().find(|hash| self.by_hash.contains_key(hash)) {
+            return Err(SessionError::Duplicate(hash));
+        }
+        let key = TorrentKey(self.next_torrent);
+        self.next_torrent += 1;
+        self.disk.add(
+            key,
+            AddFiles {
+                info: Arc::clone(&add.info),
+                files: add.files.clone(),
+                wanted: add.wanted.clone(),
+                resume: add.resume.clone(),
+            },
+        );
+        let (torrent, status, checks) = Torrent::new(add, events);
+        hashes.swarm_hashes().for_each(|hash| drop(self.by_hash.insert(hash, key)));
+        if let Some(distrusted) = &torrent.distrusted {
+            self.disk.distrust(key, distrusted);
+        }
+        self.torrents.insert(key, torrent);
+        match checks {
+            Some(pieces) => self.disk.check(key, pieces),
+            None => self.begin(key),
+        }
+        Ok((key, status))
+    }
+
+    /// What is on disk is known: the swarm starts.
+    fn begin(&mut self, key: TorrentKey) {
+        let Some(torrent) = self.torrents.get_mut(&key) else { return };
+        let setup = &self.setup;
+        let seed = setup.seed ^ (u64::from(key.0) << 32);
+        torrent.start(setup, seed);
+        torrent.announce(key, setup, &self.note);
+        let (peers, trackers) = torrent.first_inputs();
+        self.input(key, Input::Peers(peers));
+        if !trackers {
+            self.input(key, Input::TrackersAsked);
+        }
+        self.finish_if_complete(key);
+    }
+
+    /// Everything wanted is here: the files get their last touch, then whoever waits is told.
+    fn finish_if_complete(&mut self, key: TorrentKey) {
+        let Some(torrent) = self.torrents.get_mut(&key) else { return };
+        if !torrent.is_complete() || torrent.finishing {
+            return;
+        }
+        torrent.finishing = true;
+        let (reply, done) = oneshot::channel();
+        if torrent.seed_only {
+            let _ = reply.send(Ok(()));
+        } else {
+            self.disk.complete(key, torrent.executable_bits, reply);
+        }
+        let note = self.note.clone();
+        tokio::spawn(async move {
+            let result = done.await.unwrap_or_else(|_| Err(io::Error::other("disk threads ended")));
+            let _ = note.send(Note::Completed { torrent: key, result }).await;
+        });
+    }
+
+    fn remove(&mut self, key: TorrentKey, reply: Option<oneshot::Sender<()>>) {
+        let Some(torrent) = self.torrents.remove(&key) else { return };
+        self.by_hash.retain(|_, other| *other != key);
+        self.peers.retain(|_, peer| peer.torrent != key);
+        self.disk.remove(key);
+        tokio::spawn(async move {
+            torrent.say_goodbye().await;
+            if let Some(reply) = reply {
+                let _ = reply.send(());
+            }
+        });
+    }
+
+    async fn stop(mut self) {
+        self.peers.clear();
+        let syncs: Vec<oneshot::Receiver<io::Result<()>>> = self
+            .torrents
+            .iter()
+            .filter(|(_, torrent)| !torrent.seed_only)
+            .map(|(&key, _)| {
+                let (reply, done) = oneshot::channel();
+                self.disk.sync(key, reply);
+                done
+            })
+            .collect();
+        let goodbyes: Vec<_> = std::mem::take(&mut self.torrents)
+            .into_values()
+            .map(|torrent| tokio::spawn(async move { torrent.say_goodbye().await }))
+            .collect();
+        // The threads must be able to report, or they would wait for us while we wait for them.
+        let mut events = self.disk_events;
+        let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+        for done in syncs {
+            let _ = done.await;
+        }
+        for goodbye in goodbyes {
+            let _ = goodbye.await;
+        }
+        let disk = self.disk;
+        let _ = tokio::task::spawn_blocking(move || disk.stop()).await;
+        drain.abort();
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Incoming { stream, addr, handshake } => self.on_incoming(stream, addr, handshake),
+            NetEvent::Dialled { torrent, addr, result } => match result {
+                Some((stream, handshake)) => {
+                    self.connect(torrent, stream, addr, true, handshake, Vec::new());
+                }
+                None => self.input(torrent, Input::DialFailed { addr }),
+            },
+            NetEvent::Messages { peer, messages, payload } => self.on_messages(peer, messages, payload),
+            NetEvent::Sent { peer, payload } => {
+                if let Some(entry) = self.peers.get(&peer) {
+                    self.input(entry.torrent, Input::Sent { peer, bytes: payload });
+                }
+            }
+            NetEvent::Closed { peer, reason } => {
+                if let Some(entry) = self.peers.remove(&peer) {
+                    tracing::debug!(%peer, %reason, "connection closed");
+                    self.documents.on_closed(peer);
+                    self.input(entry.torrent, Input::Closed { peer });
+                }
+            }
+        }
+    }
+
+    fn on_incoming(&mut self, stream: TcpStream, addr: SocketAddr, theirs: Handshake) {
+        let now = self.now();
+        let Some(&key) = self.by_hash.get(&theirs.info_hash) else {
+            tracing::debug!(%addr, hash = %theirs.info_hash, "asked for a torrent that is not here");
+            return;
+        };
+        let Some(torrent) = self.torrents.get(&key) else { return };
+        let State::Running(swarm) = &torrent.state else { return };
+        if swarm.refuses(now, addr) {
+            return;
+        }
+        let hashes = torrent.info.hashes;
+        // BEP 52: whoever shows the v2 bit under the v1 hash of a hybrid is answered with the v2 hash.
+        let hash = match hashes.v2 {
+            Some(v2) if theirs.abilities.v2 => v2.truncated(),
+            _ => theirs.info_hash,
+        };
+        let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
+        self.connect(key, stream, addr, false, theirs, hello);
+    }
+
+    fn connect(
+        &mut self,
+        torrent: TorrentKey,
+        stream: TcpStream,
+        addr: SocketAddr,
+        outgoing: bool,
+        theirs: Handshake,
+        hello: Vec<u8>,
+    ) {
+        if !self.torrents.contains_key(&torrent) {
+            return;
+        }
+        let peer = PeerKey(self.next_peer);
+        self.next_peer = (self.next_peer + 1) & (u32::MAX >> 1);
+        let connection = connection::start(&self.shared, peer, stream, hello);
+        self.peers.insert(peer, PeerEntry { torrent, connection });
+        let lan = is_lan(addr.ip());
+        let (id, abilities) = (theirs.peer_id, theirs.abilities);
+        self.input(torrent, Input::Connected { peer, addr, outgoing, id, abilities, lan });
+    }
+
+    fn on_messages(&mut self, peer: PeerKey, messages: Vec<Message>, payload: usize) {
+        let Some(entry) = self.peers.get(&peer) else {
+            return self.shared.budget.add_permits(payload);
+        };
+        let key = entry.torrent;
+        for message in messages {
+            if let Message::Extended { id: ours::DOCUMENTS, payload } = &message {
+                self.on_document_message(key, peer, payload);
+            } else {
+                self.input(key, Input::Received { peer, message });
+            }
+        }
+        // Of the payload, what goes to the disk stays in the budget until it is written.
+        let to_disk = self.carry_out(key);
+        self.shared.budget.add_permits(payload.saturating_sub(to_disk));
+    }
+
+    fn on_document_message(&mut self, key: TorrentKey, peer: PeerKey, payload: &Bytes) {
+        let Some(message) = DocumentMessage::parse(payload) else { return };
+        let DocumentMessage::Want { path, at } = message else {
+            let order = self.documents.on_answer(self.now(), peer, message);
+            self.send_documents(order);
+            return self.ask_for_documents();
+        };
+        let store = self.torrents.get(&key).and_then(|torrent| torrent.documents.clone());
+        let (Some(store), Ok(permit)) = (store, Arc::clone(&self.lookups).try_acquire_owned()) else {
+            return self.send_documents([(peer, DocumentMessage::Lack { path })]);
+        };
+        let note = self.note.clone();
+        tokio::spawn(async move {
+            let found = tokio::task::spawn_blocking(move || {
+                let document = store.get(&path);
+                DocumentMessage::answer(path, at, document.as_ref())
+            });
+            if let Ok(message) = found.await {
+                let _ = note.send(Note::Answer { peer, message }).await;
+            }
+            drop(permit);
+        });
+    }
+
+    fn ask_for_documents(&mut self) {
+        let (now, torrents) = (self.now(), &self.torrents);
+        let orders = self.documents.advance(now, |key| {
+            torrents.get(&key).map_or_else(Vec::new, Torrent::document_peers)
+        });
+        self.send_documents(orders);
+    }
+
+    fn send_documents(&mut self, orders: impl IntoIterator<Item = Order>) {
+        for (peer, message) in orders {
+            let Some(entry) = self.peers.get(&peer) else { continue };
+            let id = self.torrents.get(&entry.torrent).and_then(|torrent| torrent.documents_id(peer));
+            let Some(id) = id else { continue };
+            let message = Message::Extended { id, payload: message.encode() };
+            entry.connection.send(vec![message]);
+        }
+    }
+
+    fn on_note(&mut self, note: Note) {
+        match note {
+            Note::Fetched { torrent, fetch, blocks } => {
+                let payload: usize = blocks.iter().map(|(_, data)| data.len()).sum();
+                for (block, data) in blocks {
+                    self.input(torrent, Input::Fetched { fetch, block, data });
+                }
+                let to_disk = self.carry_out(torrent);
+                self.shared.budget.add_permits(payload.saturating_sub(to_disk));
+            }
+            Note::FetchEnded { torrent: key, fetch, error } => {
+                let complete = error.is_none();
+                if let Some(torrent) = self.torrents.get_mut(&key) {
+                    torrent.fetches.remove(&fetch);
+                    if let Some(error) = error {
+                        torrent.tell(TorrentEvent::WebSeedError { error });
+                    }
+                }
+                self.input(key, Input::FetchEnded { fetch, complete });
+            }
+            Note::Completed { torrent: key, result } => {
+                if let Some(torrent) = self.torrents.get_mut(&key) {
+                    torrent.on_completed(result);
+                }
+            }
+            Note::Tracker { torrent: key, report } => {
+                let Some(torrent) = self.torrents.get_mut(&key) else { return };
+                let peers = torrent.on_tracker(report);
+                let asked = torrent.trackers_asked();
+                self.input(key, Input::Peers(peers));
+                if asked {
+                    self.input(key, Input::TrackersAsked);
+                }
+            }
+            Note::Answer { peer, message } => self.send_documents([(peer, message)]),
+        }
+    }
+
+    fn on_disk(&mut self, event: DiskEvent) {
+        match event {
+            DiskEvent::Written { bytes, .. } => {
+                let bytes = usize::try_from(bytes).expect("a write fits in memory");
+                self.shared.budget.add_permits(bytes);
+            }
+            DiskEvent::Piece { torrent, piece, verdict } => match verdict {
+                Verdict::Verified => self.input(torrent, Input::Stored { piece, right: true }),
+                Verdict::Wrong => self.input(torrent, Input::Stored { piece, right: false }),
+                Verdict::Inconsistent => self.fail(torrent, TorrentError::Inconsistent(piece)),
+            },
+            DiskEvent::Read { torrent, peer, blocks, failed } => {
+                let messages: Vec<Message> = blocks
+                    .into_iter()
+                    .map(|(block, data)| Message::Piece { piece: block.piece, offset: block.offset, data })
+                    .collect();
+                if !failed.is_empty() {
+                    self.input(torrent, Input::Unsent { peer, blocks: failed });
+                }
+                self.send(peer, messages);
+            }
+            DiskEvent::Lost { torrent, piece } => self.input(torrent, Input::Lost { piece }),
+            DiskEvent::Checked { torrent, pieces } => {
+                if let Some(torrent) = self.torrents.get_mut(&torrent) {
+                    torrent.on_checked(&pieces);
+                }
+            }
+            DiskEvent::CheckDone { torrent } => self.begin(torrent),
+            DiskEvent::Error { torrent, path, op, error } => {
+                tracing::warn!(path = %path.display(), %op, %error, "the disk refused");
+                let (op, kind, error) = (op.to_string(), error.kind(), error.to_string());
+                self.fail(torrent, TorrentError::Disk { path, op, kind, error });
+            }
+        }
+    }
+
+    /// Ends the transfer of a torrent. What is verified stays where it is.
+    fn fail(&mut self, key: TorrentKey, error: TorrentError) {
+        let Some(torrent) = self.torrents.get_mut(&key) else { return };
+        torrent.fail(error);
+        self.peers.retain(|_, peer| peer.torrent != key);
+    }
+
+    fn send(&mut self, peer: PeerKey, messages: Vec<Message>) {
+        let Some(entry) = self.peers.get(&peer) else { return };
+        if !messages.is_empty() && !entry.connection.send(messages) {
+            tracing::debug!(%peer, "the peer reads too slowly");
+            let torrent = entry.torrent;
+            self.peers.remove(&peer);
+            self.documents.on_closed(peer);
+            self.input(torrent, Input::Closed { peer });
+        }
+    }
+
+    /// Does what the swarm of a torrent orders; returns the bytes handed to the disk.
+    fn carry_out(&mut self, key: TorrentKey) -> usize {
+        let mut to_disk = 0;
+        let mut batches: BTreeMap<PeerKey, Vec<Message>> = BTreeMap::new();
+        let mut writes: Vec<Vec<(Block, Bytes)>> = Vec::new();
+        let mut complete = false;
+        while let Some(output) = self.next_output(key) {
+            match output {
+                Output::Send { peer, message } => batches.entry(peer).or_default().push(message),
+                Output::Read { peer, blocks } => {
+                    if let Err(busy) = self.disk.read(key, peer, blocks) {
+                        self.input(key, Input::Unsent { peer, blocks: busy.0 });
+                    }
+                }
+                Output::Write { block, data } => {
+                    to_disk += data.len();
+                    match writes.last_mut() {
+                        Some(run) if follows(run, block) => run.push((block, data)),
+                        _ => writes.push(vec![(block, data)]),
+                    }
+                }
+                Output::Dial { addr } => self.dial(key, addr),
+                Output::Close { peer } => {
+                    // What was said before the close is still sent if the socket takes it now.
+                    if let Some(messages) = batches.remove(&peer) {
+                        self.send(peer, messages);
+                    }
+                    self.peers.remove(&peer);
+                    self.documents.on_closed(peer);
+                }
+                Output::Fetch { fetch, source, pieces } => {
+                    if let Some(torrent) = self.torrents.get_mut(&key) {
+                        let shared = (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
+                        torrent.fetch(key, fetch, source, pieces, shared);
+                    }
+                }
+                Output::Event(event) => {
+                    if let Some(torrent) = self.torrents.get_mut(&key) {
+                        complete |= torrent.on_event(event);
+                    }
+                }
+            }
+        }
+        for run in writes {
+            let Some(piece) = run.first().map(|(block, _)| block.piece) else { continue };
+            let bytes: usize = run.iter().map(|(_, data)| data.len()).sum();
+            if self.disk.write(key, piece, run).is_err() {
+                // The budget is far smaller than the queue, so this means the disk has stopped.
+                self.shared.budget.add_permits(bytes);
+                self.fail(
+                    key,
+                    TorrentError::Disk {
+                        path: PathBuf::new(),
+                        op: "write".into(),
+                        kind: io::ErrorKind::Other,
+                        error: "the disk threads take no more work".into(),
+                    },
+                );
+            }
+        }
+        for (peer, messages) in batches {
+            self.send(peer, messages);
+        }
+        if let Some(torrent) = self.torrents.get_mut(&key) {
+            torrent.touched = false;
+            torrent.changed = true;
+        }
+        if complete {
+            self.finish_if_complete(key);
+        }
+        if self.publish_at.is_none() {
+            self.publish_at = Some(self.now() + STATUS_EVERY);
+        }
+        to_disk
+    }
+
+    fn next_output(&mut self, key: TorrentKey) -> Option<Output> {
+        match &mut self.torrents.get_mut(&key)?.state {
+            State::Running(swarm) => swarm.poll(),
+            State::Checking { .. } | State::Failed(_) => None,
+        }
+    }
+
+    fn dial(&self, key: TorrentKey, addr: SocketAddr) {
+        let Some(torrent) = self.torrents.get(&key) else { return };
+        let (hashes, events) = (torrent.info.hashes, self.shared.events.clone());
+        let (bind, peer_id) = (self.setup.bind, self.setup.peer_id);
+        tokio::spawn(async move {
+            let result = connection::dial(addr, bind, hashes, peer_id).await;
+            let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
+        });
+    }
+}
+
+/// True if `block` comes right after the run, in the same piece: one write takes both.
+fn follows(run: &[(Block, Bytes)], block: Block) -> bool {
+    run.last().is_some_and(|(last, _)| {
+        last.piece == block.piece && last.offset + last.len == block.offset
+    })
+}

@@ -1,0 +1,590 @@
+//! The handle a program holds: a session with its listening sockets, and the torrents in it.
+
+use super::engine::{self, Command};
+use super::storage::TorrentKey;
+use super::webseed::WebSeed;
+use super::{DocumentStore, connection};
+use crate::bitfield::Bitfield;
+use crate::geometry::Geometry;
+use crate::ids::{InfoHash, InfoHashes, PeerId, PieceIndex};
+use crate::metainfo::Info;
+use crate::swarm::{PeerSummary, UploadPolicy};
+use bytes::Bytes;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Connections the system may hold ready for us to accept.
+const BACKLOG: u32 = 128;
+/// Commands waiting for the engine.
+const COMMANDS_MAX: usize = 64;
+/// Events a slow listener may be behind before it misses some.
+const EVENTS_KEPT: usize = 4096;
+/// Time that stopping may take: saying goodbye to trackers, flushing files.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a session is told once.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Where to listen. If the first address has a specific IP, outgoing connections leave from it.
+    pub listen: Vec<SocketAddr>,
+    /// Who may be sent payload.
+    pub upload: UploadPolicy,
+    /// Bytes of payload per second to peers beyond the LAN; `None` for no limit.
+    pub up_limit: Option<u64>,
+    /// Bytes of payload per second from peers beyond the LAN and from HTTP; `None` for no limit.
+    pub down_limit: Option<u64>,
+    /// Connections per torrent.
+    pub connections_max: usize,
+    /// Peers beyond the LAN that are served at once, per torrent.
+    pub upload_slots: usize,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
+            upload: UploadPolicy::LanOnly,
+            up_limit: None,
+            down_limit: None,
+            connections_max: 50,
+            upload_slots: 8,
+        }
+    }
+}
+
+/// Why a session could not start or take a torrent.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No address of `listen` could be bound.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system gave no threads, randomness or HTTP client.
+    #[error("cannot start the transfer engine: {0}")]
+    Start(#[source] io::Error),
+    /// A torrent of the same info-hash is there already.
+    #[error("the torrent {0} is already being transferred by this process")]
+    Duplicate(InfoHash),
+    /// Not every piece can be verified with what the torrent file holds.
+    #[error("the torrent lacks piece hashes for `{0}`: get the whole .torrent file")]
+    NoPieceHashes(String),
+    /// The lists given do not have one entry per file.
+    #[error("{given} paths were given for a torrent of {files} files")]
+    FileCount {
+        /// Entries given.
+        given: usize,
+        /// Files of the torrent.
+        files: usize,
+    },
+    /// The session was stopped.
+    #[error("the transfer engine has been stopped")]
+    Stopped,
+}
+
+/// Why a download ended without its files.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TorrentError {
+    /// The disk refused: full, read-only, broken.
+    #[error("cannot {op} {path}: {error}", path = path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        op: String,
+        /// Kind of the system's error.
+        kind: io::ErrorKind,
+        /// The system's reason.
+        error: String,
+    },
+    /// The v1 and v2 hashes of a hybrid torrent describe different content.
+    #[error("the torrent contradicts itself at piece {0}: its SHA-1 and SHA-256 hashes do not belong to the same data")]
+    Inconsistent(PieceIndex),
+    /// The session was stopped.
+    #[error("the transfer engine has been stopped")]
+    Stopped,
+}
+
+/// What is on disk already.
+#[derive(Clone, Debug)]
+pub enum Have {
+    /// Nothing.
+    Nothing,
+    /// Hash what lies at the backing paths and keep what is right.
+    Check,
+    /// Hash only what the resume log says was verified. Without a log: nothing.
+    Resume,
+    /// These files are right, the caller knows, by [`crate::ids::FileIndex`]; each piece is hashed
+    /// once more before it is first served. The rest as [`Have::Resume`].
+    Files(Vec<bool>),
+}
+
+/// A torrent for a session.
+#[derive(Clone)]
+pub struct AddTorrent {
+    /// The torrent.
+    pub info: Arc<Info>,
+    /// The backing path of each file, absolute, by [`crate::ids::FileIndex`].
+    pub files: Vec<PathBuf>,
+    /// Which files are wanted.
+    pub wanted: Vec<bool>,
+    /// What is on disk already.
+    pub have: Have,
+    /// Never write: serve what is there.
+    pub seed_only: bool,
+    /// Set the executable bit of finished files where the torrent says so.
+    pub executable_bits: bool,
+    /// Where verified pieces are recorded, so that a killed download resumes.
+    pub resume: Option<PathBuf>,
+    /// HTTP trackers in tiers (BEP 12).
+    pub trackers: Vec<Vec<String>>,
+    /// HTTP sources.
+    pub web_seeds: Vec<WebSeed>,
+    /// Peers known from the start.
+    pub peers: Vec<SocketAddr>,
+    /// Answers other launchers' requests for documents; `None` to not speak that extension.
+    pub documents: Option<Arc<dyn DocumentStore>>,
+}
+
+impl AddTorrent {
+    /// Everything wanted, nothing there, nobody known.
+    pub fn new(info: Arc<Info>, files: Vec<PathBuf>) -> Self {
+        Self {
+            wanted: vec![true; files.len()],
+            info,
+            files,
+            have: Have::Nothing,
+            seed_only: false,
+            executable_bits: false,
+            resume: None,
+            trackers: Vec::new(),
+            web_seeds: Vec::new(),
+            peers: Vec::new(),
+            documents: None,
+        }
+    }
+}
+
+/// What a torrent is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Hashing what lies on disk.
+    Checking {
+        /// Pieces hashed.
+        done: u32,
+        /// Pieces to hash.
+        total: u32,
+    },
+    /// Fetching.
+    Downloading,
+    /// Everything wanted is verified and on disk.
+    Seeding,
+    /// Stopped by an error; see [`TorrentHandle::finished`].
+    Failed(String),
+}
+
+/// How a torrent is doing.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Bytes of the wanted files.
+    pub wanted_bytes: u64,
+    /// Bytes of them that are verified.
+    pub have_bytes: u64,
+    /// Payload in, bytes per second.
+    pub down_rate: u64,
+    /// Payload out, bytes per second.
+    pub up_rate: u64,
+    /// Payload from peers.
+    pub down_peers: u64,
+    /// The part of it from the LAN.
+    pub down_lan: u64,
+    /// Payload over HTTP.
+    pub down_http: u64,
+    /// Payload sent.
+    pub up_total: u64,
+    /// Payload that came twice, wrong or unasked.
+    pub wasted: u64,
+    /// Connections.
+    pub peers: usize,
+    /// Connections to peers that have everything.
+    pub seeds: usize,
+    /// Time left at the present rate.
+    pub eta: Option<Duration>,
+}
+
+/// Something that happened in a torrent.
+#[derive(Clone, Debug)]
+pub enum TorrentEvent {
+    /// A piece is verified and on disk.
+    PieceVerified(PieceIndex),
+    /// A piece came in wrong and is fetched again.
+    PieceFailed(PieceIndex),
+    /// A piece that was there is no longer right on disk.
+    PieceLost(PieceIndex),
+    /// A peer was thrown out.
+    PeerBanned {
+        /// Its address.
+        addr: SocketAddr,
+        /// What it did.
+        reason: String,
+    },
+    /// A tracker answered.
+    TrackerOk {
+        /// Its URL.
+        url: String,
+        /// How many addresses it gave.
+        peers: usize,
+    },
+    /// A tracker did not answer, or refused.
+    TrackerError {
+        /// Its URL.
+        url: String,
+        /// Why.
+        error: String,
+    },
+    /// An HTTP source failed; it is tried again later.
+    WebSeedError {
+        /// Why, with the URL.
+        error: String,
+    },
+    /// Everything wanted is verified and on disk.
+    Complete,
+}
+
+/// A running engine with its sockets. Clones share it; it ends with [`Session::stop`] or when the
+/// last clone and the last torrent handle are dropped.
+#[derive(Clone, Debug)]
+pub struct Session {
+    commands: mpsc::Sender<Command>,
+    listen: Arc<[SocketAddr]>,
+    peer_id: PeerId,
+}
+
+impl Session {
+    /// Binds the sockets and starts the engine on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When an address cannot be bound (of several unspecified ones, when none can), or the system
+    /// refuses threads or randomness.
+    pub async fn start(config: SessionConfig) -> Result<Self, SessionError> {
+        let listeners = listen(&config.listen)?;
+        let addrs: Arc<[SocketAddr]> =
+            listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let mut random = [0; 20];
+        getrandom::fill(&mut random)
+            .map_err(|error| SessionError::Start(io::Error::other(error.to_string())))?;
+        let (id, seed) = random.split_at(12);
+        let peer_id = PeerId::ours(id.try_into().expect("split at twelve"));
+        let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes are left"));
+        let bind = config.listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let setup = engine::Setup { config, peer_id, seed, bind, listen: Arc::clone(&addrs) };
+        let engine = engine::Engine::start(setup).map_err(SessionError::Start)?;
+        for listener in listeners {
+            tokio::spawn(accept_all(listener, engine.net_events(), commands.downgrade()));
+        }
+        tokio::spawn(engine.run(receiver));
+        Ok(Self { commands, listen: addrs, peer_id })
+    }
+
+    /// The addresses listened on, with their real ports.
+    pub fn listen_addrs(&self) -> &[SocketAddr] {
+        &self.listen
+    }
+
+    /// What this session calls itself towards peers and trackers.
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Takes on a torrent.
+    ///
+    /// # Errors
+    /// When it is there already, cannot be verified, or the paths do not fit it.
+    pub async fn add(&self, add: AddTorrent) -> Result<TorrentHandle, SessionError> {
+        let files = add.info.files.len();
+        if add.files.len() != files || add.wanted.len() != files {
+            return Err(SessionError::FileCount { given: add.files.len(), files });
+        }
+        if let Some(piece) = add.info.geometry.pieces().find(|&piece| !can_verify(&add, piece)) {
+            let (file, _) = add.info.v2_place(piece).ok_or(SessionError::Stopped)?;
+            let name = add.info.files[file.get()].path.join("/");
+            return Err(SessionError::NoPieceHashes(name));
+        }
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Add { add: Box::new(add), events: events.clone(), reply };
+        self.commands.send(command).await.map_err(|_| SessionError::Stopped)?;
+        let (key, status) = answer.await.map_err(|_| SessionError::Stopped)??;
+        Ok(TorrentHandle { key, commands: self.commands.clone(), status, events })
+    }
+
+    /// Opens a meeting place without content: connections under `hash` carry documents only.
+    ///
+    /// # Errors
+    /// As [`Session::add`].
+    pub async fn add_rendezvous(
+        &self,
+        hash: InfoHash,
+        documents: Arc<dyn DocumentStore>,
+        trackers: Vec<Vec<String>>,
+        peers: Vec<SocketAddr>,
+    ) -> Result<Rendezvous, SessionError> {
+        let geometry = Geometry::new(crate::geometry::BLOCK_LEN, 0, Vec::new())
+            .expect("a torrent of nothing is well formed");
+        let info = Info {
+            raw: Bytes::new(),
+            hashes: InfoHashes { v1: Some(hash), v2: None },
+            name: String::new(),
+            private: false,
+            single_file: false,
+            files: Vec::new(),
+            geometry,
+            v1_pieces: Some(Vec::new()),
+        };
+        let add = AddTorrent {
+            documents: Some(documents),
+            trackers,
+            peers,
+            ..AddTorrent::new(Arc::new(info), Vec::new())
+        };
+        self.add(add).await.map(Rendezvous)
+    }
+
+    /// Changes who may be sent payload, at once.
+    pub async fn set_upload(&self, policy: UploadPolicy) {
+        let _ = self.commands.send(Command::SetUpload(policy)).await;
+    }
+
+    /// Changes the limits, at once. Bytes per second; `None` for no limit.
+    pub async fn set_limits(&self, up: Option<u64>, down: Option<u64>) {
+        let _ = self.commands.send(Command::SetLimits { up, down }).await;
+    }
+
+    /// Says goodbye to trackers, flushes and closes the files. Takes at most a few seconds.
+    pub async fn stop(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Stop(reply)).await.is_ok() {
+            let _ = tokio::time::timeout(STOP_TIMEOUT, done).await;
+        }
+    }
+}
+
+/// A torrent in a session. Clones share it.
+#[derive(Clone, Debug)]
+pub struct TorrentHandle {
+    key: TorrentKey,
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+    events: broadcast::Sender<TorrentEvent>,
+}
+
+impl TorrentHandle {
+    /// How it is doing; refreshed about four times a second while that changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// What happens from now on. A listener that is thousands behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<TorrentEvent> {
+        self.events.subscribe()
+    }
+
+    /// Waits until everything wanted is verified and on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses, the torrent contradicts itself, or the session is stopped.
+    pub async fn finished(&self) -> Result<(), TorrentError> {
+        let (reply, done) = oneshot::channel();
+        let command = Command::Finished { torrent: self.key, reply };
+        self.commands.send(command).await.map_err(|_| TorrentError::Stopped)?;
+        done.await.map_err(|_| TorrentError::Stopped)?
+    }
+
+    /// Flushes every file written so far to the medium and closes what is open for writing.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn sync(&self) -> io::Result<()> {
+        let (reply, done) = oneshot::channel();
+        let stopped = || io::Error::other("the transfer engine has been stopped");
+        let command = Command::Sync { torrent: self.key, reply };
+        self.commands.send(command).await.map_err(|_| stopped())?;
+        done.await.map_err(|_| stopped())?
+    }
+
+    /// The same bytes live at these paths now. Nothing is hashed again.
+    pub async fn remap(&self, files: Vec<PathBuf>) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Remap { torrent: self.key, files, reply }).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Tells of peers to dial.
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        let _ = self.commands.send(Command::Peers { torrent: self.key, peers }).await;
+    }
+
+    /// The connections there are.
+    pub async fn peers(&self) -> Vec<PeerSummary> {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::ListPeers { torrent: self.key, reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Asks connected launchers, one after the other, for a document by its repository path. What
+    /// comes is **not verified**.
+    pub async fn request_document(&self, path: &str) -> Option<Bytes> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Document { torrent: self.key, path: path.to_owned(), reply };
+        self.commands.send(command).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Ends it: says goodbye to trackers and peers, closes the files.
+    pub async fn remove(self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Remove { torrent: self.key, reply }).await.is_ok() {
+            let _ = tokio::time::timeout(STOP_TIMEOUT, done).await;
+        }
+    }
+}
+
+/// A meeting place: connections that carry documents only.
+#[derive(Clone, Debug)]
+pub struct Rendezvous(TorrentHandle);
+
+impl Rendezvous {
+    /// As [`TorrentHandle::request_document`].
+    pub async fn request_document(&self, path: &str) -> Option<Bytes> {
+        self.0.request_document(path).await
+    }
+
+    /// As [`TorrentHandle::add_peers`].
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        self.0.add_peers(peers).await;
+    }
+
+    /// As [`TorrentHandle::peers`].
+    pub async fn peers(&self) -> Vec<PeerSummary> {
+        self.0.peers().await
+    }
+}
+
+/// True if the torrent file says what `piece` must hash to.
+fn can_verify(add: &AddTorrent, piece: PieceIndex) -> bool {
+    add.info.geometry.data_len(piece) == 0
+        || if add.info.is_v2() {
+            add.info.v2_root(piece).is_some()
+        } else {
+            add.info.v1_pieces.as_ref().is_some_and(|pieces| piece.get() < pieces.len())
+        }
+}
+
+/// The pieces that hold bytes of the files marked.
+pub(super) fn pieces_of_files(geometry: &Geometry, files: &[bool]) -> Bitfield {
+    let mut pieces = Bitfield::empty(geometry.piece_count());
+    for (file, _) in (0..).zip(files).filter(|(_, marked)| **marked) {
+        for piece in geometry.pieces_of(crate::ids::FileIndex(file)) {
+            pieces.insert(PieceIndex(piece));
+        }
+    }
+    pieces
+}
+
+/// The pieces of which every byte belongs to the files marked.
+pub(super) fn pieces_within_files(geometry: &Geometry, files: &[bool]) -> Bitfield {
+    let mut pieces = pieces_of_files(geometry, files);
+    for (file, _) in (0..).zip(files).filter(|(_, marked)| !**marked) {
+        for piece in geometry.pieces_of(crate::ids::FileIndex(file)) {
+            pieces.remove(PieceIndex(piece));
+        }
+    }
+    pieces
+}
+
+fn listen(addrs: &[SocketAddr]) -> Result<Vec<TcpListener>, SessionError> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut refused = None;
+    let any_will_do = addrs.iter().all(|addr| addr.ip().is_unspecified());
+    let mut port = 0;
+    for &wanted in addrs {
+        // One port for both families, so that one number reaches us.
+        let same_port = if wanted.port() == 0 { port } else { wanted.port() };
+        match bind(SocketAddr::new(wanted.ip(), same_port)) {
+            Ok(listener) => {
+                port = listener.local_addr().map_or(0, |addr| addr.port());
+                listeners.push(listener);
+            }
+            Err(source) if any_will_do && wanted.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+                // A system without IPv6 is no reason to give up.
+                refused = Some(SessionError::Listen { addr: wanted, source });
+            }
+            Err(source) => return Err(SessionError::Listen { addr: wanted, source }),
+        }
+    }
+    match refused {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if addr.is_ipv6() {
+        // Its own family only: IPv4 has a socket of its own.
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+    }
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?; // On Windows this would share the port with a stranger.
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until the session is gone.
+async fn accept_all(
+    listener: TcpListener,
+    events: mpsc::Sender<connection::NetEvent>,
+    alive: mpsc::WeakSender<Command>,
+) {
+    /// Handshakes under way at once; the next waits in the system's queue.
+    const HANDSHAKES_MAX: usize = 64;
+    let room = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = events.closed() => return,
+        };
+        if alive.upgrade().is_none() {
+            return;
+        }
+        match accepted {
+            Ok((stream, addr)) => {
+                let events = events.clone();
+                tokio::spawn(async move {
+                    connection::accept(stream, addr, events).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of file handles, most likely: others must end before we can go on.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}

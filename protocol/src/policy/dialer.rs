@@ -1,0 +1,189 @@
+//! Whom to dial: known addresses, how often they failed, and how many connections may be open.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Addresses kept per swarm.
+const ADDRESSES_MAX: usize = 1000;
+/// Attempts under way at once.
+pub const HALF_OPEN_MAX: usize = 16;
+/// Failures in a row after which an address is forgotten.
+const FAILURES_MAX: u32 = 5;
+/// Wait after the first failure; doubles with each.
+const RETRY: Duration = Duration::from_secs(5);
+/// Wait before dialling a peer again that we, or it, closed in peace.
+const REDIAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting { until: Duration },
+    Dialling,
+    Connected,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    state: State,
+    failures: u32,
+}
+
+/// The addresses of one swarm.
+#[derive(Debug, Default)]
+pub struct Dialer {
+    known: BTreeMap<SocketAddr, Known>,
+    banned: BTreeMap<SocketAddr, Duration>,
+}
+
+impl Dialer {
+    /// An address was told by a tracker, a user or a peer. Addresses without a port or a host are
+    /// dropped, as is what does not fit.
+    pub fn add(&mut self, now: Duration, addr: SocketAddr) {
+        let ip = addr.ip();
+        if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+            return;
+        }
+        if self.known.len() >= ADDRESSES_MAX {
+            return;
+        }
+        self.known
+            .entry(addr)
+            .or_insert(Known { state: State::Waiting { until: now }, failures: 0 });
+    }
+
+    /// The next addresses to dial, given the connections there are and may be.
+    pub fn due(&mut self, now: Duration, connected: usize, connections_max: usize) -> Vec<SocketAddr> {
+        let dialling = self.dialling();
+        let room = connections_max
+            .saturating_sub(connected + dialling)
+            .min(HALF_OPEN_MAX.saturating_sub(dialling));
+        let mut due: Vec<(u32, SocketAddr)> = self
+            .known
+            .iter()
+            .filter(|(addr, known)| {
+                matches!(known.state, State::Waiting { until } if until <= now)
+                    && !self.is_banned(now, **addr)
+            })
+            .map(|(addr, known)| (known.failures, *addr))
+            .collect();
+        due.sort_unstable();
+        due.truncate(room);
+        for (_, addr) in &due {
+            if let Some(known) = self.known.get_mut(addr) {
+                known.state = State::Dialling;
+            }
+        }
+        due.into_iter().map(|(_, addr)| addr).collect()
+    }
+
+    /// Attempts under way.
+    pub fn dialling(&self) -> usize {
+        self.known.values().filter(|known| known.state == State::Dialling).count()
+    }
+
+    /// True while an address is being dialled or could be now.
+    pub fn is_busy(&self, now: Duration) -> bool {
+        self.known.values().any(|known| match known.state {
+            State::Dialling => true,
+            State::Waiting { until } => until <= now,
+            State::Connected => false,
+        })
+    }
+
+    /// When the next address is due; `None` if none waits.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.known
+            .values()
+            .filter_map(|known| match known.state {
+                State::Waiting { until } => Some(until),
+                State::Dialling | State::Connected => None,
+            })
+            .min()
+    }
+
+    /// The attempt failed.
+    pub fn failed(&mut self, now: Duration, addr: SocketAddr) {
+        let Some(known) = self.known.get_mut(&addr) else { return };
+        known.failures += 1;
+        if known.failures >= FAILURES_MAX {
+            self.known.remove(&addr);
+            return;
+        }
+        known.state = State::Waiting { until: now + RETRY * (1 << known.failures.min(6)) / 2 };
+    }
+
+    /// The attempt succeeded.
+    pub fn connected(&mut self, addr: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            *known = Known { state: State::Connected, failures: 0 };
+        }
+    }
+
+    /// A connection to `addr` ended in peace.
+    pub fn closed(&mut self, now: Duration, addr: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.state = State::Waiting { until: now + REDIAL };
+        }
+    }
+
+    /// The address is somebody we are connected to already, or ourselves: never dialled again.
+    pub fn forget(&mut self, addr: SocketAddr) {
+        self.known.remove(&addr);
+    }
+
+    /// The peer at `addr` misbehaved: not dialled for `ban`.
+    pub fn ban(&mut self, now: Duration, addr: SocketAddr, ban: Duration) {
+        self.known.remove(&addr);
+        self.banned.retain(|_, until| *until > now);
+        if self.banned.len() < ADDRESSES_MAX {
+            self.banned.insert(addr, now + ban);
+        }
+    }
+
+    /// True if `addr` is not to be dialled.
+    pub fn is_banned(&self, now: Duration, addr: SocketAddr) -> bool {
+        self.banned.get(&addr).is_some_and(|until| *until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn dials_within_bounds_backs_off_and_gives_up() {
+        let (mut dialer, mut now) = (Dialer::default(), Duration::ZERO);
+        (1..=40).for_each(|port| dialer.add(now, addr(port)));
+        dialer.add(now, addr(0));
+        assert_eq!(dialer.due(now, 0, 50).len(), HALF_OPEN_MAX);
+        assert_eq!(dialer.due(now, 0, 50).len(), 0);
+        (1..=16).for_each(|port| dialer.connected(addr(port)));
+        assert_eq!(dialer.due(now, 16, 20).len(), 4);
+        (17..=40).for_each(|port| dialer.forget(addr(port)));
+        assert!(!dialer.is_busy(now));
+        dialer.add(now, addr(99));
+        let mut attempts = 0;
+        for _ in 0..10_000 {
+            now += Duration::from_secs(1);
+            for due in dialer.due(now, 16, 50) {
+                attempts += 1;
+                dialer.failed(now, due);
+            }
+        }
+        assert_eq!(attempts, FAILURES_MAX);
+    }
+
+    #[test]
+    fn a_banned_address_is_not_dialled_until_its_time_is_over() {
+        let mut dialer = Dialer::default();
+        let hour = Duration::from_secs(3600);
+        dialer.ban(Duration::ZERO, addr(1), hour);
+        dialer.add(Duration::ZERO, addr(1));
+        assert!(dialer.due(Duration::ZERO, 0, 50).is_empty());
+        assert_eq!(dialer.due(hour, 0, 50), [addr(1)]);
+    }
+}

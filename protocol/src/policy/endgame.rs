@@ -1,0 +1,77 @@
+//! The end of a download: every missing block has been asked for somewhere, and a slow peer must not
+//! hold up the last of them.
+//!
+//! A block is asked for a second time only where the second peer is predicted to deliver it clearly
+//! sooner than the first, so the endgame costs few duplicate bytes whatever the windows are.
+
+use crate::geometry::{BLOCK_LEN, Block};
+use std::time::Duration;
+
+/// The second peer must need less than this share of the first one's time.
+const FASTER: f64 = 0.5;
+/// Predictions are not better than this.
+const SLACK: Duration = Duration::from_millis(200);
+/// A rate below this counts as this, in bytes per second.
+const RATE_MIN: u64 = 256;
+
+/// When `blocks` blocks will be through at `rate` bytes per second.
+pub fn eta(blocks: usize, rate: u64) -> Duration {
+    let bytes = u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(u64::from(BLOCK_LEN));
+    Duration::from_millis(bytes.saturating_mul(1000) / rate.max(RATE_MIN))
+}
+
+/// Of the blocks that others were asked for (with their predicted time to come), those that a peer
+/// with `outstanding` requests and `rate` should be asked for as well: at most `count`, the latest
+/// first.
+pub fn steal(
+    out_there: &mut [(Duration, Block)],
+    outstanding: usize,
+    rate: u64,
+    count: usize,
+) -> Vec<Block> {
+    out_there.sort_by_key(|&(due, block)| (std::cmp::Reverse(due), block));
+    let mut chosen = Vec::new();
+    for &(due, block) in out_there.iter() {
+        if chosen.len() >= count {
+            break;
+        }
+        let ours = eta(outstanding + chosen.len() + 1, rate);
+        if due.mul_f64(FASTER) < ours + SLACK {
+            break;
+        }
+        chosen.push(block);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PieceIndex;
+
+    fn block(piece: u32) -> Block {
+        Block { piece: PieceIndex(piece), offset: 0, len: BLOCK_LEN }
+    }
+
+    fn check(theirs_ms: &[u64], outstanding: usize, rate: u64, count: usize, expected: &[u32]) {
+        let mut list: Vec<_> = theirs_ms
+            .iter()
+            .zip(0..)
+            .map(|(&ms, piece)| (Duration::from_millis(ms), block(piece)))
+            .collect();
+        let got: Vec<u32> = steal(&mut list, outstanding, rate, count)
+            .into_iter()
+            .map(|block| block.piece.0)
+            .collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn only_what_comes_clearly_sooner_is_asked_for_twice() {
+        check(&[100, 10_000, 60_000], 0, 1 << 20, 10, &[2, 1]);
+        check(&[100, 10_000, 60_000], 0, 1 << 20, 1, &[2]);
+        check(&[100, 300, 350], 0, 1 << 20, 10, &[]);
+        check(&[10_000], 1000, 1 << 20, 10, &[]);
+        check(&[3_000, 3_000, 3_000], 0, 16 * 1024, 10, &[0]);
+    }
+}

@@ -1,0 +1,430 @@
+//! The receiving half: what peers have, what they are asked for, what came, and who is to blame.
+
+use super::peer::{Misbehaviour, Request};
+use super::{Event, Output, Swarm};
+use crate::bitfield::Bitfield;
+use crate::geometry::{BLOCK_LEN, Block};
+use crate::ids::{PeerKey, PieceIndex};
+use crate::policy::endgame;
+use crate::policy::limiter::Limiter;
+use crate::policy::picker::{Ask, Receipt};
+use crate::wire::message::Message;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// A peer from which nothing came for this time, though asked, is passed over.
+const SNUB_AFTER: Duration = Duration::from_secs(20);
+/// The same while only blocks that are out elsewhere are left.
+const SNUB_AFTER_ENDGAME: Duration = Duration::from_secs(5);
+/// Blocks that nobody asked for, beyond what races explain, before a peer is thrown out.
+const UNREQUESTED_MAX: u32 = 600;
+/// Wrong pieces from one peer alone before it is thrown out: an honest player's disk may rot once.
+const STRIKES_MAX: u32 = 2;
+/// Allowed-fast pieces remembered of a peer (BEP 6 suggests ten).
+const ALLOWED_FAST_MAX: usize = 32;
+
+impl Swarm {
+    pub(super) fn on_bitfield(&mut self, now: Duration, key: PeerKey, have: Bitfield) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        self.picker.peer_left(&peer.have);
+        self.picker.peer_joined(&have);
+        peer.useful = self.picker.useful(&have);
+        peer.have = have;
+        self.update_interest(now, key);
+    }
+
+    pub(super) fn on_have(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        piece: PieceIndex,
+    ) {
+        if self.geometry.piece(piece.0).is_none() {
+            return self.ban(now, key, Misbehaviour::NoSuchPiece);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.have.insert(piece) {
+            return;
+        }
+        self.picker.peer_gained(piece, peer.have.is_full());
+        if self.picker.wants(piece) {
+            peer.useful += 1;
+            self.update_interest(now, key);
+            self.request(now, limiter, key);
+        }
+    }
+
+    pub(super) fn on_choke(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.chokes_us = true;
+        if peer.abilities.fast {
+            return; // BEP 6: every request is answered or rejected, choke or not.
+        }
+        // BEP 3: a choked peer's requests are dropped silently; what is on its way may still come.
+        let races = u32::try_from(peer.requests.len()).unwrap_or(u32::MAX);
+        peer.unrequested = peer.unrequested.saturating_sub(races);
+        for request in peer.requests.drain(..).filter(|request| !request.released) {
+            self.picker.release(request.block);
+        }
+    }
+
+    pub(super) fn on_reject(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        block: Block,
+    ) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.abilities.fast {
+            return self.ban(now, key, Misbehaviour::NotNegotiated);
+        }
+        let Some(at) = peer.requests.iter().position(|request| request.block == block) else {
+            return;
+        };
+        let request = peer.requests.remove(at).expect("the position was found just now");
+        if !request.released {
+            self.picker.release(block);
+        }
+        if peer.chokes_us {
+            peer.allowed_fast.retain(|&piece| piece != block.piece);
+        } else {
+            // It serves us but not this: asking again at once would only spin.
+            self.drop_claim(now, key, block.piece);
+            self.request(now, limiter, key);
+        }
+    }
+
+    pub(super) fn on_allowed_fast(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        piece: PieceIndex,
+    ) {
+        if self.geometry.piece(piece.0).is_none() {
+            return self.ban(now, key, Misbehaviour::NoSuchPiece);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.abilities.fast {
+            return self.ban(now, key, Misbehaviour::NotNegotiated);
+        }
+        if peer.allowed_fast.len() < ALLOWED_FAST_MAX && !peer.allowed_fast.contains(&piece) {
+            peer.allowed_fast.push(piece);
+            self.request(now, limiter, key);
+        }
+    }
+
+    pub(super) fn on_piece(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        piece: PieceIndex,
+        offset: u32,
+        data: Bytes,
+    ) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let bytes = data.len() as u64;
+        peer.down.add(bytes);
+        self.down.add(bytes);
+        self.stats.down_peers += bytes;
+        if peer.lan {
+            self.stats.down_lan += bytes;
+        }
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let block = Block { piece, offset, len };
+        let Some(at) = peer.requests.iter().position(|request| request.block == block) else {
+            self.stats.wasted += bytes;
+            peer.unrequested += 1;
+            if peer.unrequested > UNREQUESTED_MAX {
+                self.ban(now, key, Misbehaviour::Unrequested);
+            }
+            return;
+        };
+        let request = peer.requests.remove(at).expect("the position was found just now");
+        peer.last_block = now;
+        peer.snubbed = false;
+        peer.window.on_block();
+        self.last_payload = now;
+        self.take_block(now, key, block, data, request.released);
+        self.request(now, limiter, key);
+    }
+
+    /// A block that was asked for is in, from a peer or over HTTP.
+    pub(super) fn take_block(
+        &mut self,
+        now: Duration,
+        from: PeerKey,
+        block: Block,
+        data: Bytes,
+        released: bool,
+    ) {
+        match self.picker.received(block, from) {
+            Receipt::Duplicate => self.stats.wasted += u64::from(block.len),
+            Receipt::Needed { others } => {
+                self.outputs.push_back(Output::Write { block, data });
+                if others > 0 || released {
+                    self.cancel_elsewhere(now, from, block);
+                }
+            }
+        }
+    }
+
+    fn cancel_elsewhere(&mut self, now: Duration, from: PeerKey, block: Block) {
+        let holders: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(key, peer)| {
+                **key != from && peer.requests.iter().any(|request| request.block == block)
+            })
+            .map(|(&key, _)| key)
+            .collect();
+        for key in holders {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            if peer.abilities.fast {
+                // The peer answers the cancel with a block or a reject; either takes it out.
+                for request in peer.requests.iter_mut().filter(|request| request.block == block) {
+                    request.released = true;
+                }
+            } else {
+                peer.requests.retain(|request| request.block != block);
+                peer.unrequested = peer.unrequested.saturating_sub(1);
+            }
+            self.send(now, key, Message::Cancel(block));
+        }
+    }
+
+    /// Keeps the peer's window full.
+    pub(super) fn request(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let may_ask = !peer.chokes_us || !peer.allowed_fast.is_empty();
+        if !peer.am_interested || !may_ask || self.picker.is_complete() {
+            return;
+        }
+        let size = peer.window.size() as usize;
+        let outstanding = peer.requests.len();
+        let room = size.saturating_sub(outstanding);
+        // In batches: a pick for each block would look through the piece each time.
+        if room == 0 || (room < size / 8 && outstanding > 0) {
+            return;
+        }
+        let ask = Ask {
+            peer: key,
+            have: &peer.have,
+            current: peer.current,
+            exclusive: peer.parole,
+            only: peer.chokes_us.then_some(peer.allowed_fast.as_slice()),
+        };
+        let mut blocks = Vec::new();
+        if peer.lan || limiter.down.rate().is_none() {
+            self.picker.pick(&ask, room, &mut self.rng, &mut blocks);
+        } else {
+            while blocks.len() < room {
+                if !limiter.down.take(now, u64::from(BLOCK_LEN)) {
+                    self.limited = true;
+                    break;
+                }
+                let before = blocks.len();
+                self.picker.pick(&ask, 1, &mut self.rng, &mut blocks);
+                if blocks.len() == before {
+                    limiter.down.give_back(u64::from(BLOCK_LEN));
+                    break;
+                }
+            }
+        }
+        if blocks.is_empty() && outstanding == 0 && !self.limited && self.picker.free_blocks() == 0
+        {
+            blocks = self.steal(now, limiter, key, room.min(8));
+        }
+        self.send_requests(now, key, &blocks);
+    }
+
+    fn send_requests(&mut self, now: Duration, key: PeerKey, blocks: &[Block]) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Some(last) = blocks.last() {
+            if peer.requests.is_empty() {
+                peer.last_block = now; // The clock for snubbing starts with the first request.
+            }
+            peer.current = Some(last.piece);
+            peer.last_sent = now;
+        }
+        for &block in blocks {
+            peer.requests.push_back(Request { block, sent: now, released: false });
+            self.outputs.push_back(Output::Send { peer: key, message: Message::Request(block) });
+        }
+    }
+
+    /// The endgame: blocks that are out elsewhere and would come sooner from this peer.
+    fn steal(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        count: usize,
+    ) -> Vec<Block> {
+        let Some(peer) = self.peers.get(&key) else { return Vec::new() };
+        if peer.chokes_us || peer.parole {
+            return Vec::new();
+        }
+        let mut out_there: Vec<(Duration, Block)> = Vec::new();
+        for (_, other) in self.peers.iter().filter(|(other, _)| **other != key) {
+            let rate = if other.snubbed { 0 } else { other.down.get() };
+            let mut place = 0;
+            for request in other.requests.iter().filter(|request| !request.released) {
+                place += 1;
+                if peer.have.has(request.block.piece) {
+                    out_there.push((endgame::eta(place, rate), request.block));
+                }
+            }
+        }
+        for (due, piece) in self.fetches_due() {
+            if peer.have.has(piece) {
+                let blocks = (0..self.geometry.block_count(piece))
+                    .map(|index| self.geometry.block(piece, index))
+                    .filter(|&block| self.picker.is_out(block));
+                out_there.extend(blocks.map(|block| (due, block)));
+            }
+        }
+        let rate = peer.down.get();
+        let mut chosen =
+            endgame::steal(&mut out_there, peer.requests.len(), rate, count);
+        let lan = peer.lan;
+        chosen.retain(|&block| {
+            let paid = lan || limiter.down.take(now, u64::from(block.len));
+            self.limited |= !paid;
+            paid && self.picker.request_again(block)
+        });
+        chosen
+    }
+
+    /// Gives up on a peer that was asked and does not deliver, until it does.
+    pub(super) fn snub_if_stalled(&mut self, now: Duration, key: PeerKey, endgame: bool) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let patience = if endgame { SNUB_AFTER_ENDGAME } else { SNUB_AFTER };
+        let Some(oldest) = peer.requests.iter().find(|request| !request.released) else { return };
+        let waited = now.saturating_sub(peer.last_block.max(oldest.sent));
+        if waited < patience {
+            return;
+        }
+        peer.snubbed = true;
+        peer.window.on_snub();
+        for request in peer.requests.iter_mut().filter(|request| !request.released) {
+            request.released = true;
+            self.picker.release(request.block);
+        }
+    }
+
+    pub(super) fn on_stored(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        piece: PieceIndex,
+        right: bool,
+    ) {
+        if !right {
+            return self.on_wrong(now, piece);
+        }
+        let was_complete = self.picker.is_complete();
+        let contributors = self.picker.verified(piece);
+        for contributor in contributors {
+            if let Some(peer) = self.peers.get_mut(&contributor) {
+                peer.parole = false;
+            }
+        }
+        self.event(Event::PieceVerified(piece));
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            if peer.have.has(piece) {
+                peer.useful = peer.useful.saturating_sub(1);
+                if peer.useful == 0 {
+                    self.update_interest(now, key);
+                }
+            } else {
+                self.send(now, key, Message::Have(piece));
+            }
+        }
+        if self.picker.is_complete() && !was_complete {
+            self.event(Event::Complete);
+            self.rechoke(now, true);
+        } else if self.picker.free_blocks() > 0 {
+            let idle: Vec<PeerKey> = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.requests.is_empty() && !peer.chokes_us)
+                .map(|(&key, _)| key)
+                .collect();
+            idle.into_iter().for_each(|key| self.request(now, limiter, key));
+        }
+    }
+
+    fn on_wrong(&mut self, now: Duration, piece: PieceIndex) {
+        let contributors = self.picker.wrong(piece);
+        self.stats.wasted += u64::from(self.geometry.data_len(piece));
+        self.event(Event::PieceWrong(piece));
+        if let [culprit] = contributors[..] {
+            self.strike(now, culprit, piece);
+        } else {
+            // One of several lied: from now on each delivers pieces of its own.
+            for key in contributors {
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.parole = true;
+                    peer.current = None;
+                } else {
+                    self.strike_source(now, key);
+                }
+            }
+        }
+    }
+
+    /// The peer alone delivered a wrong piece.
+    fn strike(&mut self, now: Duration, key: PeerKey, piece: PieceIndex) {
+        let Some(peer) = self.peers.get_mut(&key) else { return self.strike_source(now, key) };
+        peer.strikes += 1;
+        peer.parole = true;
+        peer.current = None;
+        if peer.strikes >= STRIKES_MAX {
+            self.ban(now, key, Misbehaviour::WrongData);
+        } else {
+            self.drop_claim(now, key, piece);
+        }
+    }
+
+    /// The peer's word that it has `piece` no longer counts.
+    fn drop_claim(&mut self, now: Duration, key: PeerKey, piece: PieceIndex) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let was_full = peer.have.is_full();
+        if peer.have.remove(piece) {
+            self.picker.peer_lost(piece, was_full);
+            if self.picker.wants(piece) {
+                peer.useful = peer.useful.saturating_sub(1);
+                self.update_interest(now, key);
+            }
+        }
+    }
+
+    pub(super) fn on_lost(&mut self, piece: PieceIndex) {
+        if !self.picker.have().has(piece) {
+            return;
+        }
+        self.picker.lost(piece, self.wanted.has(piece));
+        self.event(Event::PieceLost(piece));
+        for peer in self.peers.values_mut() {
+            if self.picker.wants(piece) && peer.have.has(piece) {
+                peer.useful += 1;
+            }
+        }
+    }
+
+    pub(super) fn update_interest(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let interested = peer.useful > 0;
+        if interested != peer.am_interested {
+            peer.am_interested = interested;
+            let message = if interested { Message::Interested } else { Message::NotInterested };
+            self.send(now, key, message);
+        }
+    }
+}

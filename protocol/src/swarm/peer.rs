@@ -1,0 +1,194 @@
+//! What the engine knows of one connection.
+
+use crate::bitfield::Bitfield;
+use crate::geometry::Block;
+use crate::ids::{PeerId, PeerKey, PieceIndex};
+use crate::policy::rate::Rate;
+use crate::policy::window::Window;
+use crate::wire::extension::ExtensionHandshake;
+use crate::wire::handshake::Abilities;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What no honest peer does. The peer is thrown out for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misbehaviour {
+    /// It alone delivered pieces that do not hash.
+    #[error("it sent wrong data")]
+    WrongData,
+    /// BITFIELD is only allowed as the first message.
+    #[error("it sent a bitfield after other messages")]
+    LateBitfield,
+    /// Wrong length or spare bits set.
+    #[error("its bitfield does not fit the torrent")]
+    MalformedBitfield,
+    /// A piece number outside the torrent.
+    #[error("it named a piece that the torrent does not have")]
+    NoSuchPiece,
+    /// A request outside the torrent, or too long.
+    #[error("it asked for an impossible block")]
+    ImpossibleRequest,
+    /// Messages of an extension that was not agreed on.
+    #[error("it used an extension that was not agreed on")]
+    NotNegotiated,
+    /// An extension handshake that is no dictionary.
+    #[error("its extension handshake is malformed")]
+    MalformedExtension,
+    /// Block after block that nobody asked for.
+    #[error("it flooded us with blocks that nobody asked for")]
+    Unrequested,
+    /// More requests than any peer needs, without end.
+    #[error("it flooded us with requests")]
+    RequestFlood,
+}
+
+/// A request that is out at a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) block: Block,
+    pub(super) sent: Duration,
+    /// Given up: somebody else may be asked, but the block is welcome if it comes all the same.
+    pub(super) released: bool,
+}
+
+/// A connection, as a line for the user.
+#[derive(Clone, Debug)]
+pub struct PeerSummary {
+    /// The connection.
+    pub peer: PeerKey,
+    /// The other end.
+    pub addr: SocketAddr,
+    /// Its client, if it said.
+    pub client: Option<String>,
+    /// Bytes per second from it.
+    pub down_rate: u64,
+    /// Bytes per second to it.
+    pub up_rate: u64,
+    /// Payload from it.
+    pub down: u64,
+    /// Payload to it.
+    pub up: u64,
+    /// Pieces it has.
+    pub pieces: u32,
+    /// It speaks Updraft's document extension.
+    pub documents: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    /// Where it listens, if it dialled us and said so.
+    pub(super) listens: Option<SocketAddr>,
+    pub(super) outgoing: bool,
+    pub(super) id: PeerId,
+    pub(super) abilities: Abilities,
+    pub(super) lan: bool,
+    pub(super) extensions: ExtensionHandshake,
+    /// Nothing has come yet, so a bitfield still may.
+    pub(super) opening: bool,
+    pub(super) have: Bitfield,
+    /// Pieces we want that it has.
+    pub(super) useful: u32,
+    pub(super) am_choking: bool,
+    pub(super) am_interested: bool,
+    pub(super) chokes_us: bool,
+    pub(super) interested: bool,
+    pub(super) choke_changed_at: Duration,
+    pub(super) optimistic: bool,
+    pub(super) requests: VecDeque<Request>,
+    pub(super) window: Window,
+    pub(super) snubbed: bool,
+    pub(super) last_block: Duration,
+    pub(super) current: Option<PieceIndex>,
+    pub(super) allowed_fast: Vec<PieceIndex>,
+    /// Blocks that came unasked, less what cancels and chokes explain.
+    pub(super) unrequested: u32,
+    /// It took part in a wrong piece with others: it gets pieces of its own until one is right.
+    pub(super) parole: bool,
+    /// Wrong pieces that it alone delivered.
+    pub(super) strikes: u32,
+    pub(super) upload_queue: VecDeque<Block>,
+    /// Requests turned away because the queue was full.
+    pub(super) overflow: u32,
+    /// Payload read for it and not yet sent, in bytes.
+    pub(super) reading: u64,
+    pub(super) down: Rate,
+    pub(super) up: Rate,
+    pub(super) last_sent: Duration,
+    pub(super) last_received: Duration,
+}
+
+impl Peer {
+    pub(super) fn new(
+        now: Duration,
+        addr: SocketAddr,
+        outgoing: bool,
+        id: PeerId,
+        abilities: Abilities,
+        lan: bool,
+        piece_count: u32,
+    ) -> Self {
+        Self {
+            addr,
+            listens: None,
+            outgoing,
+            id,
+            abilities,
+            lan,
+            extensions: ExtensionHandshake::default(),
+            opening: true,
+            have: Bitfield::empty(piece_count),
+            useful: 0,
+            am_choking: true,
+            am_interested: false,
+            chokes_us: true,
+            interested: false,
+            choke_changed_at: now,
+            optimistic: false,
+            requests: VecDeque::new(),
+            window: Window::default(),
+            snubbed: false,
+            last_block: now,
+            current: None,
+            allowed_fast: Vec::new(),
+            unrequested: 0,
+            parole: false,
+            strikes: 0,
+            upload_queue: VecDeque::new(),
+            overflow: 0,
+            reading: 0,
+            down: Rate::default(),
+            up: Rate::default(),
+            last_sent: now,
+            last_received: now,
+        }
+    }
+
+    /// Requests out that still count on an answer.
+    pub(super) fn outstanding(&self) -> usize {
+        self.requests.iter().filter(|request| !request.released).count()
+    }
+
+    pub(super) fn tick(&mut self, passed: Duration) {
+        self.down.tick(passed);
+        self.up.tick(passed);
+        self.window.on_tick(self.down.get());
+        self.unrequested = self.unrequested.saturating_sub(4);
+        self.overflow = self.overflow.saturating_sub(100);
+    }
+
+    pub(super) fn summary(&self, key: PeerKey) -> PeerSummary {
+        PeerSummary {
+            peer: key,
+            addr: self.addr,
+            client: self.extensions.client.clone(),
+            down_rate: self.down.get(),
+            up_rate: self.up.get(),
+            down: self.down.total(),
+            up: self.up.total(),
+            pieces: self.have.count(),
+            documents: self.extensions.documents.is_some(),
+        }
+    }
+}

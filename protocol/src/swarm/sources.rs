@@ -1,0 +1,155 @@
+//! HTTP sources: which ranges to fetch when, and when to leave a source alone.
+
+use super::{Output, Swarm};
+use crate::geometry::Block;
+use crate::ids::{PeerKey, PieceIndex};
+use crate::policy::endgame;
+use crate::policy::http::{self, Need, Situation};
+use crate::policy::limiter::Limiter;
+use crate::policy::rate::Rate;
+use bytes::Bytes;
+use std::ops::Range;
+use std::time::Duration;
+
+/// Names of ranges lie above the names of connections.
+const FETCH_BASE: u32 = 1 << 31;
+/// Wait after the first failure of a source; doubles with each.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A source that sent a wrong piece is left alone this long.
+const DISTRUST: Duration = Duration::from_secs(3600);
+
+/// One HTTP source.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    spans: Vec<(PeerKey, Range<u32>)>,
+    failures: u32,
+    blocked_until: Duration,
+    pub(super) rate: Rate,
+}
+
+/// True for the name of a range.
+pub(super) fn is_fetch(key: PeerKey) -> bool {
+    key.0 >= FETCH_BASE
+}
+
+impl Swarm {
+    /// Begins ranges where HTTP is needed.
+    pub(super) fn plan_http(&mut self, now: Duration, limiter: &mut Limiter) {
+        if self.picker.is_complete() || self.picker.free_blocks() == 0 {
+            return;
+        }
+        let idle = |source: &Source| source.spans.len() < http::SPANS_MAX && source.blocked_until <= now;
+        if !self.sources.iter().any(idle) {
+            return;
+        }
+        let need = http::need(&self.situation(now));
+        let nobody_only = match need {
+            Need::Nothing => return,
+            Need::Rare => true,
+            Need::Everything => false,
+        };
+        let span_bytes = http::span_bytes(limiter.down.rate());
+        // The source with the least to do first, so that mirrors share the work.
+        while let Some(source) = (0..self.sources.len())
+            .filter(|&at| idle(&self.sources[at]))
+            .min_by_key(|&at| (self.sources[at].failures, self.sources[at].spans.len()))
+        {
+            if limiter.down.rate().is_some() && !limiter.down.take(now, 0) {
+                self.limited = true;
+                return;
+            }
+            let fetch = PeerKey(FETCH_BASE + self.fetches % FETCH_BASE);
+            let taken = self.picker.take_span(fetch, span_bytes, nobody_only, &mut self.rng);
+            let Some(pieces) = taken else { return };
+            self.fetches += 1;
+            let bytes: u64 =
+                pieces.clone().map(|piece| u64::from(self.geometry.data_len(PieceIndex(piece)))).sum();
+            limiter.down.take(now, bytes);
+            self.sources[source].spans.push((fetch, pieces.clone()));
+            self.outputs.push_back(Output::Fetch { fetch, source, pieces });
+        }
+    }
+
+    fn situation(&self, now: Duration) -> Situation {
+        let useful_peers =
+            self.peers.values().filter(|peer| peer.useful > 0 && !peer.snubbed).count();
+        let rare = |piece: &PieceIndex| {
+            self.picker.wants(*piece) && self.picker.availability(*piece) == 0
+        };
+        Situation {
+            now,
+            began: self.began.unwrap_or(now),
+            nobody_left_to_try: self.trackers_asked && !self.dialer.is_busy(now),
+            useful_peers,
+            last_payload: self.last_payload,
+            nobody_has: if useful_peers == 0 {
+                0 // Not asked for then: everything is needed.
+            } else {
+                u32::try_from(self.geometry.pieces().filter(rare).count()).unwrap_or(u32::MAX)
+            },
+        }
+    }
+
+    pub(super) fn on_fetched(&mut self, now: Duration, fetch: PeerKey, block: Block, data: Bytes) {
+        let bytes = data.len() as u64;
+        self.down.add(bytes);
+        self.stats.down_http += bytes;
+        if let Some(source) = self.source_of(fetch) {
+            source.rate.add(bytes);
+            source.failures = 0;
+        }
+        self.take_block(now, fetch, block, data, false);
+    }
+
+    pub(super) fn on_fetch_ended(&mut self, now: Duration, fetch: PeerKey, complete: bool) {
+        let Some(source) = self.source_of(fetch) else { return };
+        if !complete {
+            source.failures += 1;
+            let wait = RETRY * (1 << source.failures.min(7)) / 2;
+            source.blocked_until = source.blocked_until.max(now + wait.min(RETRY_MAX));
+        }
+        let at = source.spans.iter().position(|(key, _)| *key == fetch);
+        let (_, span) = source.spans.swap_remove(at.expect("source_of found the range"));
+        self.picker.return_span(span);
+    }
+
+    /// A source delivered a wrong piece.
+    pub(super) fn strike_source(&mut self, now: Duration, key: PeerKey) {
+        if !is_fetch(key) {
+            return;
+        }
+        // The range may have ended; with one source the culprit is known all the same.
+        let only = self.sources.len() == 1;
+        let culprit = self
+            .sources
+            .iter_mut()
+            .find(|source| only || source.spans.iter().any(|(fetch, _)| *fetch == key));
+        if let Some(source) = culprit {
+            source.failures += 1;
+            source.blocked_until = now + DISTRUST;
+        }
+    }
+
+    /// When the pieces of ranges under way are predicted to be through.
+    pub(super) fn fetches_due(&self) -> Vec<(Duration, PieceIndex)> {
+        let mut due = Vec::new();
+        for source in &self.sources {
+            let mut blocks = 0;
+            for (_, span) in &source.spans {
+                for piece in span.clone().map(PieceIndex).filter(|&piece| self.picker.wants(piece)) {
+                    blocks += self.geometry.block_count(piece) as usize;
+                    due.push((endgame::eta(blocks, source.rate.get()), piece));
+                }
+            }
+        }
+        due
+    }
+
+    fn source_of(&mut self, fetch: PeerKey) -> Option<&mut Source> {
+        self.sources
+            .iter_mut()
+            .find(|source| source.spans.iter().any(|(key, _)| *key == fetch))
+    }
+}
