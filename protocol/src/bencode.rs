@@ -28,7 +28,7 @@ pub enum Value<'a> {
     /// `length:…`
     Bytes(&'a [u8]),
     /// `l…e`
-    List(Box<[Value<'a>]>),
+    List(Box<[Self]>),
     /// `d…e`
     Dict(Dict<'a>),
 }

@@ -5,10 +5,12 @@
 //! the bytes it came in, because they are what the info-hash is over.
 
 pub mod create;
+pub mod hash;
 pub mod magnet;
+mod name;
 mod parse;
 
-pub use parse::MetainfoError;
+pub use parse::{INFO_BYTES_MAX, MetainfoError, PIECE_LENGTH_MAX, SOURCES_MAX, TEXT_BYTES_MAX};
 
 use crate::geometry::Geometry;
 use crate::ids::{FileIndex, InfoHashes, PieceIndex, Sha1Hash, Sha256Hash};
