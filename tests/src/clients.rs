@@ -58,12 +58,19 @@ pub struct Reading {
     pub v2: Option<String>,
     /// Payload bytes as libtorrent counts them.
     pub bytes: u64,
+    /// The piece length.
+    pub piece_bytes: u64,
 }
 
 impl Reading {
     fn from_json(value: &Value) -> Self {
         let text = |key: &str| value[key].as_str().map(str::to_owned);
-        Self { v1: text("v1"), v2: text("v2"), bytes: value["bytes"].as_u64().unwrap_or(0) }
+        Self {
+            v1: text("v1"),
+            v2: text("v2"),
+            bytes: value["bytes"].as_u64().unwrap_or(0),
+            piece_bytes: value["piece_length"].as_u64().unwrap_or(0),
+        }
     }
 
     /// The 20-byte hashes by which trackers know it, in hex.
@@ -77,7 +84,8 @@ fn python() -> PathBuf {
     let python = std::env::var_os("UPDRAFT_TEST_PYTHON").map(PathBuf::from);
     python.unwrap_or_else(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         target.join("test-venv/bin/python")
     })
 }
@@ -138,7 +146,8 @@ impl Libtorrent {
 
     /// Adds a torrent with peers to dial.
     pub fn add(&mut self, torrent: &Path, dir: &Path, peers: &[SocketAddr]) {
-        let peers: Vec<_> = peers.iter().map(|peer| json!([peer.ip().to_string(), peer.port()])).collect();
+        let peers: Vec<_> =
+            peers.iter().map(|peer| json!([peer.ip().to_string(), peer.port()])).collect();
         self.command(&json!({"do": "add", "torrent": torrent, "dir": dir, "peers": peers}));
     }
 
@@ -190,7 +199,8 @@ impl Aria2 {
         command.args(["--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
         command.args(["--seed-ratio=0.0", "--summary-interval=0", "--show-console-readout=false"]);
         command.arg(format!("--listen-port={PEER_PORT}"));
-        let aria2 = Self { proc: Proc::start("aria2", command), node: node.clone(), downloads: Vec::new() };
+        let aria2 =
+            Self { proc: Proc::start("aria2", command), node: node.clone(), downloads: Vec::new() };
         until("aria2 answers", START_WAIT, || aria2.call("getVersion", json!([])).ok());
         aria2
     }
@@ -200,9 +210,17 @@ impl Aria2 {
         let host = SocketAddr::from(([127, 0, 0, 1], Self::RPC_PORT));
         let connection = self.node.connect(host).map_err(|error| error.to_string())?;
         let headers = ["Content-Type: application/json".to_owned()];
-        let answer = http::request(connection, host, "POST", "/jsonrpc", &headers, body.to_string().as_bytes());
+        let answer = http::request(
+            connection,
+            host,
+            "POST",
+            "/jsonrpc",
+            &headers,
+            body.to_string().as_bytes(),
+        );
         let answer = answer.map_err(|error| error.to_string())?;
-        let mut value: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+        let mut value: Value =
+            serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
         match value.get("error") {
             Some(error) => Err(error.to_string()),
             None => Ok(value["result"].take()),
@@ -218,7 +236,8 @@ impl Aria2 {
 
     fn complete(&self, torrent: &Path) -> Option<()> {
         let gid = &self.downloads.iter().find(|(path, _)| path == torrent).expect("it was added").1;
-        let keys = json!(["status", "completedLength", "totalLength", "verifiedLength", "errorMessage"]);
+        let keys =
+            json!(["status", "completedLength", "totalLength", "verifiedLength", "errorMessage"]);
         let state = self.call("tellStatus", json!([gid, keys])).expect("aria2 answers");
         assert!(state["status"] != "error", "aria2: {state}");
         let whole = state["totalLength"] != "0" && state["completedLength"] == state["totalLength"];
@@ -266,11 +285,13 @@ impl Transmission {
             "rpc-port": Self::RPC_PORT, "rpc-bind-address": "127.0.0.1",
             "rpc-authentication-required": false, "rpc-whitelist-enabled": false,
         });
-        fs::write(home.join("settings.json"), settings.to_string()).expect("the settings can be written");
+        fs::write(home.join("settings.json"), settings.to_string())
+            .expect("the settings can be written");
         let mut command = node.command("transmission-daemon");
         command.args(["--foreground", "--config-dir"]).arg(&home);
         let proc = Proc::start("transmission", command);
-        let mut client = Self { proc, node: node.clone(), session: String::new(), torrents: Vec::new() };
+        let mut client =
+            Self { proc, node: node.clone(), session: String::new(), torrents: Vec::new() };
         until("transmission answers", START_WAIT, || client.call("session-get", json!({})).ok());
         client
     }
@@ -282,7 +303,14 @@ impl Transmission {
         for _ in 0..2 {
             let headers = [format!("X-Transmission-Session-Id: {}", self.session)];
             let connection = self.node.connect(host).map_err(|error| error.to_string())?;
-            let answer = http::request(connection, host, "POST", "/transmission/rpc", &headers, body.as_bytes());
+            let answer = http::request(
+                connection,
+                host,
+                "POST",
+                "/transmission/rpc",
+                &headers,
+                body.as_bytes(),
+            );
             let answer = answer.map_err(|error| error.to_string())?;
             if answer.status == 409 {
                 let id = answer.header("X-Transmission-Session-Id").unwrap_or_default();
@@ -290,7 +318,8 @@ impl Transmission {
                 self.session = session_id(&answer).unwrap_or_else(|| id.to_owned());
                 continue;
             }
-            let mut value: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+            let mut value: Value =
+                serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
             return match value["result"].as_str() {
                 Some("success") => Ok(value["arguments"].take()),
                 other => Err(format!("{other:?}")),
@@ -301,7 +330,8 @@ impl Transmission {
 
     fn add(&mut self, torrent: &Path, dir: &Path) -> u64 {
         let bytes = fs::read(torrent).expect("the torrent can be read");
-        let added = self.call("torrent-add", json!({"metainfo": base64(&bytes), "download-dir": dir}));
+        let added =
+            self.call("torrent-add", json!({"metainfo": base64(&bytes), "download-dir": dir}));
         let id = added.expect("transmission takes the torrent")["torrent-added"]["id"].as_u64();
         let id = id.expect("the torrent is new");
         self.torrents.push((torrent.to_owned(), id));
@@ -377,11 +407,14 @@ impl OpenTracker {
     /// Starts it for the given 20-byte hashes in hex (Debian's build serves listed torrents only).
     pub fn start(lab: &Lab, node: &Node, hashes: &[String]) -> Self {
         let dir = lab.folder(&format!("opentracker-{}", node.ip));
-        fs::write(dir.join("whitelist"), hashes.join("\n") + "\n").expect("the list can be written");
+        fs::write(dir.join("whitelist"), hashes.join("\n") + "\n")
+            .expect("the list can be written");
         // The list is read after the change of root, so its path starts at the folder.
         let conf = format!(
             "listen.tcp {}:{}\naccess.whitelist /whitelist\ntracker.rootdir {}\n",
-            node.ip, Self::PORT, dir.display()
+            node.ip,
+            Self::PORT,
+            dir.display()
         );
         fs::write(dir.join("conf"), conf).expect("the configuration can be written");
         let mut command = node.command("opentracker");
@@ -400,7 +433,8 @@ impl OpenTracker {
     /// Seeds and leeches of one torrent, as a scrape tells.
     pub fn scrape(&self, hash: &str) -> (u64, u64) {
         let hex = hash.as_bytes().chunks(2);
-        let escaped: String = hex.map(|pair| format!("%{}", String::from_utf8_lossy(pair))).collect();
+        let escaped: String =
+            hex.map(|pair| format!("%{}", String::from_utf8_lossy(pair))).collect();
         let Some(answer) = self.get(&format!("/scrape?info_hash={escaped}")) else { return (0, 0) };
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         let number = |key: &str| {
@@ -475,7 +509,9 @@ mod tests {
 
     #[test]
     fn base64_as_rfc_4648_has_it() {
-        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), text);
         }
     }

@@ -81,7 +81,8 @@ fn parse(bytes: &[u8], closed: bool) -> Option<Answer> {
     let mut answer = Answer { status, headers: head, body: Vec::new() };
     if answer.header("transfer-encoding") == Some("chunked") {
         answer.body = dechunk(body)?;
-    } else if let Some(length) = answer.header("content-length").and_then(|text| text.parse().ok()) {
+    } else if let Some(length) = answer.header("content-length").and_then(|text| text.parse().ok())
+    {
         answer.body = body.get(..length)?.to_vec();
     } else if closed {
         answer.body = body.to_vec();

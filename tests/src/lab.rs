@@ -35,6 +35,9 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Its IPv6 address (fd77::/64).
     pub ip6: Ipv6Addr,
+    /// An address that looks as if it were on the internet (203.0.113.0/24, reserved for examples):
+    /// to programs that treat a LAN otherwise, other hosts of the lab are far away there.
+    pub wide: Ipv4Addr,
 }
 
 impl Lab {
@@ -92,6 +95,7 @@ impl Lab {
         let node = Node {
             ip: Ipv4Addr::new(10, 77, 0, host),
             ip6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host)),
+            wide: Ipv4Addr::new(203, 0, 113, host),
             namespace,
         };
         let ns = node.namespace.as_str();
@@ -99,9 +103,13 @@ impl Lab {
         let port = format!("port{number}");
         ip(&["netns", "add", ns]);
         ip(&["-n", ns, "link", "set", "lo", "up"]);
-        ip(&["-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch]);
+        ip(&[
+            "-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns",
+            &switch,
+        ]);
         ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
         ip(&["-n", ns, "addr", "add", &format!("{}/24", node.ip), "dev", "eth0"]);
+        ip(&["-n", ns, "addr", "add", &format!("{}/24", node.wide), "dev", "eth0"]);
         // Duplicate address detection would make the address unusable for a second.
         ip(&["-n", ns, "addr", "add", &format!("{}/64", node.ip6), "dev", "eth0", "nodad"]);
         ip(&["-n", ns, "link", "set", "eth0", "up"]);
@@ -159,6 +167,11 @@ impl Node {
         SocketAddr::new(IpAddr::V6(self.ip6), port)
     }
 
+    /// Its far-away address with a port.
+    pub fn wide_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.wide), port)
+    }
+
     /// A command that will run on this host and die with the test.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");
@@ -168,7 +181,12 @@ impl Node {
     }
 
     /// Starts a program on this host.
-    pub fn spawn<S: AsRef<OsStr>>(&self, name: &str, program: impl AsRef<OsStr>, args: &[S]) -> Proc {
+    pub fn spawn<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        program: impl AsRef<OsStr>,
+        args: &[S],
+    ) -> Proc {
         let mut command = self.command(program);
         command.args(args);
         Proc::start(name, command)

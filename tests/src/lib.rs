@@ -14,4 +14,6 @@ pub mod process;
 #[cfg(target_os = "linux")]
 pub mod clients;
 #[cfg(target_os = "linux")]
+pub mod hostile;
+#[cfg(target_os = "linux")]
 pub mod lab;

@@ -99,19 +99,268 @@ pub fn seed(place: &Place, torrent: &Path, dir: &Path, listen: SocketAddr) -> Pr
 }
 
 /// Downloads a torrent with our launcher.
-pub fn fetch(place: &Place, torrent: &Path, dir: &Path, listen: SocketAddr, peers: &[SocketAddr], stay: bool) -> Proc {
+pub fn fetch(
+    place: &Place,
+    torrent: &Path,
+    dir: &Path,
+    listen: SocketAddr,
+    peers: &[SocketAddr],
+    stay: bool,
+) -> Proc {
+    let extra: &[&str] = if stay { &["--stay"] } else { &[] };
+    fetch_with(place, torrent, dir, listen, peers, extra)
+}
+
+/// [`fetch`] with more flags.
+pub fn fetch_with(
+    place: &Place,
+    torrent: &Path,
+    dir: &Path,
+    listen: SocketAddr,
+    peers: &[SocketAddr],
+    flags: &[&str],
+) -> Proc {
     let mut command = place.launcher();
-    command.arg("fetch").arg(torrent).arg("--dir").arg(dir).args(["--listen", &listen.to_string()]);
+    command
+        .args(["--json", "fetch"])
+        .arg(torrent)
+        .arg("--dir")
+        .arg(dir)
+        .args(["--listen", &listen.to_string()]);
     for peer in peers {
         command.args(["--peer", &peer.to_string()]);
     }
-    if stay {
-        command.arg("--stay");
-    }
+    command.args(flags);
     Proc::start("our fetch", command)
 }
 
-/// Waits until a `fetch --stay` has all of its torrent.
-pub fn wait_fetched(fetch: &Proc, within: Duration) {
-    fetch.wait_line("complete", within);
+/// Waits until a `seed` has checked its files and offers them.
+pub fn wait_seeding(seed: &Proc, within: Duration) {
+    seed.wait_line("seeding", within);
+}
+
+/// A product as its publisher has it: a folder with the configuration, the keys and the repository.
+pub struct Product {
+    place: Place,
+    /// The publisher's folder.
+    pub dir: PathBuf,
+}
+
+impl Product {
+    /// `init`: a new product whose origin will listen at `listen` (web and tracker) and at the port
+    /// above it (BitTorrent); with port 0 both are chosen when it starts.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn init(place: &Place, dir: &Path, name: &str, listen: SocketAddr) -> Self {
+        let mut command = place.publisher();
+        command.arg("init").arg(dir).args(["--product", name]);
+        if listen.port() != 0 {
+            command.args(["--url", &format!("http://{listen}/")]);
+        }
+        Proc::start("init", command).finish(READY_WAIT);
+        let product = Self { place: place.clone(), dir: dir.to_owned() };
+        let swarm = match listen.port() {
+            0 => listen,
+            port => SocketAddr::new(listen.ip(), port + 1),
+        };
+        product.configure("listen", &format!("\"{listen}\""));
+        product.configure("listen_bittorrent", &format!("\"{swarm}\""));
+        product
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("updraft.toml")
+    }
+
+    /// Sets a value that stands in the configuration already.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn configure(&self, key: &str, value: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("the configuration can be read");
+        let start = format!("{key} = ");
+        assert!(text.lines().any(|line| line.starts_with(&start)), "no `{key}` in {text}");
+        let lines = text.lines().map(|line| {
+            if line.starts_with(&start) { format!("{start}{value}\n") } else { format!("{line}\n") }
+        });
+        std::fs::write(self.config(), lines.collect::<String>())
+            .expect("the configuration can be written");
+    }
+
+    /// The feed with other addresses of the repository.
+    ///
+    /// # Panics
+    /// When the feed cannot be read.
+    pub fn feed_at(&self, url: &str) -> PathBuf {
+        let text = std::fs::read_to_string(self.feed()).expect("the feed can be read");
+        let kept = text.lines().filter(|line| {
+            ["updraft-feed", "product", "root"].iter().any(|key| line.starts_with(key))
+        });
+        let mut feed: String = kept.map(|line| format!("{line}\n")).collect();
+        feed.push_str(&format!("urls = [\"{url}\"]\n"));
+        let name: String = url.chars().filter(char::is_ascii_alphanumeric).collect();
+        let path = self.dir.join(format!("feed-{name}.toml"));
+        std::fs::write(&path, feed).expect("the feed can be written");
+        path
+    }
+
+    /// A command of the publisher for this product.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = self.place.publisher();
+        command.arg("--config").arg(self.config()).arg(verb);
+        command
+    }
+
+    /// The static tree that any web server can serve.
+    pub fn repository(&self) -> PathBuf {
+        self.dir.join("repository")
+    }
+
+    /// The file that a launcher is given.
+    pub fn feed(&self) -> PathBuf {
+        self.dir.join("feed.toml")
+    }
+
+    /// Starts `publish` of a build.
+    pub fn start_publish(&self, build: &Path, version: &str) -> Proc {
+        let mut command = self.command("publish");
+        command.arg(build);
+        command.args(["--version", version, "--channel", "stable"]);
+        Proc::start("publish", command)
+    }
+
+    /// Publishes a build.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn publish(&self, build: &Path, version: &str) {
+        self.start_publish(build, version).finish(TRANSFER_WAIT);
+    }
+
+    /// Starts the origin: web server, tracker and seed in one process; returns when it answers.
+    pub fn serve(&self) -> Proc {
+        let proc = Proc::start("origin", self.command("serve"));
+        proc.wait_line("serving", READY_WAIT);
+        proc
+    }
+}
+
+/// One install of a product on some host.
+pub struct Install {
+    place: Place,
+    name: String,
+    /// The folder of the game.
+    pub dir: PathBuf,
+    listen: SocketAddr,
+    /// Flags that every command of it gets.
+    pub flags: Vec<String>,
+}
+
+/// What a finished job reported.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Bytes from peers.
+    pub peers: u64,
+    /// Bytes from web servers.
+    pub http: u64,
+    /// Bytes that were there before.
+    pub reused: u64,
+    /// Bytes received and thrown away.
+    pub wasted: u64,
+}
+
+impl Install {
+    /// Names a folder, and where its launcher listens for peers.
+    pub fn new(place: &Place, name: &str, dir: &Path, listen: SocketAddr) -> Self {
+        Self {
+            place: place.clone(),
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            listen,
+            flags: Vec::new(),
+        }
+    }
+
+    /// Where its launcher listens for peers.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    fn command(&self, verb: &str) -> Command {
+        let mut command = self.place.launcher();
+        command.args(["--json", verb, "--dir"]).arg(&self.dir);
+        command
+    }
+
+    fn swarm(&self, verb: &str, feed: Option<&OsStr>, stay: bool) -> Proc {
+        let mut command = self.command(verb);
+        command.args(feed).args(["--listen", &self.listen.to_string()]).args(&self.flags);
+        if stay {
+            command.arg("--stay");
+        }
+        Proc::start(&format!("{} {verb}", self.name), command)
+    }
+
+    /// `install`, and goes on seeding if it is to `stay`.
+    pub fn install(&self, feed: impl AsRef<OsStr>, stay: bool) -> Proc {
+        self.swarm("install", Some(feed.as_ref()), stay)
+    }
+
+    /// `update`, and goes on seeding if it is to `stay`.
+    pub fn update(&self, stay: bool) -> Proc {
+        self.swarm("update", None, stay)
+    }
+
+    /// `repair`.
+    pub fn repair(&self) -> Proc {
+        self.swarm("repair", None, false)
+    }
+
+    /// `seed`.
+    pub fn seed(&self) -> Proc {
+        self.swarm("seed", None, true)
+    }
+
+    /// A command that needs no swarm: `check`, `status`, `verify`.
+    pub fn ask(&self, verb: &str) -> Proc {
+        Proc::start(&format!("{} {verb}", self.name), self.command(verb))
+    }
+}
+
+/// Waits for the report of a finished `install`, `update`, `repair` or `fetch`.
+///
+/// # Panics
+/// When it fails or takes too long, with what it printed.
+pub fn wait_complete(proc: &Proc, within: Duration) -> Report {
+    proc.wait_json("its completion", within, |event| {
+        let number = |key: &str| event[key].as_u64().unwrap_or(0);
+        (event["event"] == "complete").then(|| Report {
+            seconds: event["seconds"].as_f64().unwrap_or(0.0),
+            peers: number("peers_bytes"),
+            http: number("http_bytes"),
+            reused: number("reused_bytes"),
+            wasted: number("wasted_bytes"),
+        })
+    })
+}
+
+/// Waits until a job has verified at least `bytes`.
+pub fn wait_progress(proc: &Proc, bytes: u64, within: Duration) {
+    proc.wait_json("progress", within, |event| {
+        let done = event["event"] == "progress" && event["done"].as_u64() >= Some(bytes);
+        (done || event["event"] == "complete").then_some(())
+    });
+}
+
+/// How many bytes a job has verified, as it last said; `None` when it is complete.
+pub fn progress(proc: &Proc) -> Option<u64> {
+    let events = proc.json();
+    if events.iter().any(|event| event["event"] == "complete") {
+        return None;
+    }
+    Some(events.iter().rev().find_map(|event| event["done"].as_u64()).unwrap_or(0))
 }

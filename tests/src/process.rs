@@ -74,6 +74,17 @@ impl Exit {
     }
 }
 
+/// What a process cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// Wall time.
+    pub seconds: f64,
+    /// User and system time.
+    pub cpu_seconds: f64,
+    /// The largest resident size in bytes.
+    pub resident_peak: u64,
+}
+
 /// A running (or ended) process. Dropping it kills it.
 pub struct Proc {
     name: String,
@@ -272,6 +283,53 @@ impl Proc {
         self.text()
     }
 
+    /// Waits for the end and tells what the process cost, from its start on.
+    ///
+    /// # Panics
+    /// When it fails or takes too long, with what it printed.
+    pub fn cost(&mut self, within: Duration) -> Cost {
+        const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + within;
+        let mut cost = Cost::default();
+        // The kernel forgets the peak when the process ends, so it is read all along.
+        loop {
+            cost.resident_peak = cost.resident_peak.max(self.resident_peak());
+            cost.cpu_seconds = cost.cpu_seconds.max(self.cpu_seconds());
+            let seen = self.output.lock();
+            let ended = seen.streams_open == 0;
+            if !ended {
+                drop(
+                    self.output
+                        .changed
+                        .wait_timeout(seen, LOOK_INTERVAL)
+                        .expect("no reader panics"),
+                );
+            }
+            if ended || Instant::now() > deadline {
+                break;
+            }
+        }
+        cost.seconds = self.started.elapsed().as_secs_f64();
+        self.wait_gone(deadline);
+        cost.cpu_seconds = cost.cpu_seconds.max(self.cpu_seconds());
+        self.finish(Duration::from_secs(1));
+        cost
+    }
+
+    /// Waits until the process is a zombie: ended, its counters still there.
+    fn wait_gone(&self, deadline: Instant) {
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+            let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+            if let (Some(pid), true) = (pid, Instant::now() < deadline) {
+                let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = deadline;
+    }
+
     /// kill -9 (`TerminateProcess` on Windows), and waits until it is gone.
     pub fn kill(&mut self) -> Exit {
         if self.ended.is_none() {
@@ -341,11 +399,13 @@ impl Proc {
     /// Number of files the process has open now (Linux; 0 elsewhere).
     pub fn open_files(&self) -> usize {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
-        entries.map(|entries| {
-            let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-            targets.filter(|target| target.is_absolute() && !target.starts_with("/dev")).count()
-        })
-        .unwrap_or(0)
+        entries
+            .map(|entries| {
+                let targets =
+                    entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+                targets.filter(|target| target.is_absolute() && !target.starts_with("/dev")).count()
+            })
+            .unwrap_or(0)
     }
 
     /// The end of what it printed, for messages.

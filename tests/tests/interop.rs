@@ -89,7 +89,8 @@ fn they_download(kind: Kind) {
     let lab = Lab::new();
     let source = build(&lab, 2);
     let tracker_node = lab.node();
-    let torrents: Vec<_> = kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
+    let torrents: Vec<_> =
+        kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
     let mut hashes = Vec::new();
     for (format, torrent) in kind.formats().iter().zip(&torrents) {
         ours::create_torrent(&source, torrent, format, &[OpenTracker::url(&tracker_node)]);
@@ -141,7 +142,8 @@ fn we_download(kind: Kind) {
     let lab = Lab::new();
     let source = build(&lab, 3);
     let tracker_node = lab.node();
-    let torrents: Vec<_> = kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
+    let torrents: Vec<_> =
+        kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
     let mut hashes = Vec::new();
     for (format, torrent) in kind.formats().iter().zip(&torrents) {
         let reading = make_torrent(&source, torrent, format, &[OpenTracker::url(&tracker_node)]);
@@ -162,7 +164,8 @@ fn we_download(kind: Kind) {
         tracker.wait_seeds(&read_torrent(torrent).tracker_hashes()[0], 1);
         let node = lab.node();
         let into = lab.folder(&format!("into-{}", name(torrent)));
-        let mut fetch = ours::fetch(&Place::from(&node), torrent, &into, node.addr(PEER_PORT), &[], false);
+        let mut fetch =
+            ours::fetch(&Place::from(&node), torrent, &into, node.addr(PEER_PORT), &[], false);
         fetch.finish(SWARM_WAIT);
         content::assert_same(&source, &into.join("game"), &[]);
     }
@@ -175,7 +178,8 @@ fn write_padding(dir: &Path, source: &Path) {
         if let content::Entry::File { len, .. } = entry {
             let pad = len.next_multiple_of(1 << 16) - len;
             let zeros = vec![0; usize::try_from(pad).expect("a piece is small")];
-            std::fs::write(dir.join(PADDING).join(pad.to_string()), zeros).expect("padding can be written");
+            std::fs::write(dir.join(PADDING).join(pad.to_string()), zeros)
+                .expect("padding can be written");
         }
     }
 }
@@ -207,14 +211,15 @@ fn a_mixed_swarm_finishes() {
     let hashes = read_torrent(&torrent).tracker_hashes();
     let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
     let seed_node = lab.slow_node("60mbit");
-    let _seed = ours::seed(&Place::from(&seed_node), &torrent, parent(&source), seed_node.addr(PEER_PORT));
+    let _seed =
+        ours::seed(&Place::from(&seed_node), &torrent, parent(&source), seed_node.addr(PEER_PORT));
     tracker.wait_seeds(&hashes[0], 1);
     let kinds = [Kind::Libtorrent, Kind::Aria2, Kind::Transmission];
     let mut foreign = kinds.map(|kind| kind.start(&lab, &lab.node()));
     for (index, client) in foreign.iter_mut().enumerate() {
         client.leech(&torrent, &lab.folder(&format!("foreign{index}")));
     }
-    let mut fetches: Vec<_> = (0..2)
+    let fetches: Vec<_> = (0..2)
         .map(|index| {
             let node = lab.node();
             let into = lab.folder(&format!("ours{index}"));
@@ -225,8 +230,8 @@ fn a_mixed_swarm_finishes() {
         client.wait_done(&torrent, SWARM_WAIT);
         assert_arrived(&source, &lab.path(&format!("foreign{index}")));
     }
-    for (index, fetch) in fetches.iter_mut().enumerate() {
-        ours::wait_fetched(fetch, SWARM_WAIT);
+    for (index, fetch) in fetches.iter().enumerate() {
+        ours::wait_complete(fetch, SWARM_WAIT);
         content::assert_same(&source, &lab.path(&format!("ours{index}/game")), &[]);
     }
 }
