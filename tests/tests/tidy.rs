@@ -1,6 +1,8 @@
 //! The structure of the workspace, asserted from its sources and from `cargo metadata`: what
 //! ARCHITECTURE.md calls invariants.
 
+#![allow(clippy::unwrap_used, reason = "every line of this file is a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
