@@ -610,7 +610,7 @@ mod tests {
     proptest! {
         #[test]
         fn requests_come_over_unchanged(
-            hash: [u8; 20], id: [u8; 20], port: u16, numbers: [u64; 3], event in 0..4,
+            hash: [u8; 20], id: [u8; 20], port: u16, numbers: [u64; 3], event in 0usize..4,
             numwant: Option<u32>, key in prop::option::of("[ -~é]{0,40}"), compact: bool,
             tracker_id: Option<[u8; 5]>, own in "([a-z]{1,3}=[a-z0-9]{0,3})?",
         ) {

@@ -4,11 +4,11 @@ use super::Verdict;
 use super::handles::{DiskError, Handles, read_full_at};
 use super::torrent::Torrent;
 use crate::geometry::{BLOCK_LEN, Block};
-use crate::ids::PieceIndex;
+use crate::ids::{PieceIndex, Sha256Hash};
+use crate::merkle;
 use crate::metainfo::Info;
 use bytes::Bytes;
-use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha1::{Digest as _, Sha1};
 
 /// Bytes read from a file at a time to be hashed: a multiple of a block, and still in the cache
 /// when it is.
@@ -25,7 +25,7 @@ pub(super) struct Partial {
 #[derive(Debug)]
 enum State {
     /// v2 and hybrid: the leaf of every block, in any order (BEP 52).
-    Leaves(Vec<[u8; 32]>),
+    Leaves(Vec<Sha256Hash>),
     /// v1: SHA-1 needs the blocks in order; `next` is the first one it has not seen.
     Sequential { hash: Sha1, next: usize },
 }
@@ -34,7 +34,7 @@ impl Partial {
     pub(super) fn new(info: &Info, piece: PieceIndex) -> Self {
         let blocks = info.geometry.block_count(piece) as usize;
         let state = if info.is_v2() {
-            State::Leaves(vec![[0; 32]; blocks])
+            State::Leaves(vec![Sha256Hash([0; 32]); blocks])
         } else {
             State::Sequential { hash: Sha1::new(), next: 0 }
         };
@@ -67,7 +67,7 @@ impl Partial {
         match &mut self.state {
             State::Leaves(leaves) => {
                 for (index, bytes) in written {
-                    leaves[*index as usize] = Sha256::digest(bytes).into();
+                    leaves[*index as usize] = merkle::leaf(bytes);
                 }
                 Ok(true)
             }
@@ -151,9 +151,7 @@ impl Reader<'_> {
         let data_len = info.geometry.data_len(piece);
         let mut leaves = Vec::with_capacity(info.geometry.block_count(piece) as usize);
         let whole = self.each_chunk(piece, 0, data_len, |bytes| {
-            leaves.extend(
-                bytes.chunks(BLOCK_LEN as usize).map(|block| <[u8; 32]>::from(Sha256::digest(block))),
-            );
+            leaves.extend(bytes.chunks(BLOCK_LEN as usize).map(merkle::leaf));
         })?;
         Ok(if !whole {
             Found::Missing
@@ -253,9 +251,8 @@ pub(super) fn zeros_are_right(torrent: &Torrent, piece: PieceIndex) -> bool {
     if info.is_v2() {
         let full = info.geometry.data_len(piece) == piece_length;
         let root = torrent.zero_piece.get_or_init(|| {
-            let leaf = <[u8; 32]>::from(Sha256::digest(zeros));
             let leaves = piece_length.div_ceil(BLOCK_LEN) as usize;
-            root(vec![leaf; leaves], leaves.next_power_of_two()).to_vec()
+            merkle::root(vec![merkle::leaf(&zeros); leaves], 0, leaves).0.to_vec()
         });
         full && info.v2_root(piece).is_some_and(|expected| expected.0[..] == root[..])
     } else {
@@ -269,9 +266,9 @@ pub(super) fn zeros_are_right(torrent: &Torrent, piece: PieceIndex) -> bool {
     }
 }
 
-fn root_matches(info: &Info, piece: PieceIndex, leaves: Vec<[u8; 32]>) -> bool {
+fn root_matches(info: &Info, piece: PieceIndex, leaves: Vec<Sha256Hash>) -> bool {
     match (info.v2_root(piece), info.v2_leaf_count(piece)) {
-        (Some(expected), Some(leaf_count)) => root(leaves, leaf_count) == expected.0,
+        (Some(expected), Some(leaf_count)) => merkle::root(leaves, 0, leaf_count) == expected,
         // Without its layer a piece cannot be judged, so it is not accepted.
         (None, _) | (_, None) => false,
     }
@@ -292,22 +289,4 @@ fn feed_zeros(hash: &mut Sha1, mut len: u32) {
         hash.update(&zeros[..part as usize]);
         len -= part;
     }
-}
-
-/// The root over `leaf_count` (a power of two) leaves, those not given being zero (BEP 52).
-fn root(mut level: Vec<[u8; 32]>, leaf_count: usize) -> [u8; 32] {
-    let mut absent = [0; 32];
-    let pair = |left: &[u8; 32], right: &[u8; 32]| -> [u8; 32] {
-        Sha256::new().chain_update(left).chain_update(right).finalize().into()
-    };
-    let mut width = leaf_count;
-    while width > 1 {
-        level = level
-            .chunks(2)
-            .map(|nodes| pair(&nodes[0], nodes.get(1).unwrap_or(&absent)))
-            .collect();
-        absent = pair(&absent, &absent);
-        width /= 2;
-    }
-    level.first().copied().unwrap_or(absent)
 }
