@@ -22,8 +22,8 @@ use url::Url;
 /// Blocks per batch: what one pooled buffer holds.
 pub const BATCH_BLOCKS_MAX: usize = BUFFER_PAYLOAD_LEN / BLOCK_LEN as usize;
 
-/// A server that sends nothing for so long is given up.
-pub const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// A server that sends nothing for so long is given up: 15 s, less in tests.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
 /// Redirects followed for one request.
 pub const REDIRECTS_MAX: usize = 5;
@@ -512,5 +512,7 @@ impl<'a> Assembler<'a> {
     }
 }
 
+#[cfg(test)]
+pub(super) mod test_server;
 #[cfg(test)]
 mod tests;

@@ -1,1 +1,308 @@
+//! Against a server on 127.0.0.1, honest and not.
 
+use super::test_server::{Answer, Server, range, response, target};
+use super::*;
+use crate::geometry::{FileSpan, Geometry};
+use crate::ids::{InfoHash, InfoHashes};
+use crate::metainfo::FileEntry;
+use std::collections::BTreeMap;
+
+const PIECE_LEN: u32 = 32_768;
+
+fn info(name: &str, paths: &[&str], lengths: &[u64], aligned: bool) -> Info {
+    let mut at = 0u64;
+    let spans: Vec<_> = lengths
+        .iter()
+        .map(|&length| {
+            if aligned && length > 0 {
+                at = at.next_multiple_of(PIECE_LEN.into());
+            }
+            at += length;
+            FileSpan { offset: at - length, length }
+        })
+        .collect();
+    let file = |(path, &length): (&&str, &u64)| FileEntry {
+        path: path.split('/').map(str::to_owned).collect(),
+        length,
+        executable: false,
+        hidden: false,
+        symlink: None,
+        root: None,
+        layer: Vec::new(),
+    };
+    Info {
+        raw: Bytes::new(),
+        hashes: InfoHashes { v1: Some(InfoHash([1; 20])), v2: None },
+        name: name.into(),
+        private: false,
+        single_file: paths == [name],
+        files: paths.iter().zip(lengths).map(file).collect(),
+        geometry: Geometry::new(PIECE_LEN, at, spans).unwrap(),
+        v1_pieces: None,
+    }
+}
+
+fn content(file: usize, len: u64) -> Vec<u8> {
+    (0..len).map(|at| (at % 251) as u8 ^ (file as u8) ^ (at >> 10) as u8).collect()
+}
+
+/// What the piece space must hold.
+fn space(info: &Info) -> Vec<u8> {
+    let mut space = vec![0; usize::try_from(info.geometry.total()).unwrap()];
+    for (file, span) in info.geometry.files().iter().enumerate() {
+        let start = usize::try_from(span.offset).unwrap();
+        let bytes = content(file, span.length);
+        space[start..start + bytes.len()].copy_from_slice(&bytes);
+    }
+    space
+}
+
+/// An honest server of these files, by path.
+fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + Sync {
+    move |request| {
+        let Some(file) = files.get(target(request)) else {
+            return Answer::Keep(response(404, "", b"no"));
+        };
+        Answer::Keep(match range(request) {
+            None => response(200, "", file),
+            Some(range) => {
+                let total = file.len();
+                let said = format!("Content-Range: bytes {}-{}/{total}\r\n", range.start, range.end - 1);
+                response(206, &said, &file[range])
+            }
+        })
+    }
+}
+
+type Blocks = Vec<(Block, Bytes)>;
+
+async fn run(seed: &WebSeed, info: &Info, pieces: Range<u32>) -> (Blocks, Result<(), WebSeedError>) {
+    let client = http_client(None).unwrap();
+    let pool = BufferPool::new(2);
+    let (sink, mut batches) = mpsc::channel::<Blocks>(1);
+    let collect = async {
+        let mut blocks = Vec::new();
+        while let Some(batch) = batches.recv().await {
+            assert!(batch.len() <= BATCH_BLOCKS_MAX);
+            // Copied so that the buffers go back to the pool.
+            blocks.extend(batch.iter().map(|(block, bytes)| (*block, Bytes::copy_from_slice(bytes))));
+        }
+        blocks
+    };
+    let fetching = async move {
+        let result = fetch(&client, &pool, seed, info, pieces, &sink).await;
+        assert_eq!(pool.available(), 2 - usize::from(sink.capacity() == 0), "no buffer is kept");
+        drop(sink);
+        result
+    };
+    tokio::join!(collect, fetching)
+}
+
+fn assert_blocks(info: &Info, pieces: Range<u32>, blocks: &[(Block, Bytes)]) {
+    let space = space(info);
+    let expected: Vec<Block> = pieces
+        .flat_map(|piece| {
+            let piece = PieceIndex(piece);
+            (0..info.geometry.block_count(piece)).map(move |index| info.geometry.block(piece, index))
+        })
+        .collect();
+    assert_eq!(blocks.iter().map(|(block, _)| *block).collect::<Vec<_>>(), expected);
+    for (block, bytes) in blocks {
+        let start = usize::try_from(info.geometry.piece_start(block.piece)).unwrap();
+        let start = start + block.offset as usize;
+        assert!(bytes == &space[start..start + block.len as usize], "{block:?}");
+    }
+}
+
+#[tokio::test]
+async fn any_span_of_any_layout() {
+    let paths = ["a", "ä +&/x y#?%41", "empty", "b/c"];
+    let lengths = [100_000, 5, 0, 700_001];
+    let served = |file: usize| content(file, lengths[file]);
+    let files = BTreeMap::from([
+        ("/top/My%20Game/a".to_owned(), served(0)),
+        ("/top/My%20Game/%C3%A4%20%2B%26/x%20y%23%3F%2541".to_owned(), served(1)),
+        ("/top/My%20Game/b/c".to_owned(), served(3)),
+    ]);
+    let server = Server::start(honest(files)).await;
+    for aligned in [false, true] {
+        let info = info("My Game", &paths, &lengths, aligned);
+        let all = 0..info.geometry.piece_count();
+        for base in ["top", "top/"] {
+            let seed = WebSeed::Bep19(server.url.join(base).unwrap());
+            for pieces in [all.clone(), 0..1, 2..5, 3..4, 4..all.end, all.end - 1..all.end, 2..2] {
+                let (blocks, result) = run(&seed, &info, pieces.clone()).await;
+                result.unwrap();
+                assert_blocks(&info, pieces, &blocks);
+            }
+        }
+    }
+    let whole = server.requests().iter().filter(|request| range(request).is_none()).count();
+    assert!(whole > 0 && whole < server.requests().len(), "no Range header for whole files");
+    assert_eq!(server.connections(), 24, "one connection per fetch that needs any");
+}
+
+#[tokio::test]
+async fn single_files_and_one_url_per_file() {
+    let info = info("one.bin", &["one.bin"], &[50_000], false);
+    let paths = ["/at/this/url", "/dir/one.bin", "/objects/xyz-50000"];
+    let files = paths.map(|path| (path.to_owned(), content(0, 50_000)));
+    let server = Server::start(honest(files.into())).await;
+    let url = |path: &str| server.url.join(path).unwrap();
+    let per_file = |url| WebSeed::PerFile { name: "origin".into(), urls: vec![url] };
+    for seed in [
+        WebSeed::Bep19(url("at/this/url")),
+        WebSeed::Bep19(url("dir/")),
+        per_file(Some(url("objects/xyz-50000"))),
+    ] {
+        assert!(seed.covers(&info, PieceIndex(1)));
+        let (blocks, result) = run(&seed, &info, 0..2).await;
+        result.unwrap();
+        assert_blocks(&info, 0..2, &blocks);
+    }
+    let absent = per_file(None);
+    assert!(!absent.covers(&info, PieceIndex(1)));
+    let (_, result) = run(&absent, &info, 0..2).await;
+    assert!(matches!(result, Err(WebSeedError::NotOffered { .. })));
+}
+
+/// The error for pieces 1..3 of a file of 100 000 bytes when the server answers like this, and how
+/// many blocks came before it.
+async fn hostile(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (usize, WebSeedError) {
+    let info = info("f", &["f"], &[100_000], false);
+    let server = Server::start(answer).await;
+    let seed = WebSeed::Bep19(server.url.join("f").unwrap());
+    let (blocks, result) = run(&seed, &info, 1..3).await;
+    assert_blocks_prefix(&info, &blocks);
+    (blocks.len(), result.unwrap_err())
+}
+
+fn assert_blocks_prefix(info: &Info, blocks: &[(Block, Bytes)]) {
+    for (number, (block, _)) in blocks.iter().enumerate() {
+        let number = u32::try_from(number).unwrap();
+        assert_eq!(*block, info.geometry.block(PieceIndex(1 + number / 2), number % 2));
+    }
+}
+
+const RANGE: &str = "Content-Range: bytes 32768-98303/100000\r\n";
+
+#[tokio::test]
+async fn wrong_answers_are_refused_before_their_first_byte() {
+    let refused = |headers: &'static str, len: usize, expected: &'static str| async move {
+        let (blocks, error) =
+            hostile(move |_| Answer::Keep(response(206, headers, &vec![0; len]))).await;
+        assert_eq!(blocks, 0);
+        let text = error.to_string();
+        assert!(matches!(error, WebSeedError::Reply { .. }) && text.contains(expected), "{text}");
+        assert!(text.contains("http://127.0.0.1:"), "{text}");
+    };
+    refused("", 65_536, "Content-Range says nothing").await;
+    refused("Content-Range: bytes 0-65535/100000\r\n", 65_536, "bytes 0-65535").await;
+    refused("Content-Range: bytes 32768-98303/100001\r\n", 65_536, "/100001").await;
+    refused("Content-Range: bytes 32768-98302/100000\r\n", 65_535, "98302").await;
+    refused(RANGE, 65_535, "65535 bytes instead of 65536").await;
+    refused("Content-Range: bytes 32768-98303/*\r\nContent-Encoding: gzip\r\n", 65_536, "gzip").await;
+}
+
+#[tokio::test]
+async fn statuses_have_types() {
+    let get = |status: u16, headers: &'static str| async move {
+        hostile(move |_| Answer::Keep(response(status, headers, b"sorry"))).await.1
+    };
+    let error = get(404, "").await;
+    assert!(matches!(error, WebSeedError::NotFound { status: 404, .. }) && error.is_permanent());
+    assert!(matches!(get(403, "").await, WebSeedError::Forbidden { .. }));
+    assert!(matches!(get(416, "").await, WebSeedError::NoRange { .. }));
+    assert!(matches!(get(200, "").await, WebSeedError::NoRange { .. }));
+    assert!(matches!(get(418, "").await, WebSeedError::Status { status: 418, .. }));
+    assert!(matches!(get(500, "").await, WebSeedError::Busy { retry_after: None, .. }));
+    let busy = get(429, "Retry-After: 7\r\n").await;
+    assert_eq!(busy.retry_after(), Some(Duration::from_secs(7)));
+    assert!(!busy.is_permanent());
+    let later = get(503, "Retry-After: 99999999\r\n").await;
+    assert_eq!(later.retry_after(), Some(RETRY_AFTER_MAX));
+}
+
+#[tokio::test]
+async fn bodies_of_the_wrong_length() {
+    let head = format!("HTTP/1.1 206 X\r\n{RANGE}");
+    let short = format!("{head}Content-Length: 65536\r\n\r\n");
+    let (blocks, error) = hostile({
+        move |_| Answer::Close([short.as_bytes(), &[7; 40_000]].concat())
+    })
+    .await;
+    assert_eq!(blocks, 2, "what was whole is delivered");
+    assert!(matches!(error, WebSeedError::Transport { .. }), "{error}");
+
+    let cut = format!("{head}Connection: close\r\n\r\n");
+    let (blocks, error) = hostile({
+        let cut = cut.clone();
+        move |_| Answer::Close([cut.as_bytes(), &[7; 40_000]].concat())
+    })
+    .await;
+    assert_eq!(blocks, 2);
+    assert!(error.to_string().contains("25536 bytes early"), "{error}");
+
+    let (blocks, error) = hostile(move |_| Answer::Endless(cut.clone().into_bytes())).await;
+    assert!(blocks <= 4);
+    assert!(error.to_string().contains("goes on after the last byte"), "{error}");
+}
+
+#[tokio::test]
+async fn redirects_are_followed_but_not_for_ever() {
+    let (blocks, error) = hostile(|request| {
+        let number: u32 = target(request).trim_start_matches("/f").parse().unwrap_or(0);
+        Answer::Keep(response(302, &format!("Location: /f{}\r\n", number + 1), b""))
+    })
+    .await;
+    assert_eq!(blocks, 0);
+    assert!(error.to_string().contains("redirected too often"), "{error}");
+
+    let file = content(0, 100_000);
+    let files = BTreeMap::from([("/real".to_owned(), file)]);
+    let serve = honest(files);
+    let server = Server::start(move |request| {
+        if target(request) == "/f" {
+            Answer::Keep(response(307, "Location: /real\r\n", b""))
+        } else {
+            serve(request)
+        }
+    })
+    .await;
+    let info = info("f", &["f"], &[100_000], false);
+    let seed = WebSeed::Bep19(server.url.join("f").unwrap());
+    let (blocks, result) = run(&seed, &info, 1..3).await;
+    result.unwrap();
+    assert_blocks(&info, 1..3, &blocks);
+}
+
+#[tokio::test]
+async fn garbage_and_nobody_there() {
+    let (_, error) = hostile(|_| Answer::Close(b"SSH-2.0-OpenSSH\r\n".to_vec())).await;
+    assert!(matches!(error, WebSeedError::Transport { .. }), "{error}");
+    let info = info("f", &["f"], &[100], false);
+    let gone = { Server::start(|_| Answer::Close(Vec::new())).await.url.clone() };
+    let (_, result) = run(&WebSeed::Bep19(gone.join("f").unwrap()), &info, 0..1).await;
+    let text = result.unwrap_err().to_string();
+    assert!(text.contains("refused") || text.contains("reset") || text.contains("closed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up_and_a_closed_sink_ends_the_fetch() {
+    let info = info("f", &["f"], &[1_000_000], false);
+    let half = format!("HTTP/1.1 200 X\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(40_000));
+    let server = Server::start(move |_| Answer::Hang(half.clone().into_bytes())).await;
+    let seed = WebSeed::Bep19(server.url.join("f").unwrap());
+    let (blocks, result) = run(&seed, &info, 0..31).await;
+    assert!(matches!(result, Err(WebSeedError::Stalled { .. })), "{result:?}");
+    assert!(blocks.len() <= 2);
+
+    let files = BTreeMap::from([("/f".to_owned(), content(0, 1_000_000))]);
+    let server = Server::start(honest(files)).await;
+    let seed = WebSeed::Bep19(server.url.join("f").unwrap());
+    let (sink, batches) = mpsc::channel(1);
+    drop(batches);
+    let (client, pool) = (http_client(None).unwrap(), BufferPool::new(2));
+    let result = fetch(&client, &pool, &seed, &info, 0..31, &sink).await;
+    assert!(matches!(result, Err(WebSeedError::CalledOff)), "{result:?}");
+}
