@@ -42,7 +42,11 @@ pub(super) enum NetEvent {
     /// Somebody dialled us and said its handshake; nothing has been answered.
     Incoming { stream: TcpStream, addr: SocketAddr, handshake: Handshake },
     /// Dialling has ended.
-    Dialled { torrent: super::storage::TorrentKey, addr: SocketAddr, result: Option<(TcpStream, Handshake)> },
+    Dialled {
+        torrent: super::storage::TorrentKey,
+        addr: SocketAddr,
+        result: Option<(TcpStream, Handshake)>,
+    },
     /// Messages came, with so many bytes of payload taken from the write budget.
     Messages { peer: PeerKey, messages: Vec<Message>, payload: usize },
     /// Payload has left.
@@ -96,7 +100,12 @@ pub(super) struct Shared {
 }
 
 /// Starts the two tasks of a connection whose handshakes are done; `hello` goes out first.
-pub(super) fn start(shared: &Shared, peer: PeerKey, stream: TcpStream, hello: Vec<u8>) -> Connection {
+pub(super) fn start(
+    shared: &Shared,
+    peer: PeerKey,
+    stream: TcpStream,
+    hello: Vec<u8>,
+) -> Connection {
     let (batches, queue) = mpsc::channel(BATCHES_MAX);
     let queued = Arc::new(AtomicUsize::new(0));
     let (read, write) = stream.into_split();
@@ -173,7 +182,11 @@ pub(super) fn handshake(
 }
 
 /// Reads the handshake of somebody who dialled us, and hands the connection to the engine.
-pub(super) async fn accept(mut stream: TcpStream, addr: SocketAddr, events: mpsc::Sender<NetEvent>) {
+pub(super) async fn accept(
+    mut stream: TcpStream,
+    addr: SocketAddr,
+    events: mpsc::Sender<NetEvent>,
+) {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     match timeout(HANDSHAKE_TIMEOUT, read_handshake(&mut stream)).await {
         Ok(Ok(handshake)) => {
@@ -190,7 +203,10 @@ async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
     // The first bytes alone tell other protocols apart: do not wait for the rest of those.
     stream.read_exact(&mut bytes[..20]).await?;
     if bytes[..20] != handshake_prefix() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, crate::wire::handshake::NotBitTorrent));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            crate::wire::handshake::NotBitTorrent,
+        ));
     }
     stream.read_exact(&mut bytes[20..]).await?;
     Handshake::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

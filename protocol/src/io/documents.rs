@@ -88,7 +88,8 @@ impl Documents {
                     pending.asked.push(peer);
                     pending.from = Some((peer, now));
                     pending.got.clear();
-                    orders.push((peer, DocumentMessage::Want { path: pending.path.clone(), at: 0 }));
+                    orders
+                        .push((peer, DocumentMessage::Want { path: pending.path.clone(), at: 0 }));
                 } else if !pending.asked.is_empty() {
                     let _ = self.pending.swap_remove(at).reply.send(None);
                     continue;

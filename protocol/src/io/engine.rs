@@ -60,15 +60,41 @@ pub(super) enum Command {
         events: broadcast::Sender<TorrentEvent>,
         reply: oneshot::Sender<Result<(TorrentKey, watch::Receiver<Status>), SessionError>>,
     },
-    Finished { torrent: TorrentKey, reply: oneshot::Sender<Result<(), TorrentError>> },
-    Sync { torrent: TorrentKey, reply: oneshot::Sender<io::Result<()>> },
-    Remap { torrent: TorrentKey, files: Vec<PathBuf>, reply: oneshot::Sender<()> },
-    Peers { torrent: TorrentKey, peers: Vec<SocketAddr> },
-    ListPeers { torrent: TorrentKey, reply: oneshot::Sender<Vec<PeerSummary>> },
-    Document { torrent: TorrentKey, path: String, reply: oneshot::Sender<Option<Bytes>> },
-    Remove { torrent: TorrentKey, reply: oneshot::Sender<()> },
+    Finished {
+        torrent: TorrentKey,
+        reply: oneshot::Sender<Result<(), TorrentError>>,
+    },
+    Sync {
+        torrent: TorrentKey,
+        reply: oneshot::Sender<io::Result<()>>,
+    },
+    Remap {
+        torrent: TorrentKey,
+        files: Vec<PathBuf>,
+        reply: oneshot::Sender<()>,
+    },
+    Peers {
+        torrent: TorrentKey,
+        peers: Vec<SocketAddr>,
+    },
+    ListPeers {
+        torrent: TorrentKey,
+        reply: oneshot::Sender<Vec<PeerSummary>>,
+    },
+    Document {
+        torrent: TorrentKey,
+        path: String,
+        reply: oneshot::Sender<Option<Bytes>>,
+    },
+    Remove {
+        torrent: TorrentKey,
+        reply: oneshot::Sender<()>,
+    },
     SetUpload(UploadPolicy),
-    SetLimits { up: Option<u64>, down: Option<u64> },
+    SetLimits {
+        up: Option<u64>,
+        down: Option<u64>,
+    },
     Stop(oneshot::Sender<()>),
 }
 
@@ -181,8 +207,12 @@ impl Engine {
             disk.drain(..).for_each(|event| self.on_disk(event));
             notes.drain(..).for_each(|note| self.on_note(note));
             self.on_time();
-            let touched: Vec<TorrentKey> =
-                self.torrents.iter().filter(|(_, torrent)| torrent.touched).map(|(&key, _)| key).collect();
+            let touched: Vec<TorrentKey> = self
+                .torrents
+                .iter()
+                .filter(|(_, torrent)| torrent.touched)
+                .map(|(&key, _)| key)
+                .collect();
             for key in touched {
                 self.carry_out(key);
             }
@@ -306,7 +336,7 @@ impl Engine {
             },
         );
         let (torrent, status, checks) = Torrent::new(add, events);
-        hashes.swarm_hashes().for_each(|hash| drop(self.by_hash.insert(hash, key)));
+        self.by_hash.extend(hashes.swarm_hashes().map(|hash| (hash, key)));
         if let Some(distrusted) = &torrent.distrusted {
             self.disk.distrust(key, distrusted);
         }
@@ -398,14 +428,18 @@ impl Engine {
 
     fn on_net(&mut self, event: NetEvent) {
         match event {
-            NetEvent::Incoming { stream, addr, handshake } => self.on_incoming(stream, addr, handshake),
+            NetEvent::Incoming { stream, addr, handshake } => {
+                self.on_incoming(stream, addr, handshake)
+            }
             NetEvent::Dialled { torrent, addr, result } => match result {
                 Some((stream, handshake)) => {
                     self.connect(torrent, stream, addr, true, handshake, Vec::new());
                 }
                 None => self.input(torrent, Input::DialFailed { addr }),
             },
-            NetEvent::Messages { peer, messages, payload } => self.on_messages(peer, messages, payload),
+            NetEvent::Messages { peer, messages, payload } => {
+                self.on_messages(peer, messages, payload)
+            }
             NetEvent::Sent { peer, payload } => {
                 if let Some(entry) = self.peers.get(&peer) {
                     self.input(entry.torrent, Input::Sent { peer, bytes: payload });
@@ -488,7 +522,8 @@ impl Engine {
             return self.ask_for_documents();
         };
         let store = self.torrents.get(&key).and_then(|torrent| torrent.documents.clone());
-        let (Some(store), Ok(permit)) = (store, Arc::clone(&self.lookups).try_acquire_owned()) else {
+        let (Some(store), Ok(permit)) = (store, Arc::clone(&self.lookups).try_acquire_owned())
+        else {
             return self.send_documents([(peer, DocumentMessage::Lack { path })]);
         };
         let note = self.note.clone();
@@ -506,16 +541,17 @@ impl Engine {
 
     fn ask_for_documents(&mut self) {
         let (now, torrents) = (self.now(), &self.torrents);
-        let orders = self.documents.advance(now, |key| {
-            torrents.get(&key).map_or_else(Vec::new, Torrent::document_peers)
-        });
+        let orders = self
+            .documents
+            .advance(now, |key| torrents.get(&key).map_or_else(Vec::new, Torrent::document_peers));
         self.send_documents(orders);
     }
 
     fn send_documents(&mut self, orders: impl IntoIterator<Item = Order>) {
         for (peer, message) in orders {
             let Some(entry) = self.peers.get(&peer) else { continue };
-            let id = self.torrents.get(&entry.torrent).and_then(|torrent| torrent.documents_id(peer));
+            let id =
+                self.torrents.get(&entry.torrent).and_then(|torrent| torrent.documents_id(peer));
             let Some(id) = id else { continue };
             let message = Message::Extended { id, payload: message.encode() };
             entry.connection.send(vec![message]);
@@ -574,7 +610,11 @@ impl Engine {
             DiskEvent::Read { torrent, peer, blocks, failed } => {
                 let messages: Vec<Message> = blocks
                     .into_iter()
-                    .map(|(block, data)| Message::Piece { piece: block.piece, offset: block.offset, data })
+                    .map(|(block, data)| Message::Piece {
+                        piece: block.piece,
+                        offset: block.offset,
+                        data,
+                    })
                     .collect();
                 if !failed.is_empty() {
                     self.input(torrent, Input::Unsent { peer, blocks: failed });
@@ -646,7 +686,8 @@ impl Engine {
                 }
                 Output::Fetch { fetch, source, pieces } => {
                     if let Some(torrent) = self.torrents.get_mut(&key) {
-                        let shared = (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
+                        let shared =
+                            (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
                         torrent.fetch(key, fetch, source, pieces, shared);
                     }
                 }

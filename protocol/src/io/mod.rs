@@ -12,9 +12,12 @@ mod engine;
 mod locality;
 mod session;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 pub mod trackers;
 pub mod webseed;
 
+pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
 pub use locality::is_lan;
 pub use session::{
@@ -22,4 +25,3 @@ pub use session::{
     TorrentError, TorrentEvent, TorrentHandle,
 };
 pub use webseed::WebSeed;
-pub use crate::swarm::{PeerSummary, UploadPolicy};

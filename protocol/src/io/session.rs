@@ -106,7 +106,9 @@ pub enum TorrentError {
         error: String,
     },
     /// The v1 and v2 hashes of a hybrid torrent describe different content.
-    #[error("the torrent contradicts itself at piece {0}: its SHA-1 and SHA-256 hashes do not belong to the same data")]
+    #[error(
+        "the torrent contradicts itself at piece {0}: its SHA-1 and SHA-256 hashes do not belong to the same data"
+    )]
     Inconsistent(PieceIndex),
     /// The session was stopped.
     #[error("the transfer engine has been stopped")]

@@ -393,8 +393,8 @@ fn merge(sum: &mut AnnounceReply, other: AnnounceReply) {
 /// One request and its answer, or in words why there is none.
 async fn ask(client: &reqwest::Client, url: &Url) -> Result<AnnounceReply, String> {
     let answer = timeout(ANNOUNCE_TIMEOUT, get(client, url)).await;
-    let (status, body) = answer
-        .map_err(|_| format!("no answer within {} s", ANNOUNCE_TIMEOUT.as_secs()))??;
+    let (status, body) =
+        answer.map_err(|_| format!("no answer within {} s", ANNOUNCE_TIMEOUT.as_secs()))??;
     match AnnounceReply::parse(&body) {
         // Some trackers refuse in bencode and with an error status: their words say more.
         Ok(_) | Err(ReplyError::Bencode(_) | ReplyError::Shape { .. }) if !status.is_success() => {

@@ -39,8 +39,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// Everything but the unreserved characters of RFC 3986: some servers read `+` as a space.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A place on the web that has a torrent's files.
 #[derive(Clone, Debug, PartialEq, Eq)]

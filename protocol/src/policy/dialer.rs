@@ -52,7 +52,12 @@ impl Dialer {
     }
 
     /// The next addresses to dial, given the connections there are and may be.
-    pub fn due(&mut self, now: Duration, connected: usize, connections_max: usize) -> Vec<SocketAddr> {
+    pub fn due(
+        &mut self,
+        now: Duration,
+        connected: usize,
+        connections_max: usize,
+    ) -> Vec<SocketAddr> {
         let dialling = self.dialling();
         let room = connections_max
             .saturating_sub(connected + dialling)

@@ -49,7 +49,8 @@ impl Bucket {
     /// Gives back what was taken and not used.
     pub fn give_back(&mut self, bytes: u64) {
         if self.rate.is_some() {
-            self.micro_tokens = (self.micro_tokens + i128::from(bytes) * 1_000_000).min(self.burst());
+            self.micro_tokens =
+                (self.micro_tokens + i128::from(bytes) * 1_000_000).min(self.burst());
         }
     }
 

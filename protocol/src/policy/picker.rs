@@ -162,7 +162,7 @@ impl Picker {
 
     /// A peer came (or told its BITFIELD).
     pub fn peer_joined(&mut self, have: &Bitfield) {
-        if have.is_full() {
+        if counts_as_full(have) {
             self.full_peers += 1;
         } else {
             have.iter().for_each(|piece| self.shift(piece, true));
@@ -171,7 +171,7 @@ impl Picker {
 
     /// A peer left; `have` is all that was counted of it.
     pub fn peer_left(&mut self, have: &Bitfield) {
-        if have.is_full() {
+        if counts_as_full(have) {
             self.full_peers -= 1;
         } else {
             have.iter().for_each(|piece| self.shift(piece, false));
@@ -499,6 +499,11 @@ impl Picker {
             self.place[moved as usize] = place;
         }
     }
+}
+
+/// A torrent without pieces has nobody who has everything.
+fn counts_as_full(have: &Bitfield) -> bool {
+    have.is_full() && have.len() > 0
 }
 
 #[cfg(test)]

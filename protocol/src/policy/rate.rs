@@ -39,6 +39,11 @@ impl Rate {
         }
     }
 
+    /// True once an interval has passed: before that the rate says nothing.
+    pub fn is_known(&self) -> bool {
+        self.ticks > 0
+    }
+
     /// All bytes ever counted.
     pub fn total(&self) -> u64 {
         self.total
@@ -46,7 +51,8 @@ impl Rate {
 
     /// Bytes per second.
     pub fn get(&self) -> u64 {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive and far below 2^64
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        // positive and far below 2^64
         let rate = self.per_second as u64;
         rate
     }

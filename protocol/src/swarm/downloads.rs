@@ -265,11 +265,12 @@ impl Swarm {
         count: usize,
     ) -> Vec<Block> {
         let Some(peer) = self.peers.get(&key) else { return Vec::new() };
-        if peer.chokes_us || peer.parole {
+        if peer.chokes_us || peer.parole || !peer.down.is_known() {
             return Vec::new();
         }
         let mut out_there: Vec<(Duration, Block)> = Vec::new();
-        for (_, other) in self.peers.iter().filter(|(other, _)| **other != key) {
+        let others = self.peers.iter().filter(|(other, _)| **other != key);
+        for (_, other) in others.filter(|(_, other)| other.down.is_known()) {
             let rate = if other.snubbed { 0 } else { other.down.get() };
             let mut place = 0;
             for request in other.requests.iter().filter(|request| !request.released) {
@@ -288,8 +289,7 @@ impl Swarm {
             }
         }
         let rate = peer.down.get();
-        let mut chosen =
-            endgame::steal(&mut out_there, peer.requests.len(), rate, count);
+        let mut chosen = endgame::steal(&mut out_there, peer.requests.len(), rate, count);
         let lan = peer.lan;
         chosen.retain(|&block| {
             let paid = lan || limiter.down.take(now, u64::from(block.len));

@@ -332,7 +332,11 @@ impl Swarm {
         }
         match input {
             Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
-                self.on_connected(now, peer, Peer::new(now, addr, outgoing, id, abilities, lan, self.geometry.piece_count()));
+                self.on_connected(
+                    now,
+                    peer,
+                    Peer::new(now, addr, outgoing, id, abilities, lan, self.geometry.piece_count()),
+                );
             }
             Input::Received { peer, message } => self.on_message(now, limiter, peer, message),
             Input::Closed { peer } => self.remove_peer(now, peer),
@@ -493,7 +497,9 @@ impl Swarm {
         let opens_with = std::mem::replace(&mut peer.opening, false);
         let fast = peer.abilities.fast;
         match message {
-            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => peer.opening = opens_with,
+            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => {
+                peer.opening = opens_with
+            }
             Message::Choke => self.on_choke(key),
             Message::Unchoke => {
                 peer.chokes_us = false;
@@ -570,8 +576,12 @@ impl Swarm {
     }
 
     fn on_metadata_message(&mut self, now: Duration, key: PeerKey, payload: &Bytes) {
-        let Some(MetadataMessage::Request { piece }) = MetadataMessage::parse(payload) else { return };
-        let Some(id) = self.peers.get(&key).and_then(|peer| peer.extensions.metadata) else { return };
+        let Some(MetadataMessage::Request { piece }) = MetadataMessage::parse(payload) else {
+            return;
+        };
+        let Some(id) = self.peers.get(&key).and_then(|peer| peer.extensions.metadata) else {
+            return;
+        };
         let metadata = &self.config.metadata;
         let from = (piece as usize).saturating_mul(METADATA_PIECE);
         let answer = if from < metadata.len() {

@@ -165,11 +165,6 @@ impl Peer {
         }
     }
 
-    /// Requests out that still count on an answer.
-    pub(super) fn outstanding(&self) -> usize {
-        self.requests.iter().filter(|request| !request.released).count()
-    }
-
     pub(super) fn tick(&mut self, passed: Duration) {
         self.down.tick(passed);
         self.up.tick(passed);

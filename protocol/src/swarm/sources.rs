@@ -40,7 +40,8 @@ impl Swarm {
         if self.picker.is_complete() || self.picker.free_blocks() == 0 {
             return;
         }
-        let idle = |source: &Source| source.spans.len() < http::SPANS_MAX && source.blocked_until <= now;
+        let idle =
+            |source: &Source| source.spans.len() < http::SPANS_MAX && source.blocked_until <= now;
         if !self.sources.iter().any(idle) {
             return;
         }
@@ -64,8 +65,10 @@ impl Swarm {
             let taken = self.picker.take_span(fetch, span_bytes, nobody_only, &mut self.rng);
             let Some(pieces) = taken else { return };
             self.fetches += 1;
-            let bytes: u64 =
-                pieces.clone().map(|piece| u64::from(self.geometry.data_len(PieceIndex(piece)))).sum();
+            let bytes: u64 = pieces
+                .clone()
+                .map(|piece| u64::from(self.geometry.data_len(PieceIndex(piece))))
+                .sum();
             limiter.down.take(now, bytes);
             self.sources[source].spans.push((fetch, pieces.clone()));
             self.outputs.push_back(Output::Fetch { fetch, source, pieces });
@@ -75,9 +78,8 @@ impl Swarm {
     fn situation(&self, now: Duration) -> Situation {
         let useful_peers =
             self.peers.values().filter(|peer| peer.useful > 0 && !peer.snubbed).count();
-        let rare = |piece: &PieceIndex| {
-            self.picker.wants(*piece) && self.picker.availability(*piece) == 0
-        };
+        let rare =
+            |piece: &PieceIndex| self.picker.wants(*piece) && self.picker.availability(*piece) == 0;
         Situation {
             now,
             began: self.began.unwrap_or(now),
@@ -138,7 +140,8 @@ impl Swarm {
         for source in &self.sources {
             let mut blocks = 0;
             for (_, span) in &source.spans {
-                for piece in span.clone().map(PieceIndex).filter(|&piece| self.picker.wants(piece)) {
+                for piece in span.clone().map(PieceIndex).filter(|&piece| self.picker.wants(piece))
+                {
                     blocks += self.geometry.block_count(piece) as usize;
                     due.push((endgame::eta(blocks, source.rate.get()), piece));
                 }
@@ -148,8 +151,6 @@ impl Swarm {
     }
 
     fn source_of(&mut self, fetch: PeerKey) -> Option<&mut Source> {
-        self.sources
-            .iter_mut()
-            .find(|source| source.spans.iter().any(|(key, _)| *key == fetch))
+        self.sources.iter_mut().find(|source| source.spans.iter().any(|(key, _)| *key == fetch))
     }
 }

@@ -113,7 +113,10 @@ impl World {
         for (node, link, other, outgoing) in [(a, at_a, b, true), (b, at_b, a, false)] {
             let id = PeerId::ours([u8::try_from(other).unwrap(); 12]);
             let lan = false;
-            self.input(node, Input::Connected { peer: link, addr: addr(other), outgoing, id, abilities, lan });
+            self.input(
+                node,
+                Input::Connected { peer: link, addr: addr(other), outgoing, id, abilities, lan },
+            );
         }
     }
 
@@ -124,7 +127,8 @@ impl World {
     }
 
     fn leave(&mut self, node: usize) {
-        let links: Vec<_> = self.links.iter().filter(|((a, _), _)| *a == node).map(|(&a, &b)| (a, b)).collect();
+        let links: Vec<_> =
+            self.links.iter().filter(|((a, _), _)| *a == node).map(|(&a, &b)| (a, b)).collect();
         for (near, (other, far)) in links {
             self.links.remove(&near);
             self.links.remove(&(other, far));
@@ -174,7 +178,8 @@ impl World {
                         let (left, source) = (node.free_at, if node.liar { &LIES } else { &TRUTH });
                         let data = Bytes::from_static(&source[..block.len as usize]);
                         self.later(left, Happening::Sent { at, link: peer, bytes: block.len });
-                        let message = Message::Piece { piece: block.piece, offset: block.offset, data };
+                        let message =
+                            Message::Piece { piece: block.piece, offset: block.offset, data };
                         self.deliver(left + DELAY, at, peer, message);
                     }
                 }
@@ -185,7 +190,8 @@ impl World {
                     entry.1 |= data[0] == LIE;
                     if entry.0.len() as u32 == self.geometry.block_count(block.piece) {
                         let (_, tainted) = self.nodes[at].written.remove(&block.piece.0).unwrap();
-                        let happening = Happening::Stored { at, piece: block.piece.0, right: !tainted };
+                        let happening =
+                            Happening::Stored { at, piece: block.piece.0, right: !tainted };
                         self.later(self.now + Duration::from_millis(1), happening);
                     }
                 }
@@ -222,12 +228,17 @@ impl World {
 
     /// Runs until all of `nodes` are complete; panics when that takes more than `limit`.
     fn run(&mut self, nodes: &[usize], limit: Duration) -> Duration {
-        self.run_until(limit, |world| nodes.iter().all(|&node| world.nodes[node].complete_at.is_some()));
+        self.run_until(limit, |world| {
+            nodes.iter().all(|&node| world.nodes[node].complete_at.is_some())
+        });
         assert!(
             nodes.iter().all(|&node| self.nodes[node].complete_at.is_some()),
             "after {:?}: {:?}",
             self.now,
-            self.nodes.iter().map(|node| (node.swarm.have().count(), node.swarm.stats())).collect::<Vec<_>>()
+            self.nodes
+                .iter()
+                .map(|node| (node.swarm.have().count(), node.swarm.stats()))
+                .collect::<Vec<_>>()
         );
         nodes.iter().filter_map(|&node| self.nodes[node].complete_at).max().unwrap()
     }
@@ -246,7 +257,9 @@ impl World {
                         self.input(to, Input::Received { peer: link, message });
                     }
                 }
-                Happening::Sent { at, link, bytes } => self.input(at, Input::Sent { peer: link, bytes }),
+                Happening::Sent { at, link, bytes } => {
+                    self.input(at, Input::Sent { peer: link, bytes })
+                }
                 Happening::Stored { at, piece, right } => {
                     self.input(at, Input::Stored { piece: PieceIndex(piece), right });
                 }
@@ -298,7 +311,9 @@ fn a_pair_fills_the_link() {
 fn a_crowd_shares_what_it_has_before_it_has_all() {
     let mut world = World::new(320);
     world.add(true, 2_500_000, 0);
-    (0..16).for_each(|_| drop(world.add(false, 1_250_000, 0)));
+    for _ in 0..16 {
+        world.add(false, 1_250_000, 0);
+    }
     world.connect_all();
     let leechers: Vec<usize> = (1..=16).collect();
     let took = world.run(&leechers, secs(600));
@@ -313,10 +328,15 @@ fn a_crowd_shares_what_it_has_before_it_has_all() {
 fn the_origin_may_go_once_one_copy_is_out() {
     let mut world = World::new(160);
     world.add(true, 2_500_000, 0);
-    (0..5).for_each(|_| drop(world.add(false, 1_250_000, 0)));
+    for _ in 0..5 {
+        world.add(false, 1_250_000, 0);
+    }
     world.connect_all();
     let out = |world: &World| {
-        world.geometry.pieces().all(|piece| world.nodes[1..].iter().any(|node| node.swarm.have().has(piece)))
+        world
+            .geometry
+            .pieces()
+            .all(|piece| world.nodes[1..].iter().any(|node| node.swarm.have().has(piece)))
     };
     world.run_until(secs(100), out);
     assert!(out(&world) && world.nodes[1..].iter().all(|node| node.complete_at.is_none()));
@@ -330,7 +350,9 @@ fn a_liar_is_thrown_out_and_harms_nobody() {
     world.add(true, 1_000_000, 0);
     let liar = world.add(true, 1_000_000, 0);
     world.nodes[liar].liar = true;
-    (0..3).for_each(|_| drop(world.add(false, 1_000_000, 0)));
+    for _ in 0..3 {
+        world.add(false, 1_000_000, 0);
+    }
     world.connect_all();
     world.run(&[2, 3, 4], secs(200));
     assert!(world.banned.iter().all(|&banned| banned == addr(liar)), "{:?}", world.banned);
@@ -417,7 +439,9 @@ fn the_same_seed_is_the_same_run() {
     let run = || {
         let mut world = World::new(64);
         world.add(true, 1_000_000, 0);
-        (0..6).for_each(|_| drop(world.add(false, 700_000, 0)));
+        for _ in 0..6 {
+            world.add(false, 700_000, 0);
+        }
         world.nodes[3].liar = true;
         world.connect_all();
         world.run_until(secs(60), |_| false);

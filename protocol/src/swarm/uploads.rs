@@ -73,7 +73,9 @@ impl Swarm {
                 let fast = peer.abilities.fast;
                 self.send(now, key, Message::Choke);
                 if fast {
-                    dropped.into_iter().for_each(|block| self.send(now, key, Message::Reject(block)));
+                    dropped
+                        .into_iter()
+                        .for_each(|block| self.send(now, key, Message::Reject(block)));
                 }
             }
         }
@@ -186,9 +188,9 @@ impl Swarm {
 fn next_run(queue: &mut VecDeque<Block>, count: usize) -> Vec<Block> {
     let mut run: Vec<Block> = Vec::with_capacity(count);
     while let Some(&next) = queue.front().filter(|_| run.len() < count) {
-        let follows = run.last().is_none_or(|last| {
-            last.piece == next.piece && last.offset + last.len == next.offset
-        });
+        let follows = run
+            .last()
+            .is_none_or(|last| last.piece == next.piece && last.offset + last.len == next.offset);
         if !follows {
             break;
         }

@@ -92,7 +92,9 @@ impl Torrent {
             Have::Files(files) => {
                 right = pieces_within_files(geometry, files);
                 check = candidates();
-                right.iter().for_each(|piece| drop(check.remove(piece)));
+                for piece in right.iter() {
+                    check.remove(piece);
+                }
                 distrusted = Some(right.clone());
             }
         }

@@ -1,10 +1,10 @@
 //! Hashing pieces from disk in the background: all threads take the next piece from one cursor.
 
+use super::DiskEvent;
 use super::handles::{DiskError, is_hole};
 use super::hashing::{Found, Reader, zeros_are_right};
 use super::torrent::Torrent;
 use super::worker::{Shared, Worker};
-use super::DiskEvent;
 use crate::bitfield::Bitfield;
 use crate::ids::PieceIndex;
 use std::sync::Arc;

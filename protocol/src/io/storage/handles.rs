@@ -95,9 +95,8 @@ impl Handles {
     /// Closes every file of a torrent that is open for writing.
     pub(super) fn close_writable(&self, torrent: TorrentKey) {
         let mut open = self.lock();
-        let of = |slot: &(TorrentKey, Place), handle: &mut Handle| {
-            slot.0 == torrent && handle.writable
-        };
+        let of =
+            |slot: &(TorrentKey, Place), handle: &mut Handle| slot.0 == torrent && handle.writable;
         let closed: Vec<_> = open.files.extract_if(of).collect();
         drop(open);
         drop(closed);
@@ -110,11 +109,8 @@ impl Handles {
 
     fn open_to_write(&self, torrent: &Torrent, place: Place) -> Result<File, DiskError> {
         let (now, before) = torrent.paths_of(place);
-        let failed = |path: &Path, error| DiskError {
-            path: path.to_path_buf(),
-            op: DiskOp::Create,
-            error,
-        };
+        let failed =
+            |path: &Path, error| DiskError { path: path.to_path_buf(), op: DiskOp::Create, error };
         // In the middle of renames the file may still be where it was.
         if let Some(before) = before.filter(|_| !now.exists()) {
             match write_options(false).open(&before) {

@@ -140,7 +140,8 @@ impl Lab {
 
     fn paths(sample: &Sample, folder: &Path, below: &str) -> Vec<PathBuf> {
         let top = folder.join(below);
-        let path = |entry: &FileEntry| entry.path.iter().fold(top.clone(), |top, part| top.join(part));
+        let path =
+            |entry: &FileEntry| entry.path.iter().fold(top.clone(), |top, part| top.join(part));
         sample.info.files.iter().map(path).collect()
     }
 
@@ -350,7 +351,8 @@ fn a_torrent_that_contradicts_itself_is_told_apart() {
 fn unwanted_files_are_not_made_and_their_pieces_still_served() {
     let files = [40_000, 100_000, 10, 70_000];
     let folder = tempfile::tempdir().unwrap();
-    let mut lab = Lab::with(sample(Kind::V1, 32_768, &files), folder, |file| file != 1 && file != 2);
+    let mut lab =
+        Lab::with(sample(Kind::V1, 32_768, &files), folder, |file| file != 1 && file != 2);
     // 0..=1 hold file 0, 4..=6 file 3; 2 and 3 are of unwanted files only.
     let wanted = [0, 1, 4, 5, 6].map(PieceIndex);
     for piece in wanted {
@@ -534,6 +536,9 @@ fn a_removed_torrent_is_forgotten() {
     assert!(answer.blocking_recv().is_err());
     lab.disk.stop();
     while let Some(event) = lab.events.blocking_recv() {
-        assert!(matches!(event, DiskEvent::Written { .. } | DiskEvent::Checked { .. }), "{event:?}");
+        assert!(
+            matches!(event, DiskEvent::Written { .. } | DiskEvent::Checked { .. }),
+            "{event:?}"
+        );
     }
 }

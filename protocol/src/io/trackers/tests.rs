@@ -25,9 +25,8 @@ fn answer(interval_s: u32) -> Answer {
 }
 
 fn asked(server: &Server) -> Vec<Announce> {
-    let parse = |request: &String| {
-        Announce::parse(target(request).split_once('?').unwrap().1).unwrap()
-    };
+    let parse =
+        |request: &String| Announce::parse(target(request).split_once('?').unwrap().1).unwrap();
     server.requests().iter().map(parse).collect()
 }
 
@@ -78,7 +77,12 @@ async fn a_life_from_started_to_stopped() {
     assert!(report.url.ends_with("/announce?pass=1"));
 
     lab.state.send_modify(|state| state.downloaded = 5);
-    lab.state.send_replace(AnnounceState { uploaded: 3, downloaded: 10, left: 0, want_peers: false });
+    lab.state.send_replace(AnnounceState {
+        uploaded: 3,
+        downloaded: 10,
+        left: 0,
+        want_peers: false,
+    });
     lab.next().await;
     lab.announcer.stop().await;
 

@@ -67,7 +67,8 @@ fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + 
             None => response(200, "", file),
             Some(range) => {
                 let total = file.len();
-                let said = format!("Content-Range: bytes {}-{}/{total}\r\n", range.start, range.end - 1);
+                let said =
+                    format!("Content-Range: bytes {}-{}/{total}\r\n", range.start, range.end - 1);
                 response(206, &said, &file[range])
             }
         })
@@ -76,7 +77,11 @@ fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + 
 
 type Blocks = Vec<(Block, Bytes)>;
 
-async fn run(seed: &WebSeed, info: &Info, pieces: Range<u32>) -> (Blocks, Result<(), WebSeedError>) {
+async fn run(
+    seed: &WebSeed,
+    info: &Info,
+    pieces: Range<u32>,
+) -> (Blocks, Result<(), WebSeedError>) {
     let client = http_client(None).unwrap();
     let pool = BufferPool::new(2);
     let (sink, mut batches) = mpsc::channel::<Blocks>(1);
@@ -85,7 +90,8 @@ async fn run(seed: &WebSeed, info: &Info, pieces: Range<u32>) -> (Blocks, Result
         while let Some(batch) = batches.recv().await {
             assert!(batch.len() <= BATCH_BLOCKS_MAX);
             // Copied so that the buffers go back to the pool.
-            blocks.extend(batch.iter().map(|(block, bytes)| (*block, Bytes::copy_from_slice(bytes))));
+            blocks
+                .extend(batch.iter().map(|(block, bytes)| (*block, Bytes::copy_from_slice(bytes))));
         }
         blocks
     };
@@ -103,7 +109,8 @@ fn assert_blocks(info: &Info, pieces: Range<u32>, blocks: &[(Block, Bytes)]) {
     let expected: Vec<Block> = pieces
         .flat_map(|piece| {
             let piece = PieceIndex(piece);
-            (0..info.geometry.block_count(piece)).map(move |index| info.geometry.block(piece, index))
+            (0..info.geometry.block_count(piece))
+                .map(move |index| info.geometry.block(piece, index))
         })
         .collect();
     assert_eq!(blocks.iter().map(|(block, _)| *block).collect::<Vec<_>>(), expected);
@@ -201,7 +208,8 @@ async fn wrong_answers_are_refused_before_their_first_byte() {
     refused("Content-Range: bytes 32768-98303/100001\r\n", 65_536, "/100001").await;
     refused("Content-Range: bytes 32768-98302/100000\r\n", 65_535, "98302").await;
     refused(RANGE, 65_535, "65535 bytes instead of 65536").await;
-    refused("Content-Range: bytes 32768-98303/*\r\nContent-Encoding: gzip\r\n", 65_536, "gzip").await;
+    refused("Content-Range: bytes 32768-98303/*\r\nContent-Encoding: gzip\r\n", 65_536, "gzip")
+        .await;
 }
 
 #[tokio::test]
@@ -227,10 +235,8 @@ async fn statuses_have_types() {
 async fn bodies_of_the_wrong_length() {
     let head = format!("HTTP/1.1 206 X\r\n{RANGE}");
     let short = format!("{head}Content-Length: 65536\r\n\r\n");
-    let (blocks, error) = hostile({
-        move |_| Answer::Close([short.as_bytes(), &[7; 40_000]].concat())
-    })
-    .await;
+    let (blocks, error) =
+        hostile({ move |_| Answer::Close([short.as_bytes(), &[7; 40_000]].concat()) }).await;
     assert_eq!(blocks, 2, "what was whole is delivered");
     assert!(matches!(error, WebSeedError::Transport { .. }), "{error}");
 
@@ -284,7 +290,10 @@ async fn garbage_and_nobody_there() {
     let gone = { Server::start(|_| Answer::Close(Vec::new())).await.url.clone() };
     let (_, result) = run(&WebSeed::Bep19(gone.join("f").unwrap()), &info, 0..1).await;
     let text = result.unwrap_err().to_string();
-    assert!(text.contains("refused") || text.contains("reset") || text.contains("closed"), "{text}");
+    assert!(
+        text.contains("refused") || text.contains("reset") || text.contains("closed"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

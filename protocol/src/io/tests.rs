@@ -1,0 +1,237 @@
+//! Whole sessions over loopback: real sockets, real files, real clocks.
+
+use super::*;
+use crate::ids::InfoHash;
+use crate::metainfo::Info;
+use crate::metainfo::create::{self, Format, Options};
+use bytes::Bytes;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A build of a few files of odd sizes, and its torrent.
+fn build(format: Format) -> (TempDir, Arc<Info>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for (name, len) in
+        [("a/one.pak", 3_000_001), ("a/two.txt", 17), ("b.bin", 700_000), ("empty", 0)]
+    {
+        let path = dir.path().join("build").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let bytes: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let source = create::scan(&dir.path().join("build")).unwrap();
+    let options = Options { format, piece_length: Some(65_536), ..Options::default() };
+    let metainfo = create::create(&source, &options, &|_, _| {}).unwrap();
+    (dir, Arc::new(metainfo.info))
+}
+
+fn paths(info: &Info, base: &Path) -> Vec<PathBuf> {
+    info.files
+        .iter()
+        .map(|file| file.path.iter().fold(base.to_owned(), |path, part| path.join(part)))
+        .collect()
+}
+
+async fn session_on(listen: SocketAddr) -> Session {
+    Session::start(SessionConfig { listen: vec![listen], ..SessionConfig::default() })
+        .await
+        .unwrap()
+}
+
+async fn session() -> Session {
+    session_on((Ipv4Addr::LOCALHOST, 0).into()).await
+}
+
+async fn seed(session: &Session, info: &Arc<Info>, base: &Path) -> TorrentHandle {
+    let add = AddTorrent {
+        have: Have::Check,
+        seed_only: true,
+        ..AddTorrent::new(Arc::clone(info), paths(info, base))
+    };
+    let torrent = session.add(add).await.unwrap();
+    timeout(PATIENCE, torrent.finished()).await.unwrap().unwrap();
+    torrent
+}
+
+fn same(info: &Info, a: &Path, b: &Path) {
+    for (left, right) in paths(info, a).iter().zip(paths(info, b)) {
+        assert_eq!(
+            std::fs::read(left).unwrap(),
+            std::fs::read(&right).unwrap(),
+            "{}",
+            right.display()
+        );
+    }
+}
+
+async fn pair(format: Format, listen: SocketAddr) {
+    let (dir, info) = build(format);
+    let (from, to) = (session_on(listen).await, session_on(listen).await);
+    let origin = dir.path().join("build");
+    seed(&from, &info, &origin).await;
+    let target = dir.path().join("copy");
+    let add = AddTorrent {
+        peers: from.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+    };
+    let leech = to.add(add).await.unwrap();
+    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+    same(&info, &origin, &target);
+    let status = leech.status().borrow().clone();
+    assert_eq!(
+        (status.phase, status.have_bytes, status.wasted),
+        (Phase::Seeding, status.wanted_bytes, 0)
+    );
+    from.stop().await;
+    to.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_format_over_ipv4() {
+    for format in [Format::V1, Format::V2, Format::Hybrid] {
+        pair(format, (Ipv4Addr::LOCALHOST, 0).into()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6() {
+    pair(Format::Hybrid, (Ipv6Addr::LOCALHOST, 0).into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_verified_is_not_fetched_again_and_moved_files_go_on_seeding() {
+    let (dir, info) = build(Format::Hybrid);
+    let (origin, target) = (dir.path().join("build"), dir.path().join("copy"));
+    let from = session().await;
+    seed(&from, &info, &origin).await;
+    let add = |peers: Vec<SocketAddr>| AddTorrent {
+        have: Have::Resume,
+        resume: Some(dir.path().join("resume")),
+        peers,
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+    };
+    // Stopped in the middle.
+    let to = session().await;
+    to.set_limits(None, None).await;
+    let leech = to.add(add(from.listen_addrs().to_vec())).await.unwrap();
+    let mut events = leech.events();
+    loop {
+        if let TorrentEvent::PieceVerified(_) =
+            timeout(PATIENCE, events.recv()).await.unwrap().unwrap()
+        {
+            break;
+        }
+    }
+    to.stop().await;
+    let before = crate::io::storage::resume::load(
+        &dir.path().join("resume"),
+        &info.hashes,
+        info.geometry.piece_count(),
+    );
+    assert!(!before.is_empty());
+    // And again: what was there is kept.
+    let to = session().await;
+    let leech = to.add(add(from.listen_addrs().to_vec())).await.unwrap();
+    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+    let kept: u64 = before.iter().map(|piece| u64::from(info.geometry.data_len(piece))).sum();
+    let mut status = leech.status();
+    let fetched = status.borrow_and_update().down_peers;
+    assert!(fetched + kept <= info.geometry.content_len(), "{fetched} + {kept}");
+    same(&info, &origin, &target);
+    leech.sync().await.unwrap();
+    // The files move; a third session gets them from their new place.
+    from.stop().await;
+    let moved = dir.path().join("installed");
+    std::fs::rename(&target, &moved).unwrap();
+    leech.remap(paths(&info, &moved)).await;
+    let third = session().await;
+    let last = dir.path().join("third");
+    let add = AddTorrent {
+        peers: to.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &last))
+    };
+    let leech = third.add(add).await.unwrap();
+    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+    same(&info, &moved, &last);
+}
+
+struct Shelf;
+
+impl DocumentStore for Shelf {
+    fn get(&self, path: &str) -> Option<Bytes> {
+        (path == "head.toml").then(|| Bytes::from(vec![7; 300_000]))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_travel_at_a_rendezvous() {
+    let (one, two) = (session().await, session().await);
+    let hash = InfoHash([5; 20]);
+    let _here = one.add_rendezvous(hash, Arc::new(Shelf), vec![], vec![]).await.unwrap();
+    let there = two
+        .add_rendezvous(hash, Arc::new(Shelf), vec![], one.listen_addrs().to_vec())
+        .await
+        .unwrap();
+    let document = timeout(PATIENCE, there.request_document("head.toml")).await.unwrap();
+    assert_eq!(document.unwrap().len(), 300_000);
+    assert_eq!(timeout(PATIENCE, there.request_document("root/9.toml")).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_changed_behind_our_back_is_not_served() {
+    let (dir, info) = build(Format::V2);
+    let (origin, target) = (dir.path().join("build"), dir.path().join("copy"));
+    let (bad, good) = (session().await, session().await);
+    // Said to be right, and is not.
+    let claimed = dir.path().join("claimed");
+    std::fs::create_dir_all(claimed.join("a")).unwrap();
+    for (from, to) in paths(&info, &origin).iter().zip(paths(&info, &claimed)) {
+        std::fs::copy(from, to).unwrap();
+    }
+    let mut bytes = std::fs::read(claimed.join("a/one.pak")).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(claimed.join("a/one.pak"), bytes).unwrap();
+    let add = AddTorrent {
+        have: Have::Files(vec![true; info.files.len()]),
+        seed_only: true,
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &claimed))
+    };
+    let liar = bad.add(add).await.unwrap();
+    let mut lost = liar.events();
+    seed(&good, &info, &origin).await;
+    let to = session().await;
+    let add = AddTorrent {
+        peers: bad.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+    };
+    let leech = to.add(add).await.unwrap();
+    loop {
+        if let TorrentEvent::PieceLost(_) = timeout(PATIENCE, lost.recv()).await.unwrap().unwrap() {
+            break;
+        }
+    }
+    leech.add_peers(good.listen_addrs().to_vec()).await;
+    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+    same(&info, &origin, &target);
+    assert_eq!(leech.status().borrow().wasted, 0, "nothing wrong ever left the first seed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_in_use_and_a_torrent_twice_are_clear_errors() {
+    let (dir, info) = build(Format::V1);
+    let first = session().await;
+    let addr = first.listen_addrs()[0];
+    let config = SessionConfig { listen: vec![addr], ..SessionConfig::default() };
+    let error = Session::start(config).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {addr}: ")), "{error}");
+    seed(&first, &info, &dir.path().join("build")).await;
+    let again = first.add(AddTorrent::new(Arc::clone(&info), paths(&info, dir.path()))).await;
+    assert!(matches!(again, Err(SessionError::Duplicate(_))));
+}
