@@ -3,11 +3,12 @@
 //! A [`Transaction`] is written into the journal as `staged` once every byte it needs lies, verified
 //! and synced, in its slots below the state folder. From there on there is only forward:
 //!
-//! 1. [`clear`]: what has to leave its place is renamed into a slot, either to be put elsewhere
-//!    (moved content, swaps, changes of letter case) or to be thrown away. Then `cleared`.
-//! 2. [`place`]: old folders go if empty, folders are made, slots are renamed to their places over
-//!    whatever the old release had there. What the old release did not list and is in the way is the
-//!    player's: it is moved aside to `<name>.player`, never deleted. Then `committed`.
+//! 1. [`clear`]: whatever is replaced, moved or removed is renamed into a slot, either to be put
+//!    elsewhere (moved content, swaps, changes of letter case) or to be thrown away at the end. Then
+//!    `cleared`.
+//! 2. [`place`]: old folders go if empty, folders are made, slots are renamed to their places. What
+//!    the old release did not list and is in the way is the player's: it is moved aside to
+//!    `<name>.player`, never deleted. Then `committed`.
 //!
 //! Each step looks at what is there and does what is left to do, so running a phase again after a
 //! stop at any point ends in the same tree. Within `clear` nothing new has been placed, so whatever
@@ -175,7 +176,9 @@ pub fn clear(
         if tree.exists(&to).map_err(at("look at", &to))? {
             continue;
         }
-        if tree.exists(from).map_err(at("look at", from))? {
+        // A folder there is the player's: no release file is one.
+        let node = tree.node(from).map_err(at("look at", from))?;
+        if matches!(node, Node::File(_) | Node::Symlink(_)) {
             step().map_err(at("move", from))?;
             tree.rename(from, &to).map_err(at("move", from))?;
         }

@@ -1,6 +1,19 @@
 //! The player's side.
 pub mod apply;
+pub mod documents;
+pub mod error;
+pub mod events;
+pub mod exit;
+pub mod feed;
+pub mod http;
 pub mod journal;
+pub mod lock;
+pub mod news;
+pub mod release;
+pub mod stage;
+pub mod stop;
+pub mod store;
+pub mod survey;
 pub mod tree;
 pub mod twin;
 pub mod units;

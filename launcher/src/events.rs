@@ -1,0 +1,205 @@
+//! What the launcher tells while it works; with `--json`, one of these a line.
+//!
+//! Every line is one JSON object with the key `event`, whose value is the variant's name in
+//! kebab-case; the other keys are the variant's fields as named here. Fields are only ever added.
+//! Bytes are plain numbers of bytes, rates are bytes per second, times are seconds. The last line is
+//! `complete`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
+//! `verified`).
+
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// An interrupted switch was finished before the command began.
+    Recovered {
+        /// The release that is installed now.
+        version: String,
+    },
+    /// The sources were asked for news.
+    Checked {
+        /// The product.
+        product: String,
+        /// The channel that is followed.
+        channel: String,
+        /// The version that is installed, if any.
+        installed: Option<String>,
+        /// The version that the channel offers.
+        available: String,
+        /// Its sequence number.
+        sequence: u64,
+        /// True if the offer is newer than what is installed.
+        update: bool,
+        /// False if the news is old: no source could be asked, or the head has expired.
+        fresh: bool,
+    },
+    /// What will be done.
+    Planned {
+        /// The release.
+        version: String,
+        /// Files of the release.
+        files: u64,
+        /// Bytes that stay where they are.
+        kept_bytes: u64,
+        /// Bytes moved or copied from other files.
+        reused_bytes: u64,
+        /// Bytes to fetch.
+        fetch_bytes: u64,
+        /// Files to remove.
+        removed_files: u64,
+    },
+    /// Files on the disk are being hashed.
+    Checking {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The swarm can reach us here.
+    Listening {
+        /// The addresses.
+        addresses: Vec<String>,
+    },
+    /// Bytes are coming in; about four times a second.
+    Progress(Progress),
+    /// Everything is fetched; the switch to the new release begins. From here on there is only
+    /// forward.
+    Committing {
+        /// The release.
+        version: String,
+    },
+    /// A file of the player's was in the way and has a new name.
+    Aside {
+        /// The old path, below the install.
+        path: String,
+        /// The new path.
+        to: String,
+    },
+    /// Something that the player should know and that did not stop the work.
+    Warning {
+        /// In words.
+        message: String,
+    },
+    /// The release is installed (or the torrent fetched): every byte verified.
+    Complete {
+        /// The release, or the torrent's name.
+        version: String,
+        /// Time it took.
+        seconds: f64,
+        /// Bytes from peers, those on the LAN included.
+        peers_bytes: u64,
+        /// Bytes from peers on the LAN or this machine.
+        lan_bytes: u64,
+        /// Bytes from web servers.
+        http_bytes: u64,
+        /// Bytes that were there before: kept, moved, copied, or fetched in an earlier run.
+        reused_bytes: u64,
+        /// Bytes received and thrown away.
+        wasted_bytes: u64,
+        /// Bytes sent to others.
+        uploaded: u64,
+    },
+    /// The install is being seeded; at every change, at most once a second.
+    Seeding {
+        /// Peers connected.
+        peers: usize,
+        /// Upload rate.
+        up_rate: u64,
+        /// Bytes sent since the start.
+        uploaded: u64,
+    },
+    /// `verify`, `repair`: a file is not as released.
+    Damaged {
+        /// The file.
+        path: String,
+        /// True if it is not there at all.
+        missing: bool,
+        /// Its bytes in the release.
+        bytes: u64,
+    },
+    /// `verify`: every file was read.
+    Verified {
+        /// The release.
+        version: String,
+        /// Files of the release.
+        files: u64,
+        /// Bytes read.
+        bytes: u64,
+        /// How many are damaged or missing.
+        damaged: u64,
+    },
+    /// `status`.
+    Status {
+        /// The folder.
+        dir: PathBuf,
+        /// The product.
+        product: String,
+        /// The channel that is followed.
+        channel: String,
+        /// The version that is installed, if any.
+        version: Option<String>,
+        /// Its sequence number.
+        sequence: Option<u64>,
+        /// Files.
+        files: u64,
+        /// Bytes.
+        bytes: u64,
+        /// Files whose size or time changed since they were installed, or that are gone.
+        changed: u64,
+        /// The release whose download or switch was interrupted, if any.
+        pending: Option<String>,
+        /// `everyone`, `lan`, or `ask` when it was never decided.
+        upload: String,
+        /// True if another launcher works on this install now.
+        busy: bool,
+    },
+    /// The player stopped it.
+    Stopped {
+        /// How to go on.
+        message: String,
+    },
+    /// It failed.
+    Error {
+        /// The exit code.
+        code: u8,
+        /// What happened.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// How far a download is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// Bytes verified, of `total`.
+    pub done: u64,
+    /// Bytes of the release.
+    pub total: u64,
+    /// Download rate.
+    pub down_rate: u64,
+    /// Upload rate.
+    pub up_rate: u64,
+    /// Seconds to go, if that can be said.
+    pub eta: Option<f64>,
+    /// Peers connected.
+    pub peers: usize,
+    /// Of these, how many have everything.
+    pub seeds: usize,
+    /// Bytes from peers, those on the LAN included.
+    pub peers_bytes: u64,
+    /// Bytes from peers on the LAN or this machine.
+    pub lan_bytes: u64,
+    /// Bytes from web servers.
+    pub http_bytes: u64,
+    /// Bytes that were there before.
+    pub reused_bytes: u64,
+    /// Bytes sent to others.
+    pub uploaded: u64,
+}
+
+/// Who is told. Called from the task that works: it must not block for long.
+pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;

@@ -1,0 +1,110 @@
+//! Documents over HTTP: bounded in size and time, never from https down to http.
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, StatusCode, header, redirect};
+use std::time::Duration;
+use url::Url;
+
+/// The longest wait for a connection.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest wait for the next bytes.
+const READ_WAIT_MAX: Duration = Duration::from_secs(20);
+/// The longest time for one small document (heads, roots, manifests); torrents have no such limit,
+/// only that bytes keep coming.
+pub const DOCUMENT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The most redirects followed.
+const REDIRECTS_MAX: usize = 5;
+
+/// An HTTP client for documents.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: Client,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// The bytes.
+    Found(Bytes),
+    /// 403, 404 or 410: static hosts say any of them for what is not there.
+    Missing,
+}
+
+impl Http {
+    /// A client.
+    ///
+    /// # Errors
+    /// When the system's TLS set-up cannot be read, in words.
+    pub fn new() -> Result<Self, String> {
+        let redirects = redirect::Policy::custom(|attempt| {
+            let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+            if was_secure && attempt.url().scheme() != "https" {
+                attempt.error("refused to be sent from https to http")
+            } else if attempt.previous().len() > REDIRECTS_MAX {
+                attempt.error("sent on too many times")
+            } else {
+                attempt.follow()
+            }
+        });
+        let client = Client::builder()
+            .user_agent(concat!("updraft-launcher/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_WAIT_MAX)
+            .read_timeout(READ_WAIT_MAX)
+            .redirect(redirects)
+            .build()
+            .map_err(|error| chain(&error))?;
+        Ok(Self { client })
+    }
+
+    /// Gets at most `bytes_max` bytes from `url`. With `past_caches`, caches on the way are told not
+    /// to answer.
+    ///
+    /// # Errors
+    /// In words: what the server or the network did.
+    pub async fn get(
+        &self,
+        url: &Url,
+        bytes_max: usize,
+        past_caches: bool,
+    ) -> Result<Answer, String> {
+        let mut request = self.client.get(url.clone());
+        if past_caches {
+            request = request.header(header::CACHE_CONTROL, "no-cache");
+        }
+        let mut response = request.send().await.map_err(|error| chain(&error))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => {
+                return Ok(Answer::Missing);
+            }
+            status => return Err(format!("the server answered {status}")),
+        }
+        let too_large = || format!("the answer is larger than the {bytes_max} bytes allowed");
+        let announced = response.content_length().unwrap_or(0);
+        if announced > bytes_max as u64 {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| chain(&error))? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer::Found(body.freeze()))
+    }
+}
+
+/// The innermost causes: `error sending request` alone helps nobody.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = inner.source();
+    }
+    text
+}

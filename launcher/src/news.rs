@@ -1,0 +1,404 @@
+//! From sources to verified documents: roots, head, manifest, torrent; in this order, each stored
+//! before anything is done with it.
+//!
+//! Sources are the feed's repositories, and, when none of them answers, other launchers. None of them
+//! is believed: every document goes through [`updraft_manifests::trust`].
+
+use crate::documents::{Documents, Kind};
+use crate::error::Error;
+use crate::http::{Answer, DOCUMENT_WAIT_MAX, Http};
+use crate::store::{State, Store};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::time::{SystemTime, UNIX_EPOCH};
+use updraft_manifests::document::Verified;
+use updraft_manifests::head::{HEAD_PATH, Release as Entry};
+use updraft_manifests::manifest::Manifest;
+use updraft_manifests::root;
+use updraft_manifests::time::Time;
+use updraft_manifests::trust::{
+    AcceptedHead, Freshness, ROOT_WALK_MAX, TrustError, TrustState, check_launcher,
+};
+use updraft_protocol::io::Rendezvous;
+use url::Url;
+
+/// Where documents come from.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Asks repositories.
+    pub http: &'a Http,
+    /// The repositories, in the order to try.
+    pub repositories: Vec<Url>,
+    /// Asks other launchers, if there is a session.
+    pub peers: Option<&'a Rendezvous>,
+}
+
+/// Where one document came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// That repository.
+    Repository(Url),
+    /// Another launcher.
+    Peer,
+    /// Our own store: nobody could be asked.
+    Kept,
+}
+
+/// What the sources say.
+#[derive(Debug)]
+pub struct News {
+    /// The head.
+    pub head: AcceptedHead,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The release that our channel offers.
+    pub entry: Entry,
+    /// What is believed now; stored.
+    pub trust: TrustState,
+}
+
+impl News {
+    /// True if a source confirmed it, and it has not expired.
+    pub fn is_fresh(&self) -> bool {
+        self.origin != Origin::Kept && self.head.freshness == Freshness::Fresh
+    }
+
+    /// The URL that the head's sources are seen from.
+    pub fn base(&self, state: &State) -> Url {
+        match &self.origin {
+            Origin::Repository(url) => url.clone(),
+            Origin::Peer | Origin::Kept => state.feed.urls[0].clone(),
+        }
+    }
+}
+
+/// Asks for roots and the head, and finds what our channel offers.
+///
+/// # Errors
+/// [`Error::Network`] if nothing is known and nobody answers, [`Error::Trust`] if what is served is
+/// refused.
+pub async fn ask(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    state: &State,
+) -> Result<News, Error> {
+    let mut trust = walk_roots(store, documents, sources, store.trust(&state.feed)?).await?;
+    let now = trust.fix_time(clock());
+    let (head, origin) = newest_head(store, documents, sources, &mut trust, now).await?;
+    let entry = trust.find_release(&head.head, &state.channel, &state.platform)?.clone();
+    Ok(News { head, origin, entry, trust })
+}
+
+/// The manifest that the news names, from the store or the sources.
+///
+/// # Errors
+/// As [`ask`]; [`TrustError::HeadExpired`] when the head is too old to install from.
+pub async fn manifest(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    news: &mut News,
+) -> Result<Verified<Manifest>, Error> {
+    let path = news.entry.manifest_path();
+    let mut refused = None;
+    let kept = documents.read(&path).map(|bytes| (bytes, Origin::Kept));
+    let mut tried = kept.into_iter();
+    let mut rounds = sources.rounds(&path);
+    loop {
+        let (bytes, origin) = match tried.next() {
+            Some(found) => found,
+            None => match rounds.next().await {
+                Some(found) => found,
+                None => break,
+            },
+        };
+        match news.trust.accept_manifest(&news.head, &news.entry, &bytes) {
+            Ok((trust, manifest)) => {
+                store.set_trust(&trust)?;
+                news.trust = trust;
+                if origin != Origin::Kept {
+                    keep(documents, &path, &manifest.to_bytes())?;
+                }
+                check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
+                return Ok(manifest);
+            }
+            Err(error @ TrustError::HeadExpired(_)) => return Err(error.into()),
+            Err(error) => {
+                note_equivocation(store, &mut news.trust, &error, &bytes)?;
+                refused = Some(error);
+            }
+        }
+    }
+    Err(refused.map_or_else(|| rounds.failure(&path), Error::Trust))
+}
+
+/// The bytes at `path` for which `good` holds, from the store or the sources; kept in the store.
+///
+/// # Errors
+/// [`Error::Network`] if no source has such bytes.
+pub async fn checked<T>(
+    documents: &Documents,
+    sources: &Sources<'_>,
+    path: &str,
+    mut good: impl FnMut(&Bytes) -> Result<T, String>,
+) -> Result<T, Error> {
+    if let Some(value) = documents.read(path).and_then(|bytes| good(&bytes).ok()) {
+        return Ok(value);
+    }
+    let mut rounds = sources.rounds(path);
+    while let Some((bytes, _)) = rounds.next().await {
+        match good(&bytes) {
+            Ok(value) => {
+                keep(documents, path, &bytes)?;
+                return Ok(value);
+            }
+            Err(why) => rounds.blame(&why),
+        }
+    }
+    Err(rounds.failure(path))
+}
+
+async fn walk_roots(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    mut trust: TrustState,
+) -> Result<TrustState, Error> {
+    for _ in 0..ROOT_WALK_MAX {
+        let path = root::path(trust.next_root());
+        let mut refused = None;
+        let mut next = None;
+        let mut rounds = sources.rounds(&path);
+        while let Some((bytes, _)) = rounds.next().await {
+            match trust.accept_root(&bytes) {
+                Ok((accepted, root)) => {
+                    keep(documents, &path, &root.to_bytes())?;
+                    store.set_trust(&accepted)?;
+                    next = Some(accepted);
+                    break;
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        match (next, refused) {
+            (Some(accepted), _) => trust = accepted,
+            (None, Some(error)) => return Err(error.into()),
+            // Without the first root nothing can be verified; without a next one the walk is over.
+            (None, None) if trust.root().is_none() => return Err(rounds.failure(&path)),
+            (None, None) => return Ok(trust),
+        }
+    }
+    Ok(trust)
+}
+
+async fn newest_head(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    trust: &mut TrustState,
+    now: Time,
+) -> Result<(AcceptedHead, Origin), Error> {
+    let mut best: Option<(AcceptedHead, Origin)> = None;
+    let mut refused = None;
+    let mut failures = Vec::new();
+    // All repositories are asked: the highest head wins.
+    let asked = sources.repositories.iter().map(|url| sources.ask(url, HEAD_PATH, false));
+    for (url, answer) in sources.repositories.iter().zip(join_all(asked).await) {
+        let origin = Origin::Repository(url.clone());
+        let mut answer = answer;
+        for again in [false, true] {
+            if again {
+                answer = sources.ask(url, HEAD_PATH, true).await;
+            }
+            match answer.as_ref() {
+                Ok(Some(bytes)) => match accept_head(store, documents, trust, bytes, now) {
+                    Ok(head) => {
+                        best = Some((head, origin.clone()));
+                        break;
+                    }
+                    // An older valid head is no news, not an attack.
+                    Err(Error::Trust(TrustError::Older { .. })) => break,
+                    Err(Error::Trust(error)) => refused = Some(error),
+                    Err(error) => return Err(error),
+                },
+                Ok(None) => {
+                    failures.push(format!("{url} has no {HEAD_PATH}"));
+                    break;
+                }
+                Err(why) => {
+                    failures.push(why.clone());
+                    break;
+                }
+            }
+        }
+    }
+    if matches!(refused, Some(TrustError::Equivocation { .. })) {
+        return Err(refused.expect("it was just matched").into());
+    }
+    if best.is_none()
+        && let Some(peers) = sources.peers
+        && let Some(bytes) = peers.request_document(HEAD_PATH).await
+    {
+        match accept_head(store, documents, trust, &bytes, now) {
+            Ok(head) => best = Some((head, Origin::Peer)),
+            Err(error) => tracing::info!(%error, "a peer's head is of no use"),
+        }
+    }
+    if let Some(best) = best {
+        return Ok(best);
+    }
+    if let Some(error) = refused {
+        return Err(error.into());
+    }
+    let kept = documents.read(HEAD_PATH).and_then(|bytes| trust.accept_head(&bytes, now).ok());
+    match kept {
+        Some((_, head)) => Ok((head, Origin::Kept)),
+        None => {
+            let why = if failures.is_empty() {
+                "every source has an older one than we have seen".to_owned()
+            } else {
+                failures.join("; ")
+            };
+            Err(Error::Network { what: HEAD_PATH.to_owned(), why })
+        }
+    }
+}
+
+fn accept_head(
+    store: &Store,
+    documents: &Documents,
+    trust: &mut TrustState,
+    bytes: &[u8],
+    now: Time,
+) -> Result<AcceptedHead, Error> {
+    match trust.accept_head(bytes, now) {
+        Ok((next, head)) => {
+            store.set_trust(&next)?;
+            *trust = next;
+            keep(documents, HEAD_PATH, &head.head.to_bytes())?;
+            Ok(head)
+        }
+        Err(error) => {
+            note_equivocation(store, trust, &error, bytes)?;
+            Err(error.into())
+        }
+    }
+}
+
+fn note_equivocation(
+    store: &Store,
+    trust: &mut TrustState,
+    error: &TrustError,
+    bytes: &[u8],
+) -> Result<(), Error> {
+    if let TrustError::Equivocation { state, .. } = error {
+        store.keep_evidence(bytes);
+        store.set_trust(state)?;
+        *trust = (**state).clone();
+    }
+    Ok(())
+}
+
+fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error> {
+    documents.write(path, bytes).map_err(Error::disk("keep the document", path))
+}
+
+fn clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_unix(since.as_secs())
+}
+
+impl<'a> Sources<'a> {
+    /// One document from one repository: `None` if it is not there.
+    async fn ask(
+        &self,
+        repository: &Url,
+        path: &str,
+        past_caches: bool,
+    ) -> Result<Option<Bytes>, String> {
+        let kind = Kind::of(path).ok_or_else(|| format!("{path} is no document"))?;
+        let url = repository.join(path).map_err(|error| format!("{repository}: {error}"))?;
+        let get = self.http.get(&url, kind.bytes_max(), past_caches);
+        let answer = if kind == Kind::Torrent {
+            get.await
+        } else {
+            tokio::time::timeout(DOCUMENT_WAIT_MAX, get)
+                .await
+                .unwrap_or_else(|_| Err("it took too long".to_owned()))
+        };
+        match answer {
+            Ok(Answer::Found(bytes)) => Ok(Some(bytes)),
+            Ok(Answer::Missing) => Ok(None),
+            Err(why) => Err(format!("{url}: {why}")),
+        }
+    }
+
+    /// One document from one source after another.
+    fn rounds(&'a self, path: &str) -> Rounds<'a> {
+        Rounds {
+            sources: self,
+            path: path.to_owned(),
+            at: 0,
+            unreachable: false,
+            again: false,
+            failures: Vec::new(),
+        }
+    }
+}
+
+/// The bytes of one document, source by source: every repository, once more past caches when its
+/// answer was not taken, then peers.
+struct Rounds<'a> {
+    sources: &'a Sources<'a>,
+    path: String,
+    at: usize,
+    again: bool,
+    /// Some repository did not answer: then, and only then, peers are asked, once.
+    unreachable: bool,
+    failures: Vec<String>,
+}
+
+impl Rounds<'_> {
+    async fn next(&mut self) -> Option<(Bytes, Origin)> {
+        while let Some(url) = self.sources.repositories.get(self.at) {
+            let past_caches = self.again;
+            match self.sources.ask(url, &self.path, past_caches).await {
+                Ok(Some(bytes)) => {
+                    // Asked for another: this one was refused.
+                    if past_caches {
+                        self.at += 1;
+                    }
+                    self.again = !past_caches;
+                    return Some((bytes, Origin::Repository(url.clone())));
+                }
+                Ok(None) => self.failures.push(format!("{url} does not have it")),
+                Err(why) => {
+                    self.unreachable = true;
+                    self.failures.push(why);
+                }
+            }
+            self.at += 1;
+            self.again = false;
+        }
+        if std::mem::take(&mut self.unreachable)
+            && let Some(peers) = self.sources.peers
+        {
+            match peers.request_document(&self.path).await {
+                Some(bytes) => return Some((bytes, Origin::Peer)),
+                None => self.failures.push("no other launcher has it".to_owned()),
+            }
+        }
+        None
+    }
+
+    fn blame(&mut self, why: &str) {
+        if !self.failures.iter().any(|known| known == why) {
+            self.failures.push(why.to_owned());
+        }
+    }
+
+    fn failure(&self, path: &str) -> Error {
+        Error::Network { what: path.to_owned(), why: self.failures.join("; ") }
+    }
+}

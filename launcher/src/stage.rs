@@ -1,0 +1,571 @@
+//! From a plan to slots, and from full slots to a transaction.
+//!
+//! Every file of the new release has a place where its bytes are while the release is being fetched:
+//! the installed path if it stays, the old path if it will be moved, its slot in the staging folder
+//! otherwise. The engine reads and writes there. When all is verified, [`Stage::transaction`] looks
+//! once more at what the survey relied on and writes down what is to be renamed.
+
+use crate::apply::{Clear, Place, Slot, Target, Transaction};
+use crate::error::Error;
+use crate::release::{Release, length, link_text};
+use crate::survey::Survey;
+use crate::tree::{Node, Tree};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use updraft_manifests::installed::{Installed, InstalledFile};
+use updraft_manifests::path::RelPath;
+use updraft_manifests::plan::{Action, Content, Plan, PlanError, plan};
+
+/// A release on its way into the folder.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    tree: &'a Tree,
+    release: &'a Release,
+    installed: Option<&'a Installed>,
+    survey: Survey,
+    plan: Plan,
+    target: Target,
+    salvage: bool,
+}
+
+/// Why a stage cannot become a transaction.
+#[derive(Debug)]
+pub enum Unready {
+    /// These files changed since they were looked at: look again and plan anew.
+    Changed(Vec<RelPath>),
+    /// The disk.
+    Error(Error),
+}
+
+impl From<Error> for Unready {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// Plans the way from what was found to `release`. With `salvage`, what a damaged file still
+    /// holds is copied to its slot, to be checked piece by piece.
+    ///
+    /// # Errors
+    /// [`PlanError`] if the release cannot be installed anywhere.
+    pub fn new(
+        tree: &'a Tree,
+        release: &'a Release,
+        installed: Option<&'a Installed>,
+        survey: Survey,
+        salvage: bool,
+    ) -> Result<Self, PlanError> {
+        let plan = plan(&survey.known, &release.files)?;
+        let target = release.target();
+        Ok(Self { tree, release, installed, survey, plan, target, salvage })
+    }
+
+    /// What is to be done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// True if the folder is this release already, and the record says so.
+    pub fn is_done(&self) -> bool {
+        let release = |installed: &Installed| installed.release == self.release.identity;
+        self.plan.is_empty() && self.installed.is_some_and(release) && self.survey.damaged.is_empty()
+    }
+
+    /// Bytes that have to come to lie in slots: fetched or copied.
+    pub fn bytes_to_write(&self) -> u64 {
+        self.each()
+            .filter(|(_, _, action)| {
+                matches!(action, Action::Fetch | Action::Reuse { may_move: false, .. })
+            })
+            .map(|(_, content, _)| length(content))
+            .sum()
+    }
+
+    /// Which files are there whole, by number.
+    pub fn whole(&self) -> Vec<bool> {
+        self.plan.actions.iter().map(|action| *action != Action::Fetch).collect()
+    }
+
+    /// Which files the engine has to do with, by number: those with bytes.
+    pub fn wanted(&self) -> Vec<bool> {
+        self.release.files.iter().map(|file| length(&file.content) > 0).collect()
+    }
+
+    /// Which files are fetched, by number.
+    pub fn fetched(&self) -> Vec<bool> {
+        self.plan.actions.iter().map(|action| *action == Action::Fetch).collect()
+    }
+
+    /// Where each file's bytes are until the switch.
+    pub fn paths_staged(&self) -> Vec<PathBuf> {
+        self.paths(|action, path, slot| match action {
+            Action::Keep | Action::SetExecutable(_) => path.to_owned(),
+            Action::Reuse { from, may_move: true } => from.as_str().to_owned(),
+            Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch => slot,
+        })
+    }
+
+    /// Where they are once moved content lies in its slots.
+    pub fn paths_cleared(&self) -> Vec<PathBuf> {
+        self.paths(|action, path, slot| match action {
+            Action::Keep | Action::SetExecutable(_) => path.to_owned(),
+            Action::Reuse { .. } | Action::Make | Action::Fetch => slot,
+        })
+    }
+
+    /// Where they are when all is done.
+    pub fn paths_installed(&self) -> Vec<PathBuf> {
+        installed_paths(self.tree, self.release)
+    }
+
+    /// Fills the slots of everything that is not fetched and stays where it is until the switch:
+    /// copies, empty files, links.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let folder = self.target.staging();
+        let tree = self.tree;
+        tree.make_folders(&folder)
+            .map_err(Error::disk("make the folder", tree.path().join(&folder)))?;
+        for (number, content, action) in self.each() {
+            let slot = self.slot(number);
+            let path = &self.release.files[number as usize].path;
+            let done = match (action, content) {
+                (Action::Reuse { from, may_move: false }, _) => copy(tree, from.as_str(), &slot),
+                (Action::Make, Content::Symlink { target }) => tree
+                    .remove_all(&slot)
+                    .and_then(|()| tree.make_symlink(&link_text(path, target), &slot)),
+                (Action::Make, Content::File { .. }) => tree
+                    .remove_all(&slot)
+                    .and_then(|()| tree.create_file(&slot))
+                    .and_then(|file| file.sync_all()),
+                (Action::Fetch, Content::File { .. }) if self.salvage => self.salvage(path, &slot),
+                (Action::Fetch | Action::Keep | Action::SetExecutable(_), _)
+                | (Action::Reuse { may_move: true, .. }, _) => Ok(()),
+            };
+            done.map_err(Error::disk("prepare", tree.path().join(path.as_str())))?;
+        }
+        tree.sync_folder(&folder).map_err(Error::disk("sync", tree.path().join(&folder)))
+    }
+
+    /// A damaged file's bytes go to its slot, unless an earlier run has already put some there.
+    fn salvage(&self, path: &RelPath, slot: &str) -> io::Result<()> {
+        let here = self.tree.node(path.as_str())?;
+        if matches!(here, Node::File(_)) && !self.tree.exists(slot)? {
+            copy(self.tree, path.as_str(), slot)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be renamed, and what will be installed then. To be called when every slot is
+    /// verified and synced.
+    ///
+    /// # Errors
+    /// [`Unready::Changed`] if a file that was to be moved is no longer what it was.
+    pub fn transaction(&self) -> Result<(Transaction, Installed), Unready> {
+        let listed = self.installed.map(|installed| installed.files.as_slice()).unwrap_or_default();
+        let listed: HashSet<&RelPath> = listed.iter().map(|file| &file.path).collect();
+        let mut work =
+            Transaction { target: self.target.clone(), clear: Vec::new(), place: Vec::new() };
+        let mut changed = Vec::new();
+        let mut moved = HashSet::new();
+        for (number, _, action) in self.each() {
+            if let Action::Reuse { from, may_move: true } = action {
+                if self.is_as_surveyed(from)? {
+                    let slot = Slot::New(number);
+                    work.clear.push(Clear { from: from.to_string(), slot });
+                    moved.insert(from);
+                } else {
+                    changed.push(from.clone());
+                }
+            }
+        }
+        if !changed.is_empty() {
+            return Err(Unready::Changed(changed));
+        }
+        let mut old = 0;
+        let mut throw_away = |path: &RelPath, work: &mut Transaction| {
+            work.clear.push(Clear { from: path.to_string(), slot: Slot::Old(old) });
+            old += 1;
+        };
+        for path in self.plan.remove.iter().filter(|path| !moved.contains(path)) {
+            // What the player changed since is the player's.
+            if self.is_as_surveyed(path)? {
+                throw_away(path, &mut work);
+            }
+        }
+        self.change_folders(&mut work);
+        for (number, content, action) in self.each() {
+            let path = &self.release.files[number as usize].path;
+            let executable = matches!(content, Content::File { executable: true, .. });
+            match action {
+                Action::Keep => {}
+                Action::SetExecutable(executable) => work
+                    .place
+                    .push(Place::Mode { path: path.to_string(), executable: *executable }),
+                Action::Reuse { .. } | Action::Make | Action::Fetch => {
+                    let replace = listed.contains(path);
+                    if replace && !moved.contains(path) {
+                        throw_away(path, &mut work);
+                    }
+                    let to = path.to_string();
+                    work.place.push(Place::Put { slot: number, to, replace, executable });
+                }
+            }
+        }
+        let next = self.next_record()?;
+        Ok((work, next))
+    }
+
+    /// Folders of the old release that the new one has no use for go; empty ones of the new come.
+    fn change_folders(&self, work: &mut Transaction) {
+        let used = folders(
+            self.release.files.iter().map(|file| &file.path),
+            &self.release.identity.empty_folders,
+        );
+        if let Some(installed) = self.installed {
+            let had = folders(
+                installed.files.iter().map(|file| &file.path),
+                &installed.release.empty_folders,
+            );
+            // Deepest first: a path sorts after its parents.
+            let gone = had.iter().rev().filter(|folder| !used.contains(*folder));
+            work.place.extend(gone.map(|folder| Place::RemoveFolder(folder.clone())));
+        }
+        let empty = self.release.identity.empty_folders.iter();
+        work.place.extend(empty.map(|folder| Place::MakeFolder(folder.to_string())));
+    }
+
+    /// The record of the install after the switch: with the times that files had when their content
+    /// was known, so that a change made since is noticed.
+    fn next_record(&self) -> Result<Installed, Error> {
+        let surveyed = |path: &RelPath| self.survey.times.get(path).copied().unwrap_or(0);
+        let mut files = Vec::with_capacity(self.release.files.len());
+        for (number, content, action) in self.each() {
+            let path = self.release.files[number as usize].path.clone();
+            let mtime_ns = match action {
+                Action::Keep | Action::SetExecutable(_) => surveyed(&path),
+                Action::Reuse { from, may_move: true } => surveyed(from),
+                Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch => {
+                    let slot = self.slot(number);
+                    match self.tree.node(&slot) {
+                        Ok(Node::File(stat)) => stat.mtime_ns,
+                        Ok(_) => 0,
+                        Err(error) => {
+                            return Err(Error::disk("look at", self.tree.path().join(slot))(error));
+                        }
+                    }
+                }
+            };
+            files.push(match content {
+                Content::File { length, root, executable } => InstalledFile {
+                    path,
+                    length: *length,
+                    root: *root,
+                    mtime_ns,
+                    executable: *executable,
+                    symlink: None,
+                },
+                Content::Symlink { target } => InstalledFile {
+                    path,
+                    length: 0,
+                    root: None,
+                    mtime_ns: 0,
+                    executable: false,
+                    symlink: Some(target.clone()),
+                },
+            });
+        }
+        Ok(Installed { release: self.release.identity.clone(), files })
+    }
+
+    /// True if the file has the time it had when it was surveyed; links are always believed.
+    fn is_as_surveyed(&self, path: &RelPath) -> Result<bool, Error> {
+        let full = || path.under(self.tree.path());
+        let node = self.tree.node(path.as_str()).map_err(|e| Error::disk("look at", full())(e))?;
+        Ok(match (node, self.survey.times.get(path)) {
+            (Node::File(stat), Some(time)) => stat.mtime_ns == *time,
+            (Node::Symlink(_), None) => true,
+            (Node::File(_) | Node::Symlink(_) | Node::Folder | Node::Missing | Node::Other, _) => {
+                false
+            }
+        })
+    }
+
+    fn each(&self) -> impl Iterator<Item = (u32, &Content, &Action)> {
+        let files = self.release.files.iter().zip(&self.plan.actions);
+        (0..).zip(files).map(|(number, (file, action))| (number, &file.content, action))
+    }
+
+    fn slot(&self, number: u32) -> String {
+        Slot::New(number).path(&self.target)
+    }
+
+    fn paths(&self, place: impl Fn(&Action, &str, String) -> String) -> Vec<PathBuf> {
+        self.each()
+            .map(|(number, _, action)| {
+                let path = &self.release.files[number as usize].path;
+                let below = place(action, path.as_str(), self.slot(number));
+                below.split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
+            })
+            .collect()
+    }
+}
+
+/// Where each file of a release lies when it is installed, by number.
+pub fn installed_paths(tree: &Tree, release: &Release) -> Vec<PathBuf> {
+    release.files.iter().map(|file| file.path.under(tree.path())).collect()
+}
+
+/// The record of a release of which nothing is known but its files.
+pub fn expected(release: &Release, times: &HashMap<RelPath, i64>) -> Installed {
+    let files = release.files.iter().map(|file| {
+        let (length, root, executable, symlink) = match &file.content {
+            Content::File { length, root, executable } => (*length, *root, *executable, None),
+            Content::Symlink { target } => (0, None, false, Some(target.clone())),
+        };
+        let mtime_ns = times.get(&file.path).copied().unwrap_or(0);
+        InstalledFile { path: file.path.clone(), length, root, mtime_ns, executable, symlink }
+    });
+    Installed { release: release.identity.clone(), files: files.collect() }
+}
+
+fn folders<'p>(
+    files: impl Iterator<Item = &'p RelPath>,
+    empty: &'p [RelPath],
+) -> BTreeSet<String> {
+    let mut folders = BTreeSet::new();
+    for path in files {
+        folders.extend(path.ancestors().map(str::to_owned));
+    }
+    for folder in empty {
+        folders.extend(folder.ancestors().map(str::to_owned));
+        folders.insert(folder.to_string());
+    }
+    folders
+}
+
+/// Copies (or reflinks, where the system does) a file; `to` appears only when it is whole and synced.
+fn copy(tree: &Tree, from: &str, to: &str) -> io::Result<()> {
+    let part = format!("{to}.part");
+    let mut source = tree.open_file(from)?;
+    let mut copy = tree.create_file(&part)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.sync_all()?;
+    drop(copy);
+    tree.rename(&part, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{clear, place};
+    use crate::stop::Stop;
+    use crate::survey::{Question, root_of, survey};
+    use updraft_manifests::hash::ContentHash;
+    use updraft_manifests::installed::InstalledRelease;
+    use updraft_manifests::names::{Name, Version};
+    use updraft_manifests::plan::NewFile;
+    use updraft_protocol::geometry::Geometry;
+    use updraft_protocol::ids::InfoHashes;
+    use updraft_protocol::metainfo::Info;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text).unwrap()
+    }
+
+    fn root(data: &[u8]) -> Option<ContentHash> {
+        use std::io::{Seek, Write};
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(data).unwrap();
+        file.rewind().unwrap();
+        root_of(&file, data.len() as u64, &mut vec![0; 16384], |_| true).unwrap()
+    }
+
+    /// `-> target` is a link; `x:` before the content marks an executable.
+    fn release(version: u8, files: &[(&str, &str)], empty: &[&str]) -> Release {
+        let content = |text: &str| match text.strip_prefix("-> ") {
+            Some(target) => Content::Symlink { target: path(target) },
+            None => {
+                let (executable, data) = match text.strip_prefix("x:") {
+                    Some(data) => (true, data),
+                    None => (false, text),
+                };
+                let length = data.len() as u64;
+                Content::File { length, root: root(data.as_bytes()), executable }
+            }
+        };
+        let info = Info {
+            raw: bytes::Bytes::new(),
+            hashes: InfoHashes { v1: None, v2: None },
+            name: "t".into(),
+            private: false,
+            single_file: false,
+            files: vec![],
+            geometry: Geometry::new(16384, 0, vec![]).unwrap(),
+            v1_pieces: None,
+        };
+        Release {
+            identity: InstalledRelease {
+                product: Name::parse("p").unwrap(),
+                platform: Name::any_platform(),
+                channel: Name::parse("stable").unwrap(),
+                version: Version::parse(&version.to_string()).unwrap(),
+                sequence: version.into(),
+                manifest: ContentHash([version; 32]),
+                torrent: ContentHash([version; 32]),
+                empty_folders: empty.iter().map(|folder| path(folder)).collect(),
+            },
+            info: std::sync::Arc::new(info),
+            files: files
+                .iter()
+                .map(|(name, text)| NewFile { path: path(name), content: content(text) })
+                .collect(),
+        }
+    }
+
+    /// Brings `release` into the folder the way an update does, the swarm left out.
+    fn bring(tree: &Tree, release: &Release, files: &[(&str, &str)], old: Option<&Installed>) -> Installed {
+        let question =
+            Question { installed: old, wanted: &release.files, thorough: false, adopt: false };
+        let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
+        let stage = Stage::new(tree, release, old, found, false).unwrap();
+        stage.prepare().unwrap();
+        let fetched = stage.fetched();
+        for (at, slot) in stage.paths_staged().iter().enumerate() {
+            if fetched[at] {
+                let text = files[at].1;
+                std::fs::write(slot, text.strip_prefix("x:").unwrap_or(text)).unwrap();
+            }
+        }
+        let (work, next) = stage.transaction().unwrap();
+        clear(tree, &work, &mut || Ok(())).unwrap();
+        let report = place(tree, &work, &mut || Ok(())).unwrap();
+        assert!(report.missing.is_empty(), "{report:?}");
+        tree.remove_all(".updraft").unwrap();
+        next
+    }
+
+    fn picture(tree: &Tree, folder: &str, out: &mut Vec<String>) {
+        for name in tree.list(folder).unwrap() {
+            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            match tree.node(&below).unwrap() {
+                Node::Folder => {
+                    out.push(format!("{below}/"));
+                    picture(tree, &below, out);
+                }
+                Node::File(stat) => {
+                    let text = std::fs::read_to_string(tree.path().join(&below)).unwrap();
+                    let mark = if stat.executable { "x:" } else { "" };
+                    out.push(format!("{below}={mark}{text}"));
+                }
+                Node::Symlink(target) => out.push(format!("{below}->{target}")),
+                Node::Missing | Node::Other => panic!("{below}"),
+            }
+        }
+    }
+
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
+    /// Installs `old`, lets the player put `player` there, updates to `new`.
+    fn check(old: Files<'_>, player: Files<'_>, new: Files<'_>, empty: &[&str], after: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let first = bring(&tree, &release(1, old, &["old-empty"]), old, None);
+        for (name, text) in player {
+            let full = dir.path().join(name);
+            std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+            std::fs::write(full, text).unwrap();
+        }
+        let second = bring(&tree, &release(2, new, empty), new, Some(&first));
+        let mut out = Vec::new();
+        picture(&tree, "", &mut out);
+        assert_eq!(out, after);
+        // What was recorded is what is there: nothing has to be hashed or done again.
+        let wanted = release(2, new, empty);
+        let question = Question {
+            installed: Some(&second),
+            wanted: &wanted.files,
+            thorough: false,
+            adopt: false,
+        };
+        let hashed = std::sync::atomic::AtomicU64::new(0);
+        let found = survey(&tree, &question, &Stop::new(), &|done, _| {
+            hashed.store(done, std::sync::atomic::Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(hashed.into_inner(), 0);
+        let stage = Stage::new(&tree, &wanted, Some(&second), found, false).unwrap();
+        assert!(stage.is_done(), "{:?}", stage.plan());
+    }
+
+    #[test]
+    fn an_ordinary_update() {
+        check(
+            &[("a", "1"), ("d/b", "same"), ("d/gone", "x"), ("run", "prog")],
+            &[("mods/m", "mine")],
+            &[("a", "2"), ("d/b", "same"), ("e/new", "n"), ("none", ""), ("run", "x:prog")],
+            &["empty"],
+            &["a=2", "d/", "d/b=same", "e/", "e/new=n", "empty/", "mods/", "mods/m=mine", "none=", "run=x:prog"],
+        );
+    }
+
+    #[test]
+    fn content_moves_swaps_and_is_copied() {
+        check(
+            &[("a", "was a"), ("b", "was b"), ("big", "content"), ("old/n", "moved")],
+            &[],
+            &[("a", "was b"), ("b", "was a"), ("big", "content"), ("copy", "content"), ("n/n", "moved")],
+            &[],
+            &["a=was b", "b=was a", "big=content", "copy=content", "n/", "n/n=moved"],
+        );
+    }
+
+    #[test]
+    fn folders_and_files_change_places() {
+        check(
+            &[("box/in", "i"), ("thing", "file")],
+            &[("box/mod", "mine")],
+            &[("box", "file"), ("thing/in", "i")],
+            &[],
+            &["box=file", "box.player/", "box.player/mod=mine", "thing/", "thing/in=i"],
+        );
+    }
+
+    #[test]
+    fn letter_case_changes() {
+        check(
+            &[("Data/File", "content"), ("README", "r")],
+            &[],
+            &[("data/file", "content"), ("readme", "r")],
+            &[],
+            &["data/", "data/file=content", "readme=r"],
+        );
+    }
+
+    #[test]
+    fn what_the_player_changed_is_not_removed_and_foreign_files_step_aside() {
+        check(
+            &[("conf", "default"), ("data", "1")],
+            &[("conf", "my settings"), ("new", "my file")],
+            &[("data", "2"), ("new", "theirs")],
+            &[],
+            &["conf=my settings", "data=2", "new=theirs", "new.player=my file"],
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links() {
+        check(
+            &[("a", "1"), ("l", "-> a"), ("m", "-> a")],
+            &[],
+            &[("a", "1"), ("d/l", "-> a"), ("m", "now a file")],
+            &[],
+            &["a=1", "d/", "d/l->../a", "m=now a file"],
+        );
+    }
+}
