@@ -8,6 +8,8 @@ pub mod create;
 pub mod hash;
 pub mod magnet;
 mod name;
+#[cfg(feature = "io")]
+pub mod parallel;
 mod parse;
 
 pub use parse::{INFO_BYTES_MAX, MetainfoError, PIECE_LENGTH_MAX, SOURCES_MAX, TEXT_BYTES_MAX};

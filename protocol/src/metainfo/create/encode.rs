@@ -24,7 +24,7 @@ pub(super) fn info(
     let (v1, v2) = (options.format.has_v1(), options.format.has_v2());
     let only = layout.files.first().filter(|_| source.single_file);
     encode_dict(|info| {
-        if let Some(file) = only.filter(|_| v1 && !v2) {
+        if let Some(file) = only.filter(|_| v1) {
             attributes(info, file);
         }
         if v2 {

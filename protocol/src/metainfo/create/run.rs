@@ -1,22 +1,19 @@
-//! The hashing: contiguous spans of pieces, one at a time to each core, positioned reads, one small
-//! buffer each. Every byte is read once, for both digests; pad bytes are never read.
+//! Source to torrent: every byte is read once, for both digests; pad bytes are never read. A file
+//! that is not what was listed, or does not stay what it was, is an error.
 
 use super::encode::{self, Hashes};
 use super::layout::{Layout, layout};
 use super::{CreateError, Options, Source, SourceFile};
 use crate::geometry::Geometry;
-use crate::ids::{FileIndex, PieceIndex, Sha1Hash, Sha256Hash};
+use crate::ids::{FileIndex, Sha1Hash, Sha256Hash};
 use crate::merkle;
-use crate::metainfo::hash::{Digests, PieceDigests, PieceHasher};
+use crate::metainfo::hash::{Digests, PieceDigests};
+use crate::metainfo::parallel::{ReadFiles, hash_pieces, read_exact_at};
 use crate::metainfo::{Info, Metainfo};
 use bytes::Bytes;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
-
-/// Bytes of the piece space that a thread takes at a time: enough to stay in few files, few enough
-/// that all threads end together.
-const SPAN_BYTES: u64 = 8 << 20;
 
 /// Hashes `source` and makes its torrent.
 ///
@@ -77,49 +74,13 @@ fn hash_all(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Vec<PieceDigests>, CreateError> {
     let geometry = &layout.geometry;
-    let piece_length = u64::from(geometry.piece_length());
-    let span = u32::try_from((SPAN_BYTES / piece_length).max(1)).expect("at most 512");
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (next, done, failed) = (AtomicU32::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let total = geometry.content_len();
-
-    let work = || {
-        let mut hasher = PieceHasher::new(digests);
-        let mut open = Open::new(&layout.files);
-        let mut spans = Vec::new();
-        loop {
-            let start = next.fetch_add(span, Ordering::Relaxed);
-            if start >= geometry.piece_count() || failed.load(Ordering::Relaxed) {
-                break;
-            }
-            let end = start.saturating_add(span).min(geometry.piece_count());
-            let mut found = Vec::with_capacity((end - start) as usize);
-            for piece in (start..end).map(PieceIndex) {
-                let read = |file, offset, buffer: &mut [u8]| {
-                    open.read(file, offset, buffer)?;
-                    let so_far = done.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-                    progress(so_far + buffer.len() as u64, total);
-                    Ok::<(), CreateError>(())
-                };
-                found.push(hasher.hash(geometry, piece, read)?);
-            }
-            spans.push((start, found));
-        }
-        open.finish()?;
-        Ok(spans)
+    let (done, total) = (AtomicU64::new(0), geometry.content_len());
+    let each = |piece, digests| {
+        let bytes = u64::from(geometry.data_len(piece));
+        progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+        digests
     };
-    let work = || work().inspect_err(|_: &CreateError| failed.store(true, Ordering::Relaxed));
-
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("hashing does not panic")).collect()
-    });
-    let mut spans = Vec::new();
-    for result in results {
-        spans.extend(result?);
-    }
-    spans.sort_unstable_by_key(|(start, _)| *start);
-    Ok(spans.into_iter().flat_map(|(_, found)| found).collect())
+    hash_pieces(geometry, digests, || Open::new(&layout.files), each)
 }
 
 /// The file a thread reads from: the same one most of the time.
@@ -132,6 +93,10 @@ impl<'a> Open<'a> {
     fn new(files: &'a [&'a SourceFile]) -> Self {
         Self { files, current: None }
     }
+}
+
+impl ReadFiles for Open<'_> {
+    type Error = CreateError;
 
     fn read(&mut self, file: FileIndex, offset: u64, buffer: &mut [u8]) -> Result<(), CreateError> {
         if self.current.as_ref().is_none_or(|(index, ..)| *index != file) {
@@ -179,24 +144,4 @@ fn unchanged(
         return Err(CreateError::Changed { path: source.source.clone() });
     }
     Ok(now)
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    use std::os::windows::fs::FileExt as _;
-    while !buffer.is_empty() {
-        match file.seek_read(buffer, offset)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-        }
-    }
-    Ok(())
 }
