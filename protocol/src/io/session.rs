@@ -127,6 +127,14 @@ pub enum Have {
     /// These files are right, the caller knows, by [`crate::ids::FileIndex`]; each piece is hashed
     /// once more before it is first served. The rest as [`Have::Resume`].
     Files(Vec<bool>),
+    /// Files that are right, as with [`Have::Files`], and files that may be damaged: these are hashed
+    /// now, and what is right of them is kept. The rest is taken as absent.
+    Mixed {
+        /// By file: right, as the caller knows.
+        right: Vec<bool>,
+        /// By file: to be hashed.
+        check: Vec<bool>,
+    },
 }
 
 /// A torrent for a session.

@@ -97,6 +97,14 @@ impl Torrent {
                 }
                 distrusted = Some(right.clone());
             }
+            Have::Mixed { right: files, check: doubtful } => {
+                right = pieces_within_files(geometry, files);
+                check = pieces_of_files(geometry, doubtful);
+                for piece in right.iter() {
+                    check.remove(piece);
+                }
+                distrusted = Some(right.clone());
+            }
         }
         let wanted = pieces_of_files(geometry, &add.wanted);
         let bytes = |pieces: &Bitfield| {
