@@ -28,8 +28,7 @@ const QUERY_BYTES_MAX: usize = 16 * 1024;
 const TEXT_LEN_MAX: usize = 256;
 
 /// Everything but the unreserved characters of RFC 3986.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why a client announces now, other than that its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,10 +82,10 @@ pub struct Announce {
 impl Announce {
     /// The URL to get. What `announce` has as its query (a passkey, say) stays in front.
     pub fn url(&self, announce: &Url) -> Url {
-        let mut query = announce.query().filter(|own| !own.is_empty()).map_or_else(
-            String::new,
-            |own| format!("{own}&"),
-        );
+        let mut query = announce
+            .query()
+            .filter(|own| !own.is_empty())
+            .map_or_else(String::new, |own| format!("{own}&"));
         query.push_str("info_hash=");
         query.extend(percent_encode(&self.info_hash.0, ESCAPED));
         query.push_str("&peer_id=");
@@ -106,9 +105,10 @@ impl Announce {
         if let Some(numwant) = self.numwant {
             query.push_str(&format!("&numwant={numwant}"));
         }
-        for (name, value) in
-            [("key", self.key.as_ref().map(String::as_bytes)), ("trackerid", self.tracker_id.as_deref())]
-        {
+        for (name, value) in [
+            ("key", self.key.as_ref().map(String::as_bytes)),
+            ("trackerid", self.tracker_id.as_deref()),
+        ] {
             if let Some(value) = value {
                 query.push_str(&format!("&{name}="));
                 query.extend(percent_encode(value, ESCAPED));
@@ -136,9 +136,9 @@ impl Announce {
             name: &'static str,
         ) -> Result<Option<T>, QueryError> {
             let Some(value) = value else { return Ok(None) };
-            let text = std::str::from_utf8(value).ok().filter(|text| {
-                !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-            });
+            let text = std::str::from_utf8(value)
+                .ok()
+                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
             let number = text.and_then(|text| text.parse().ok());
             number.map(Some).ok_or(QueryError::Malformed { name })
         }
@@ -150,9 +150,10 @@ impl Announce {
             Some(_) | None => None,
         };
         let key = match find("key") {
-            Some(key) if key.len() <= TEXT_LEN_MAX => {
-                Some(String::from_utf8(key.clone()).map_err(|_| QueryError::Malformed { name: "key" })?)
-            }
+            Some(key) if key.len() <= TEXT_LEN_MAX => Some(
+                String::from_utf8(key.clone())
+                    .map_err(|_| QueryError::Malformed { name: "key" })?,
+            ),
             Some(_) => return Err(QueryError::Malformed { name: "key" }),
             None => None,
         };
@@ -232,7 +233,9 @@ pub fn scrape_url(announce: &Url, hashes: &[InfoHash]) -> Option<Url> {
     let (folder, last) = announce.path().rsplit_once('/')?;
     let path = format!("{folder}/scrape{}", last.strip_prefix("announce")?);
     let mut query: Vec<String> = announce.query().map(str::to_owned).into_iter().collect();
-    query.extend(hashes.iter().map(|hash| format!("info_hash={}", percent_encode(&hash.0, ESCAPED))));
+    query.extend(
+        hashes.iter().map(|hash| format!("info_hash={}", percent_encode(&hash.0, ESCAPED))),
+    );
     let mut url = announce.clone();
     url.set_path(&path);
     url.set_query((!query.is_empty()).then(|| query.join("&")).as_deref());
@@ -536,10 +539,7 @@ mod tests {
             scrape.as_str(),
             "https://tracker.example:8443/x/scrape?passkey=a%2Fb&info_hash=aaaaaaaaaaaaaaaaaaaa"
         );
-        assert_eq!(
-            parse_scrape_query(scrape.query().unwrap()),
-            Ok(vec![InfoHash([b'a'; 20])])
-        );
+        assert_eq!(parse_scrape_query(scrape.query().unwrap()), Ok(vec![InfoHash([b'a'; 20])]));
         assert!(scrape_url(&Url::parse("http://t.example/a").unwrap(), &[]).is_none());
     }
 
@@ -594,14 +594,16 @@ mod tests {
         }
         assert_eq!(parse(&vec![b' '; BODY_BYTES_MAX + 1]), Err(ReplyError::TooLarge));
         let mut flood = b"d5:peers60000:".to_vec();
-        flood.extend((0u16..10_000).flat_map(|n| [1, 2, n.to_be_bytes()[0], n.to_be_bytes()[1], 0, 9]));
+        flood.extend(
+            (0u16..10_000).flat_map(|n| [1, 2, n.to_be_bytes()[0], n.to_be_bytes()[1], 0, 9]),
+        );
         flood.push(b'e');
         assert_eq!(parse(&flood).unwrap().peers.len(), PEERS_MAX);
     }
 
     prop_compose! {
-        fn any_peer()(v6: bool, ip: u128, port in 1u16..) -> SocketAddr {
-            let v4 = Ipv4Addr::from_bits(ip as u32);
+        fn any_peer()(v6: bool, v4: u32, ip: u128, port in 1u16..) -> SocketAddr {
+            let v4 = Ipv4Addr::from_bits(v4);
             let ip = if v6 { IpAddr::V6(Ipv6Addr::from(ip)) } else { IpAddr::V4(v4) };
             SocketAddr::new(ip.to_canonical(), port)
         }
