@@ -3,6 +3,7 @@
 use crate::apply::ApplyError;
 use crate::exit::Exit;
 use crate::units;
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use updraft_manifests::trust::TrustError;
@@ -53,7 +54,7 @@ pub enum Error {
     #[error("cannot {action} {path}: {source}", path = .path.display())]
     Disk {
         /// What was to be done.
-        action: &'static str,
+        action: Cow<'static, str>,
         /// To what.
         path: PathBuf,
         /// Why not.
@@ -104,14 +105,14 @@ impl Error {
     /// For `map_err` on file operations.
     pub fn disk(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Self::Disk { action, path, source }
+        move |source| Self::Disk { action: action.into(), path, source }
     }
 
     /// As [`Error::disk`] for a step of the switch, whose paths are below `dir`.
     pub fn apply(dir: &Path) -> impl FnOnce(ApplyError) -> Self + use<> {
         let dir = dir.to_path_buf();
         move |ApplyError { action, path, source }| Self::Disk {
-            action,
+            action: action.into(),
             path: dir.join(path),
             source,
         }

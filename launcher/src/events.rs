@@ -3,7 +3,7 @@
 //! Every line is one JSON object with the key `event`, whose value is the variant's name in
 //! kebab-case; the other keys are the variant's fields as named here. Fields are only ever added.
 //! Bytes are plain numbers of bytes, rates are bytes per second, times are seconds. The last line is
-//! `complete`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
+//! `complete`, `up-to-date`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
 //! `verified`).
 
 use serde::Serialize;
@@ -101,6 +101,11 @@ pub enum Event {
         wasted_bytes: u64,
         /// Bytes sent to others.
         uploaded: u64,
+    },
+    /// There was nothing to do.
+    UpToDate {
+        /// Why.
+        message: String,
     },
     /// The install is being seeded; at every change, at most once a second.
     Seeding {

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 /// The most bytes a journal may have: a transaction of a million files fits.
-const JOURNAL_BYTES_MAX: u64 = 512 << 20;
+pub(crate) const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 
 /// An open journal, positioned after its last whole record.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Journal {
     }
 }
 
-fn parse<R: DeserializeOwned>(text: &[u8]) -> Vec<R> {
+pub(crate) fn parse<R: DeserializeOwned>(text: &[u8]) -> Vec<R> {
     let mut last = start();
     let mut records = Vec::new();
     for line in text.split_inclusive(|&byte| byte == b'\n') {

@@ -1,19 +1,39 @@
-//! The player's side.
+//! The player's side: installs a product, updates it, repairs it, and seeds it from where it lies.
+//!
+//! What goes in: a feed (who is to be believed, and where to ask first) and a folder. What comes out:
+//! that folder holding exactly one signed release, or, at every instant in between, a folder from
+//! which the next start reaches one. The way of a release is
+//!
+//! `feed -[news]-> verified head, manifest, torrent -[survey, plan]-> what is there, what is missing
+//! -[transfer]-> verified bytes in slots -[stage, switch, apply]-> renamed into place -> seeding`.
+//!
+//! What it never does: believe a source, write through a symlink or outside the folder, delete what
+//! the player made, upload to the internet without having been told to, or run beside another
+//! launcher on the same folder.
+//!
+//! [`launcher::Launcher`] is the handle; the command line ([`cli`]) is one face over it.
+
 pub mod apply;
+pub mod cli;
 pub mod documents;
 pub mod error;
 pub mod events;
 pub mod exit;
 pub mod feed;
+pub mod fetch;
 pub mod http;
 pub mod journal;
+pub mod launcher;
 pub mod lock;
 pub mod news;
 pub mod release;
+pub mod space;
 pub mod stage;
 pub mod stop;
 pub mod store;
 pub mod survey;
+pub mod switch;
+pub mod transfer;
 pub mod tree;
 pub mod twin;
 pub mod units;

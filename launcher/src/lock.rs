@@ -19,14 +19,20 @@ impl Lock {
     /// # Errors
     /// [`Error::Busy`] if another process holds it.
     pub fn take(tree: &Tree) -> Result<Self, Error> {
-        let path = tree.path().join(LOCK_PATH);
-        let file = tree.create_file(LOCK_PATH).map_err(Error::disk("open the lock", &path))?;
+        Self::take_at(tree, LOCK_PATH)
+    }
+
+    /// Takes the lock at `below`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process holds it.
+    pub fn take_at(tree: &Tree, below: &str) -> Result<Self, Error> {
+        let path = tree.path().join(below);
+        let file = tree.create_file(below).map_err(Error::disk("open the lock", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy(tree.path().to_path_buf())),
-            Err(TryLockError::Error(source)) => {
-                Err(Error::Disk { action: "take the lock", path, source })
-            }
+            Err(TryLockError::Error(source)) => Err(Error::disk("take the lock", path)(source)),
         }
     }
 

@@ -1,2 +1,40 @@
-//! Binary.
-fn main() {}
+//! `updraft-launcher`: the command line.
+
+use clap::Parser;
+use std::process::ExitCode;
+use updraft_launcher::cli::{self, args::Args};
+use updraft_launcher::exit::Exit;
+
+/// Threads for the network; hashing and disk work have their own.
+const NETWORK_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let level = match args.verbose {
+        0 => "error",
+        1 => "info",
+        2.. => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("UPDRAFT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(cli::run(args));
+            runtime.shutdown_background();
+            exit.into()
+        }
+        Err(error) => {
+            tracing::error!(%error, "the system gives no threads");
+            Exit::Failed.into()
+        }
+    }
+}

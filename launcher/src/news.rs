@@ -340,7 +340,7 @@ impl<'a> Sources<'a> {
             sources: self,
             path: path.to_owned(),
             at: 0,
-            unreachable: false,
+            unreachable: self.repositories.is_empty(),
             again: false,
             failures: Vec::new(),
         }

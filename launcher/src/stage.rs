@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::release::{Release, length, link_text};
 use crate::survey::Survey;
 use crate::tree::{Node, Tree};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
 use updraft_manifests::installed::{Installed, InstalledFile};
@@ -70,7 +70,14 @@ impl<'a> Stage<'a> {
     /// True if the folder is this release already, and the record says so.
     pub fn is_done(&self) -> bool {
         let release = |installed: &Installed| installed.release == self.release.identity;
-        self.plan.is_empty() && self.installed.is_some_and(release) && self.survey.damaged.is_empty()
+        self.plan.is_empty()
+            && self.installed.is_some_and(release)
+            && self.survey.damaged.is_empty()
+    }
+
+    /// True if what damaged files still hold was copied to their slots.
+    pub fn is_salvage(&self) -> bool {
+        self.salvage
     }
 
     /// Bytes that have to come to lie in slots: fetched or copied.
@@ -203,9 +210,9 @@ impl<'a> Stage<'a> {
             let executable = matches!(content, Content::File { executable: true, .. });
             match action {
                 Action::Keep => {}
-                Action::SetExecutable(executable) => work
-                    .place
-                    .push(Place::Mode { path: path.to_string(), executable: *executable }),
+                Action::SetExecutable(executable) => {
+                    work.place.push(Place::Mode { path: path.to_string(), executable: *executable })
+                }
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
                     let replace = listed.contains(path);
                     if replace && !moved.contains(path) {
@@ -320,23 +327,7 @@ pub fn installed_paths(tree: &Tree, release: &Release) -> Vec<PathBuf> {
     release.files.iter().map(|file| file.path.under(tree.path())).collect()
 }
 
-/// The record of a release of which nothing is known but its files.
-pub fn expected(release: &Release, times: &HashMap<RelPath, i64>) -> Installed {
-    let files = release.files.iter().map(|file| {
-        let (length, root, executable, symlink) = match &file.content {
-            Content::File { length, root, executable } => (*length, *root, *executable, None),
-            Content::Symlink { target } => (0, None, false, Some(target.clone())),
-        };
-        let mtime_ns = times.get(&file.path).copied().unwrap_or(0);
-        InstalledFile { path: file.path.clone(), length, root, mtime_ns, executable, symlink }
-    });
-    Installed { release: release.identity.clone(), files: files.collect() }
-}
-
-fn folders<'p>(
-    files: impl Iterator<Item = &'p RelPath>,
-    empty: &'p [RelPath],
-) -> BTreeSet<String> {
+fn folders<'p>(files: impl Iterator<Item = &'p RelPath>, empty: &'p [RelPath]) -> BTreeSet<String> {
     let mut folders = BTreeSet::new();
     for path in files {
         folders.extend(path.ancestors().map(str::to_owned));
@@ -428,7 +419,12 @@ mod tests {
     }
 
     /// Brings `release` into the folder the way an update does, the swarm left out.
-    fn bring(tree: &Tree, release: &Release, files: &[(&str, &str)], old: Option<&Installed>) -> Installed {
+    fn bring(
+        tree: &Tree,
+        release: &Release,
+        files: &[(&str, &str)],
+        old: Option<&Installed>,
+    ) -> Installed {
         let question =
             Question { installed: old, wanted: &release.files, thorough: false, adopt: false };
         let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
@@ -509,7 +505,18 @@ mod tests {
             &[("mods/m", "mine")],
             &[("a", "2"), ("d/b", "same"), ("e/new", "n"), ("none", ""), ("run", "x:prog")],
             &["empty"],
-            &["a=2", "d/", "d/b=same", "e/", "e/new=n", "empty/", "mods/", "mods/m=mine", "none=", "run=x:prog"],
+            &[
+                "a=2",
+                "d/",
+                "d/b=same",
+                "e/",
+                "e/new=n",
+                "empty/",
+                "mods/",
+                "mods/m=mine",
+                "none=",
+                "run=x:prog",
+            ],
         );
     }
 
@@ -518,7 +525,13 @@ mod tests {
         check(
             &[("a", "was a"), ("b", "was b"), ("big", "content"), ("old/n", "moved")],
             &[],
-            &[("a", "was b"), ("b", "was a"), ("big", "content"), ("copy", "content"), ("n/n", "moved")],
+            &[
+                ("a", "was b"),
+                ("b", "was a"),
+                ("big", "content"),
+                ("copy", "content"),
+                ("n/n", "moved"),
+            ],
             &[],
             &["a=was b", "b=was a", "big=content", "copy=content", "n/", "n/n=moved"],
         );

@@ -188,11 +188,7 @@ fn look_at_places<'a>(
 }
 
 /// Every other file whose length is that of a wanted one.
-fn look_around(
-    tree: &Tree,
-    question: &Question<'_>,
-    jobs: &mut Vec<Job<'_>>,
-) -> Result<(), Error> {
+fn look_around(tree: &Tree, question: &Question<'_>, jobs: &mut Vec<Job<'_>>) -> Result<(), Error> {
     let lengths: HashSet<u64> = question.wanted.iter().map(|file| length(&file.content)).collect();
     let mut seen: HashSet<RelPath> = question.wanted.iter().map(|f| f.path.clone()).collect();
     seen.extend(question.installed.iter().flat_map(|i| &i.files).map(|file| file.path.clone()));

@@ -1,0 +1,181 @@
+//! The command line's grammar and its help.
+
+use crate::transfer::Network;
+use crate::units::parse_rate;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use updraft_manifests::names::Name;
+
+/// Installs and updates a product from its swarm, and seeds it from the installed files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "updraft-launcher",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done · 1 failed · 2 wrong usage or feed · 3 update available (check) · \
+                  4 damaged files (verify) · 5 another launcher is at work · 6 no source, or port \
+                  taken · 7 refused: signatures or hashes · 8 disk · 9 wrong folder · 130 stopped"
+)]
+pub struct Args {
+    /// Print one JSON object per line instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on stderr: -v what happens, -vv everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install a product into a folder; again on the same folder: go on, or update.
+    Install(InstallArgs),
+    /// Bring the newest release in.
+    Update(SwarmArgs),
+    /// Ask whether there is an update (exit code 3 if there is).
+    Check(DirArgs),
+    /// Show what is installed.
+    Status(DirArgs),
+    /// Read every file and say which are not as released (exit code 4 if any).
+    Verify(DirArgs),
+    /// Make every file right again, fetching only the damaged pieces.
+    Repair(SwarmArgs),
+    /// Share the installed release until stopped.
+    Seed(SwarmArgs),
+    /// Download a .torrent file's content into DIR/<name>: plain BitTorrent, no feed.
+    Fetch(FetchArgs),
+}
+
+/// The folder.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DirArgs {
+    /// The folder.
+    #[arg(long, value_name = "DIR", default_value_os = crate::cli::here().as_os_str())]
+    pub dir: PathBuf,
+}
+
+/// How to take part in the swarm.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct SwarmArgs {
+    /// The folder.
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// Listen here; may be given several times. The default is any free port.
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// Dial this peer; may be given several times.
+    #[arg(long, value_name = "IP:PORT")]
+    pub peer: Vec<SocketAddr>,
+    /// Go on seeding when done, until stopped.
+    #[arg(long)]
+    pub stay: bool,
+    /// Bytes per second to send to the internet at most, like 500K or 2M. The LAN is not limited.
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    pub up_limit: Option<Rate>,
+    /// Bytes per second to take from the internet at most, like 500K or 2M.
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    pub down_limit: Option<Rate>,
+    /// Whether to upload to others on the internet, who then see your address. Asked once on a
+    /// terminal; until it is answered, only your own network is served.
+    #[arg(long, value_name = "yes|no")]
+    pub upload: Option<Answer>,
+}
+
+/// What to install.
+#[derive(Debug, ClapArgs)]
+pub struct InstallArgs {
+    /// The feed: a link (updraft:…), a feed file, or its URL.
+    pub feed: String,
+    /// The channel to follow; the default is `stable`.
+    #[arg(long)]
+    pub channel: Option<Name>,
+    /// The platform; the default is the one this program runs on.
+    #[arg(long)]
+    pub platform: Option<Name>,
+    /// Use what is right in a folder that is not empty; nothing in it is deleted.
+    #[arg(long)]
+    pub adopt: bool,
+    /// How to take part in the swarm.
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
+}
+
+/// What to fetch.
+#[derive(Debug, ClapArgs)]
+pub struct FetchArgs {
+    /// The .torrent file.
+    pub torrent: PathBuf,
+    /// How to take part in the swarm.
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Answer {
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+impl Answer {
+    /// As a truth value.
+    pub fn is_yes(self) -> bool {
+        self == Self::Yes
+    }
+}
+
+/// Bytes per second, or no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<u64>);
+
+impl Rate {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_rate(text).map(Self)
+    }
+}
+
+impl SwarmArgs {
+    /// As the engine wants it.
+    pub fn network(&self) -> Network {
+        Network {
+            listen: self.listen.clone(),
+            peers: self.peer.clone(),
+            up_limit: self.up_limit.and_then(|rate| rate.0),
+            down_limit: self.down_limit.and_then(|rate| rate.0),
+            upload: self.upload.is_some_and(Answer::is_yes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+        let args = Args::try_parse_from([
+            "updraft-launcher",
+            "install",
+            "updraft:x",
+            "--dir",
+            "d",
+            "--up-limit",
+            "2M",
+            "--upload",
+            "no",
+            "--json",
+        ])
+        .unwrap();
+        let Command::Install(install) = args.command else { panic!("not install") };
+        assert_eq!(install.swarm.network().up_limit, Some(2 << 20));
+        assert!(args.json && !install.swarm.network().upload);
+    }
+}

@@ -1,0 +1,181 @@
+//! The command line over [`crate::launcher`].
+
+pub mod args;
+mod ask;
+mod show;
+
+use crate::error::Error;
+use crate::events::{Event, Sink};
+use crate::exit::Exit;
+use crate::fetch::fetch;
+use crate::launcher::{InstallRequest, Launcher};
+use crate::stop::Stop;
+use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs};
+use show::Face;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Runs one command to its end.
+pub async fn run(args: Args) -> Exit {
+    let face = Arc::new(Face::new(args.json));
+    let sink: Sink = {
+        let face = Arc::clone(&face);
+        Arc::new(move |event| face.tell(&event))
+    };
+    let stop = Stop::new();
+    listen_for_signals(stop.clone(), Arc::clone(&face));
+    let done = Box::pin(command(args, &sink, &stop)).await;
+    match done {
+        Ok(exit) => {
+            face.finish();
+            exit
+        }
+        Err(Error::Interrupted) => {
+            let message = Error::Interrupted.hint().unwrap_or_default();
+            sink(Event::Stopped { message });
+            Exit::Interrupted
+        }
+        Err(error) => {
+            let exit = error.exit();
+            let event =
+                Event::Error { code: exit as u8, message: error.to_string(), hint: error.hint() };
+            sink(event);
+            exit
+        }
+    }
+}
+
+async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
+    let (sink, stop) = (Arc::clone(sink), stop.clone());
+    let asks = !args.json;
+    match args.command {
+        Command::Install(InstallArgs { feed, channel, platform, adopt, swarm }) => {
+            let request = InstallRequest { feed, channel, platform, adopt };
+            let network = swarm.network();
+            let dir = &swarm.dir.dir;
+            let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
+            let launcher = Box::pin(launcher).await?;
+            bring(launcher, &swarm, asks, adopt, &sink).await
+        }
+        Command::Update(swarm) => {
+            let launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
+            bring(launcher, &swarm, asks, false, &sink).await
+        }
+        Command::Check(dir) => {
+            let mut launcher = Launcher::open(&dir.dir, Default::default(), sink, stop)?;
+            let update = launcher.check().await;
+            launcher.close().await;
+            Ok(if update? { Exit::UpdateAvailable } else { Exit::Done })
+        }
+        Command::Status(dir) => {
+            sink(Launcher::status(&dir.dir)?);
+            Ok(Exit::Done)
+        }
+        Command::Verify(dir) => {
+            let mut launcher = Launcher::open(&dir.dir, Default::default(), sink, stop)?;
+            launcher.verify()?;
+            Ok(Exit::Done)
+        }
+        Command::Repair(swarm) => {
+            let network = swarm.network();
+            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink.clone(), stop)?;
+            consent(&mut launcher, &swarm, asks).await?;
+            let mut done = launcher.repair().await.map(|done| {
+                if !done {
+                    sink(Event::UpToDate { message: "every file is right".into() });
+                }
+            });
+            if done.is_ok() && swarm.stay {
+                done = launcher.seed().await;
+            }
+            launcher.close().await;
+            done.map(|()| Exit::Done)
+        }
+        Command::Seed(mut swarm) => {
+            swarm.stay = true;
+            let network = swarm.network();
+            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink, stop)?;
+            consent(&mut launcher, &swarm, asks).await?;
+            let done = launcher.seed().await;
+            launcher.close().await;
+            done.map(|()| Exit::Done)
+        }
+        Command::Fetch(FetchArgs { torrent, swarm }) => {
+            let dir = &swarm.dir.dir;
+            fetch(&torrent, dir, swarm.stay, &swarm.network(), &sink, &stop).await?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// `install` and `update` from the point where the install is open.
+async fn bring(
+    mut launcher: Launcher,
+    swarm: &SwarmArgs,
+    asks: bool,
+    adopt: bool,
+    sink: &Sink,
+) -> Result<Exit, Error> {
+    let done = async {
+        consent(&mut launcher, swarm, asks).await?;
+        if !launcher.update(adopt).await? {
+            sink(Event::UpToDate { message: "the newest release is installed".into() });
+        }
+        if swarm.stay { launcher.seed().await } else { Ok(()) }
+    };
+    let done = Box::pin(done).await;
+    launcher.close().await;
+    done.map(|()| Exit::Done)
+}
+
+/// Takes the player's answer from the flag or the records, or asks once on a terminal.
+async fn consent(launcher: &mut Launcher, swarm: &SwarmArgs, asks: bool) -> Result<(), Error> {
+    let answer = match (swarm.upload, launcher.upload()) {
+        (Some(answer), _) => Some(answer.is_yes()),
+        (None, Some(_)) => None,
+        (None, None) if asks && ask::is_possible() => ask::upload(),
+        (None, None) => None,
+    };
+    match answer {
+        Some(answer) => launcher.set_upload(answer).await,
+        None => Ok(()),
+    }
+}
+
+/// The first Ctrl-C (or SIGTERM) stops in order, the second at once.
+fn listen_for_signals(stop: Stop, face: Arc<Face>) {
+    tokio::spawn(async move {
+        loop {
+            if !signal().await {
+                return;
+            }
+            if stop.raise() {
+                face.finish();
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            face.note("stopping… (once more to stop at once)");
+        }
+    });
+}
+
+/// Waits for a signal to stop; false if none can be waited for.
+async fn signal() -> bool {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt.is_ok(),
+            _ = terminate.recv() => true,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        tokio::signal::ctrl_c().await.is_ok()
+    }
+}
+
+/// The folder a command works on when none is named.
+pub(crate) fn here() -> &'static Path {
+    Path::new(".")
+}

@@ -1,0 +1,329 @@
+//! Events as people, or programs, want to see them.
+//!
+//! On a terminal: a bar that moves, on stderr, and lines on stdout. Otherwise plain lines now and
+//! then. With `--json`, every event as one line on stdout.
+
+use crate::events::{Event, Progress};
+use crate::units;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a plain line tells how far it is.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Where events become visible.
+pub(super) struct Face {
+    json: bool,
+    bar: Option<ProgressBar>,
+    colour: bool,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    line: Option<Instant>,
+    uploaded: Option<u64>,
+    peers: Option<usize>,
+}
+
+impl Face {
+    pub(super) fn new(json: bool) -> Self {
+        let terminal = stderr().is_terminal() && stdout().is_terminal() && !json;
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let bar = terminal.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(8));
+            let template = if colour {
+                "{prefix} {wide_bar:.green} {percent:>3} %  {msg}"
+            } else {
+                "{prefix} {wide_bar} {percent:>3} %  {msg}"
+            };
+            let style = ProgressStyle::with_template(template);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { json, bar, colour, last: Mutex::default() }
+    }
+
+    /// Shows one event.
+    pub(super) fn tell(&self, event: &Event) {
+        if self.json {
+            if let Ok(line) = serde_json::to_string(event) {
+                self.line(&line);
+            }
+            return;
+        }
+        match event {
+            Event::Progress(progress) => self.progress(progress),
+            Event::Checking { done, total } => self.checking(*done, *total),
+            Event::Seeding { peers, up_rate, uploaded } => {
+                self.seeding(*peers, *up_rate, *uploaded)
+            }
+            Event::Error { message, hint, .. } => {
+                self.clear();
+                let red = if self.colour { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+                let hint = hint.as_ref().map_or_else(String::new, |hint| format!("\n  {hint}"));
+                let _ = writeln!(stderr(), "{}error:{} {message}{hint}", red.0, red.1);
+            }
+            Event::Warning { message } => self.note(&format!("note: {message}")),
+            Event::Stopped { message } => {
+                self.clear();
+                let _ = writeln!(stderr(), "stopped: {message}");
+            }
+            event => {
+                if let Some(text) = text(event) {
+                    self.clear();
+                    self.line(&text);
+                }
+            }
+        }
+    }
+
+    /// A line for the player that is no result.
+    pub(super) fn note(&self, message: &str) {
+        let write = || drop(writeln!(stderr(), "{message}"));
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.clear();
+        let _ = stdout().flush();
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, text: &str) {
+        let mut out = stdout().lock();
+        // A reader that has gone away is no reason to stop working.
+        let _ = writeln!(out, "{text}");
+        let _ = out.flush();
+    }
+
+    fn progress(&self, now: &Progress) {
+        let speed = format!("{}/s", units::bytes(now.down_rate));
+        let eta = now.eta.map_or_else(String::new, |eta| {
+            format!(", {} left", units::time(Duration::from_secs_f64(eta.clamp(0.0, 1e9))))
+        });
+        let split = split(now.peers_bytes, now.lan_bytes, now.http_bytes, now.reused_bytes);
+        let upload = match now.uploaded {
+            0 => String::new(),
+            sent => format!(" | sent {} ({}/s)", units::bytes(sent), units::bytes(now.up_rate)),
+        };
+        let peers = format!("{} peers ({} with everything)", now.peers, now.seeds);
+        if let Some(bar) = &self.bar {
+            bar.set_length(now.total.max(1));
+            bar.set_position(now.done);
+            let size = format!("{} of {}", units::bytes(now.done), units::bytes(now.total));
+            bar.set_prefix(size);
+            bar.set_message(format!("{speed}{eta} | {peers} | {split}{upload}"));
+        } else if self.is_time() {
+            let percent = now.done.saturating_mul(100) / now.total.max(1);
+            self.line(&format!(
+                "fetching: {percent} % of {}, {speed}{eta}, {peers}; {split}; uploaded={}",
+                units::bytes(now.total),
+                now.uploaded
+            ));
+        }
+    }
+
+    fn checking(&self, done: u64, total: u64) {
+        let percent = done.saturating_mul(100) / total.max(1);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total.max(1));
+            bar.set_position(done);
+            bar.set_prefix("checking");
+            bar.set_message(units::bytes(total));
+        } else if total > 0 && self.is_time() {
+            self.line(&format!("checking: {percent} % of {}", units::bytes(total)));
+        }
+    }
+
+    fn seeding(&self, peers: usize, up_rate: u64, uploaded: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(1);
+            bar.set_position(1);
+            bar.set_prefix("seeding");
+            let rate = units::bytes(up_rate);
+            bar.set_message(format!("sent {} ({rate}/s) to {peers} peers", units::bytes(uploaded)));
+            return;
+        }
+        let changed = {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = last.uploaded != Some(uploaded) || last.peers != Some(peers);
+            (last.uploaded, last.peers) = (Some(uploaded), Some(peers));
+            changed
+        };
+        if changed {
+            let rate = units::bytes(up_rate);
+            self.line(&format!("seeding: {peers} peers, {rate}/s, uploaded={uploaded}"));
+        }
+    }
+
+    fn is_time(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.line.is_none_or(|line| line.elapsed() >= LINE_EVERY);
+        if due {
+            last.line = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// One event as a line; `None` for what is shown otherwise or not at all.
+fn text(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Recovered { version } => {
+            format!("an interrupted update was finished: {version} is installed")
+        }
+        Event::Checked { product, channel, installed, available, update, fresh, .. } => {
+            let state = match (installed, update) {
+                (Some(installed), true) => {
+                    format!("{available} is available, {installed} is installed")
+                }
+                (Some(installed), false) => format!("{installed} is the newest"),
+                (None, _) => format!("{available} is available"),
+            };
+            let stale = if *fresh { "" } else { " (old news: no source confirms it now)" };
+            format!("{product}, channel {channel}: {state}{stale}")
+        }
+        Event::Planned { version, files, kept_bytes, reused_bytes, fetch_bytes, removed_files } => {
+            format!(
+                "{version}: {files} files; {} to fetch, {} stay, {} moved or copied, \
+                 {removed_files} files removed",
+                units::bytes(*fetch_bytes),
+                units::bytes(*kept_bytes),
+                units::bytes(*reused_bytes)
+            )
+        }
+        Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
+        Event::Committing { version } => format!("switching to {version}"),
+        Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
+        Event::UpToDate { message } => format!("nothing to do: {message}"),
+        Event::Complete {
+            version,
+            seconds,
+            peers_bytes,
+            lan_bytes,
+            http_bytes,
+            reused_bytes,
+            uploaded,
+            ..
+        } => format!(
+            "complete: {version} in {} — {}; uploaded={uploaded}",
+            units::time(Duration::from_secs_f64(seconds.max(0.0))),
+            split(*peers_bytes, *lan_bytes, *http_bytes, *reused_bytes)
+        ),
+        Event::Damaged { path, missing, bytes } => {
+            let what = if *missing { "missing" } else { "damaged" };
+            format!("{what}: {path} ({})", units::bytes(*bytes))
+        }
+        Event::Verified { version, files, bytes, damaged } => format!(
+            "verified: {version}, {files} files, {}; {damaged} damaged or missing",
+            units::bytes(*bytes)
+        ),
+        Event::Status {
+            dir,
+            product,
+            channel,
+            version,
+            sequence,
+            files,
+            bytes,
+            changed,
+            pending,
+            upload,
+            busy,
+        } => {
+            let installed = match (version, sequence) {
+                (Some(version), Some(sequence)) => {
+                    format!(
+                        "{version} (number {sequence}), {files} files, {}",
+                        units::bytes(*bytes)
+                    )
+                }
+                _ => "nothing yet".into(),
+            };
+            let mut lines = vec![
+                format!("product    {product}, channel {channel}"),
+                format!("folder     {}", dir.display()),
+                format!("installed  {installed}"),
+            ];
+            if *changed > 0 {
+                lines.push(format!("changed    {changed} files since they were installed"));
+            }
+            if let Some(pending) = pending {
+                lines.push(format!("unfinished {pending}: run update to go on"));
+            }
+            let upload = match upload.as_str() {
+                "everyone" => "to everyone",
+                "lan" => "to your own network only",
+                _ => "to your own network only, until you decide (--upload yes|no)",
+            };
+            lines.push(format!("upload     {upload}"));
+            if *busy {
+                lines.push("busy       another launcher is at work here".into());
+            }
+            lines.join("\n")
+        }
+        Event::Progress(_)
+        | Event::Checking { .. }
+        | Event::Seeding { .. }
+        | Event::Warning { .. }
+        | Event::Stopped { .. }
+        | Event::Error { .. } => return None,
+    })
+}
+
+fn split(peers: u64, lan: u64, http: u64, reused: u64) -> String {
+    let lan = if lan > 0 { format!(" ({} LAN)", units::bytes(lan)) } else { String::new() };
+    format!(
+        "peers {}{lan}, http {}, reused {}",
+        units::bytes(peers),
+        units::bytes(http),
+        units::bytes(reused)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Benchmarks and scripts wait for the word: it stands in the last line and nowhere before.
+    #[test]
+    fn complete_is_said_once() {
+        let progress = split(1, 1, 1, 1);
+        assert!(!progress.contains("complete"));
+        let event = Event::Complete {
+            version: "1.0.1".into(),
+            seconds: 3.2,
+            peers_bytes: 120 << 20,
+            lan_bytes: 0,
+            http_bytes: 0,
+            reused_bytes: 55 << 20,
+            wasted_bytes: 0,
+            uploaded: 7,
+        };
+        assert_eq!(
+            text(&event).unwrap(),
+            "complete: 1.0.1 in 3.2 s — peers 120.0 MiB, http 0 B, reused 55.0 MiB; uploaded=7"
+        );
+        let planned = Event::Planned {
+            version: "1".into(),
+            files: 1,
+            kept_bytes: 1,
+            reused_bytes: 1,
+            fetch_bytes: 1,
+            removed_files: 1,
+        };
+        assert!(!text(&planned).unwrap().contains("complete"));
+    }
+}

@@ -1,0 +1,218 @@
+//! A plain BitTorrent download of a .torrent file: no feed, no signatures, for any client's torrents.
+
+use crate::error::Error;
+use crate::events::{Event, Sink};
+use crate::lock::Lock;
+use crate::space;
+use crate::stop::Stop;
+use crate::transfer::{self, Network, torrent_error};
+use crate::tree::{Node, Tree};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use updraft_manifests::path::RelPath;
+use updraft_protocol::io::{AddTorrent, Have, Session, TorrentHandle, WebSeed};
+use updraft_protocol::metainfo::{Info, Metainfo, TORRENT_BYTES_MAX};
+use url::Url;
+
+/// Where resume data is kept, below the download folder: one folder for each torrent.
+const STATE_FOLDER: &str = ".updraft-fetch";
+
+/// Fetches the torrent into `dir/<name>`; with `stay`, seeds it until stopped.
+///
+/// # Errors
+/// Everything in [`Error`].
+pub async fn fetch(
+    torrent: &Path,
+    dir: &Path,
+    stay: bool,
+    network: &Network,
+    events: &Sink,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let since = Instant::now();
+    let meta = read(torrent)?;
+    let download = Download::new(meta, dir)?;
+    let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
+    let session = network.start(events).await?;
+    let done = run(&download, &session, network, stay, since, events, stop).await;
+    session.stop().await;
+    done
+}
+
+async fn run(
+    download: &Download,
+    session: &Session,
+    network: &Network,
+    stay: bool,
+    since: Instant,
+    events: &Sink,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let add = download.add(network)?;
+    let handle = session.add(add).await.map_err(|error| Error::Failed(error.to_string()))?;
+    get(download, &handle, since, events, stop).await?;
+    if stay { transfer::seed(&handle, stop, events).await } else { Ok(()) }
+}
+
+async fn get(
+    download: &Download,
+    handle: &TorrentHandle,
+    since: Instant,
+    events: &Sink,
+    stop: &Stop,
+) -> Result<(), Error> {
+    let (info, total) = (&download.meta.info, download.total());
+    let pieces = info.geometry.piece_count();
+    let split = transfer::fetch(handle, pieces, total, stop, events).await?;
+    handle.sync().await.map_err(Error::disk("flush", &download.root))?;
+    download.make_the_rest(events)?;
+    events(split.complete(info.name.clone(), since));
+    Ok(())
+}
+
+struct Download {
+    meta: Metainfo,
+    tree: Tree,
+    /// `dir/<name>`.
+    root: PathBuf,
+    /// Where this torrent's resume data is, below `dir`.
+    state: String,
+}
+
+impl Download {
+    fn new(meta: Metainfo, dir: &Path) -> Result<Self, Error> {
+        check_names(&meta.info)?;
+        std::fs::create_dir_all(dir).map_err(Error::disk("make the folder", dir))?;
+        let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
+        let state = format!("{STATE_FOLDER}/{}", meta.info.hashes.best());
+        tree.make_folders(&state).map_err(Error::disk("make the folder", dir.join(&state)))?;
+        let root = tree.path().join(&meta.info.name);
+        Ok(Self { meta, tree, root, state })
+    }
+
+    fn total(&self) -> u64 {
+        self.meta.info.geometry.content_len()
+    }
+
+    fn add(&self, network: &Network) -> Result<AddTorrent, Error> {
+        let info = Arc::new(self.meta.info.clone());
+        let files: Vec<PathBuf> = (0..info.files.len()).map(|at| self.path(at)).collect();
+        let resume = self.tree.path().join(&self.state).join("resume");
+        let have = if resume.exists() {
+            Have::Resume
+        } else if files.iter().any(|path| path.exists()) {
+            Have::Check
+        } else {
+            self.check_space()?;
+            Have::Nothing
+        };
+        let mut add = AddTorrent::new(Arc::clone(&info), files);
+        add.wanted = info.files.iter().map(|file| file.symlink.is_none()).collect();
+        add.have = have;
+        add.executable_bits = true;
+        add.resume = Some(resume);
+        add.trackers.clone_from(&self.meta.trackers);
+        let urls = self.meta.web_seeds.iter().filter_map(|url| Url::parse(url).ok());
+        let web = urls.filter(|url| matches!(url.scheme(), "http" | "https"));
+        add.web_seeds = web.map(WebSeed::Bep19).collect();
+        add.peers.clone_from(&network.peers);
+        Ok(add)
+    }
+
+    fn check_space(&self) -> Result<(), Error> {
+        let (dir, need) = (self.tree.path(), self.total());
+        match space::free(dir) {
+            Some(free) if free < need => Err(Error::Space { dir: dir.to_path_buf(), need, free }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn below(&self, file: usize) -> String {
+        let info = &self.meta.info;
+        if info.single_file {
+            info.name.clone()
+        } else {
+            format!("{}/{}", info.name, info.files[file].path.join("/"))
+        }
+    }
+
+    fn path(&self, file: usize) -> PathBuf {
+        self.below(file).split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
+    }
+
+    /// What holds no bytes: empty files and links.
+    fn make_the_rest(&self, events: &Sink) -> Result<(), Error> {
+        for (at, file) in self.meta.info.files.iter().enumerate() {
+            if file.length > 0 && file.symlink.is_none() {
+                continue;
+            }
+            let below = self.below(at);
+            let make = || {
+                if self.tree.node(&below)? != Node::Missing {
+                    return Ok(());
+                }
+                let folder = crate::tree::parent(&below);
+                if !folder.is_empty() {
+                    self.tree.make_folders(folder)?;
+                }
+                match &file.symlink {
+                    Some(target) => {
+                        let text = "../".repeat(file.path.len() - 1) + &target.join("/");
+                        self.tree.make_symlink(&text, &below)
+                    }
+                    None => self.tree.create_file(&below).map(drop),
+                }
+            };
+            match make() {
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                    events(Event::Warning { message: error.to_string() });
+                }
+                made => made.map_err(Error::disk("make", self.path(at)))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(torrent: &Path) -> Result<Metainfo, Error> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Error::Usage(format!("{} is no torrent that can be used: {why}", torrent.display()))
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(torrent)
+        .map_err(|error| Error::Usage(format!("cannot read {}: {error}", torrent.display())))?;
+    file.take(TORRENT_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::Usage(format!("cannot read {}: {error}", torrent.display())))?;
+    if bytes.len() > TORRENT_BYTES_MAX {
+        return Err(refused(&format!("it has more than {TORRENT_BYTES_MAX} bytes")));
+    }
+    Metainfo::parse(&bytes).map_err(|error| refused(&error))
+}
+
+/// The parser refuses what leaves the folder; here goes what this system cannot name, and our own
+/// folder.
+fn check_names(info: &Info) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::Usage(format!("the torrent cannot be saved: {why}")));
+    if info.name.eq_ignore_ascii_case(STATE_FOLDER) {
+        return refuse(format!("its name is `{STATE_FOLDER}`"));
+    }
+    if cfg!(windows) {
+        let name = [info.name.clone()];
+        let paths = info.files.iter().map(|file| file.path.as_slice());
+        for path in std::iter::once(name.as_slice()).chain(paths) {
+            if let Err(error) = RelPath::from_components(path) {
+                return refuse(error.to_string());
+            }
+        }
+    }
+    Ok(())
+}
+
+impl From<updraft_protocol::io::TorrentError> for Error {
+    fn from(error: updraft_protocol::io::TorrentError) -> Self {
+        torrent_error(error)
+    }
+}
