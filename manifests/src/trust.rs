@@ -222,9 +222,25 @@ pub enum TrustError {
 impl TrustState {
     /// What a client believes that was told a feed and nothing else.
     pub fn new(feed: &Feed) -> Self {
+        Self::of(feed.product.clone(), feed.root)
+    }
+
+    /// What a publisher believes of its own tree: root 1 as it lies there, whose fingerprint is
+    /// returned. A client must not do this; it is told the fingerprint by a feed.
+    ///
+    /// # Errors
+    /// [`TrustError`] if this is no root 1, signed by its own keys.
+    pub fn pin(first_root: &[u8]) -> Result<(ContentHash, Self), TrustError> {
+        let signed = Signed::parse(Role::Root, first_root)?;
+        let root: Root = read_payload(Role::Root, signed.payload())?;
+        let (state, _) = Self::of(root.product, signed.hash()).accept_root(first_root)?;
+        Ok((signed.hash(), state))
+    }
+
+    fn of(product: Name, fingerprint: ContentHash) -> Self {
         Self {
-            product: feed.product.clone(),
-            fingerprint: feed.root,
+            product,
+            fingerprint,
             root: None,
             root_text: String::new(),
             head: None,

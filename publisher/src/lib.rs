@@ -1,1 +1,30 @@
-//! Placeholder while the crate is laid out.
+//! Turns a build folder into a signed release, and serves it.
+//!
+//! [`init`] makes a product's keys and first root. [`publish`] scans a build, refuses what would
+//! break a player, makes its torrent and writes contents, torrent, manifest and, last, the head:
+//! plain files that any web server can serve. [`serve`] is the origin in one process: those files
+//! over HTTP, a tracker, a seed. [`verify`] checks a tree as launchers will, [`seed`] shares any
+//! torrent.
+//!
+//! Goes in: a folder, keys, a configuration. Comes out: the repository, described in
+//! `updraft_manifests`. Never: a half-published release, whatever is killed when; a build that is
+//! changed or linked to; a signature that launchers would not accept.
+
+pub mod cli;
+pub mod disk;
+mod error;
+pub mod exit;
+pub mod head;
+pub mod home;
+pub mod init;
+pub mod objects;
+pub mod output;
+pub mod publish;
+pub mod repository;
+pub mod scan;
+pub mod seed;
+pub mod serve;
+pub mod torrent;
+pub mod verify;
+
+pub use error::Error;

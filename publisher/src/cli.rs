@@ -1,0 +1,435 @@
+//! The command line.
+
+use crate::home::Home;
+use crate::output::{Output, bytes};
+use crate::publish::{Publish, Published, Step, publish};
+use crate::seed::Seed;
+use crate::serve::{Serve, sign_head};
+use crate::{Error, disk, init, seed, serve, torrent, verify};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use updraft_manifests::feed::Feed;
+use updraft_manifests::hash::ContentHash;
+use updraft_manifests::manifest::{Launch, NOTES_LEN_MAX};
+use updraft_manifests::names::{Name, Version};
+use updraft_manifests::path::RelPath;
+use updraft_manifests::time::Time;
+use updraft_protocol::metainfo::create::Format;
+use url::Url;
+
+/// Publishes builds: signs them, serves them, introduces players to each other.
+///
+/// Exit codes: 0 done, 2 wrong arguments or configuration, 3 build refused, 4 damaged content, 5 key
+/// trouble, 6 disk trouble, 7 network trouble, 8 repository busy, 130 stopped.
+#[derive(Debug, Parser)]
+#[command(name = "updraft-publisher", version, max_term_width = 100)]
+pub struct Cli {
+    /// The publisher's folder, or the updraft.toml in it.
+    #[arg(long, short, global = true, env = "UPDRAFT_CONFIG", default_value = ".")]
+    config: PathBuf,
+    /// One JSON object per line on stdout, each with an `event`.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make keys, configuration and the first root of a product.
+    Init(InitArgs),
+    /// Publish a build folder as a release.
+    Publish(PublishArgs),
+    /// Serve the repository: HTTP, tracker and seed in one process.
+    Serve(ServeArgs),
+    /// Sign the head anew, so that it stays news.
+    Head(HeadArgs),
+    /// Check everything that a repository offers, down to the last byte.
+    Verify(VerifyArgs),
+    /// Share the content of any torrent.
+    Seed(SeedArgs),
+    /// Make, show, verify and link single torrents.
+    #[command(subcommand)]
+    Torrent(torrent::TorrentCommand),
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// The folder to make.
+    dir: PathBuf,
+    /// The product: a-z, 0-9, `.`, `_`, `-`.
+    #[arg(long)]
+    product: Name,
+    /// Where players will reach the repository; may be given again for mirrors.
+    #[arg(long)]
+    url: Vec<Url>,
+}
+
+#[derive(Debug, Args)]
+struct PublishArgs {
+    /// The build folder, as players shall have it.
+    build: PathBuf,
+    /// The version, for people.
+    #[arg(long = "version", id = "release-version", value_name = "VERSION")]
+    version: Version,
+    /// The channel.
+    #[arg(long)]
+    channel: Name,
+    /// The platform, or `any`.
+    #[arg(long, default_value = "any")]
+    platform: Name,
+    /// A text file that says what is new.
+    #[arg(long, value_name = "FILE")]
+    notes: Option<PathBuf>,
+    /// The program to start, as a path in the build.
+    #[arg(long, value_name = "PATH")]
+    launch: Option<String>,
+    /// The oldest launcher that can install it.
+    #[arg(long, value_name = "VERSION")]
+    minimum_launcher: Option<Version>,
+    /// A path in the build that only looks like a secret; may be given again.
+    #[arg(long, value_name = "PATH")]
+    allow: Vec<String>,
+    /// The kind of torrent; hybrid, or v2-only when padding would be too much.
+    #[arg(long)]
+    format: Option<TorrentFormat>,
+    /// Bytes per piece; chosen by the sizes if not given.
+    #[arg(long, value_name = "BYTES")]
+    piece_length: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TorrentFormat {
+    Hybrid,
+    V2,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// HTTP and tracker; port 0 takes a free one.
+    #[arg(long, env = "UPDRAFT_LISTEN", value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// BitTorrent; port 0 takes a free one.
+    #[arg(long, env = "UPDRAFT_LISTEN_BITTORRENT", value_name = "IP:PORT")]
+    listen_bittorrent: Option<SocketAddr>,
+    /// Where players reach it, for the feed; may be given again.
+    #[arg(long)]
+    url: Vec<Url>,
+    /// Upload at most so many bytes per second to the internet.
+    #[arg(long, value_name = "BYTES")]
+    up_limit: Option<u64>,
+    /// HTTP and tracker only.
+    #[arg(long)]
+    no_seed: bool,
+}
+
+#[derive(Debug, Args)]
+struct HeadArgs {
+    /// Days until it expires; as configured if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=366))]
+    days: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The repository; the configured one if not given.
+    repository: Option<PathBuf>,
+    /// The feed (link or file) that its first root must fit.
+    #[arg(long)]
+    feed: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct SeedArgs {
+    /// The .torrent file.
+    torrent: PathBuf,
+    /// The folder that holds the content.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where to listen; any free port if not given.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// Upload at most so many bytes per second to the internet.
+    #[arg(long, value_name = "BYTES")]
+    up_limit: Option<u64>,
+    /// Seed what is there, even if it is not all.
+    #[arg(long)]
+    partial: bool,
+}
+
+impl Cli {
+    /// Where results go.
+    pub fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What to tell the user, with the exit code.
+    pub fn run(self) -> Result<(), Error> {
+        let out = self.output();
+        let config = self.config;
+        match self.command {
+            Command::Init(args) => run_init(&args, out),
+            Command::Publish(args) => run_publish(&Home::open(&config)?, args, out),
+            Command::Serve(args) => run_serve(&Home::open(&config)?, args, out),
+            Command::Head(args) => run_head(&Home::open(&config)?, &args, out),
+            Command::Verify(args) => run_verify(&config, &args, out),
+            Command::Seed(args) => run_seed(args, out),
+            Command::Torrent(command) => torrent::run(&command, out),
+        }
+    }
+}
+
+fn run_init(args: &InitArgs, out: Output) -> Result<(), Error> {
+    let home = init::init(&args.dir, &args.product, &args.url)?;
+    let feed =
+        std::fs::read_to_string(home.feed_path()).ok().and_then(|text| Feed::parse(&text).ok());
+    let link = feed.as_ref().map(Feed::to_link);
+    out.tell(
+        "initialised",
+        format!(
+            "made {} for `{}`\nkeys are in {}: back them up; nobody can make them again\n{}",
+            home.dir.display(),
+            args.product,
+            home.dir.join("keys").display(),
+            link.as_ref().map_or_else(
+                || "the feed is told by `serve`, or by init with --url".to_owned(),
+                |link| format!("feed: {link}")
+            )
+        ),
+        json!({ "dir": home.dir, "product": args.product, "feed": link }),
+    );
+    Ok(())
+}
+
+fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error> {
+    let path = |option: &str, text: &String| {
+        RelPath::parse(text).map_err(|error| Error::Usage(format!("--{option}: {error}")))
+    };
+    let launch = args.launch.as_ref().map(|text| path("launch", text)).transpose()?;
+    let allow: Result<Vec<_>, _> = args.allow.iter().map(|text| path("allow", text)).collect();
+    let what = Publish {
+        build: args.build,
+        version: args.version,
+        channel: args.channel,
+        platform: args.platform,
+        notes: args.notes.as_deref().map(read_notes).transpose()?,
+        launch: launch.map(|program| Launch { program, arguments: vec![] }),
+        minimum_launcher: args.minimum_launcher,
+        allow: allow?,
+        format: args.format.map(|format| match format {
+            TorrentFormat::Hybrid => Format::Hybrid,
+            TorrentFormat::V2 => Format::V2,
+        }),
+        piece_length: args.piece_length,
+        created: source_date()?,
+    };
+    let started = std::time::Instant::now();
+    let mut step = |step| {
+        if let Step::Hash { files, bytes: size } = step {
+            let text = format!("hashing {files} files, {}", bytes(size));
+            out.tell("hashing", text, json!({ "files": files, "bytes": size }));
+        }
+        Ok(())
+    };
+    // One line for each tenth is enough on a terminal and not too much in a log.
+    let told = AtomicU64::new(0);
+    let hashed = |done: u64, total: u64| {
+        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(10);
+        if tenth > told.fetch_max(tenth, Ordering::Relaxed) && total > (1 << 30) {
+            out.tell(
+                "hashed",
+                format!("hashed {}0 %", tenth),
+                json!({ "done": done, "total": total }),
+            );
+        }
+    };
+    let published = publish(home, &what, &mut step, &hashed)?;
+    tell_published(&what, &published, started.elapsed().as_secs_f64(), out);
+    Ok(())
+}
+
+fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Output) {
+    for warning in &published.warnings {
+        out.warn(warning);
+    }
+    let Published { version, sequence, files, bytes: size, added_bytes, .. } = published;
+    let name = format!("{version} on `{}` ({})", what.channel, what.platform);
+    let text = if published.already {
+        format!("{name} is published already, as release {sequence}: nothing was changed")
+    } else {
+        format!(
+            "published {name} as release {sequence}: {files} files, {}, {} of it new, in {seconds:.1} s\n\
+             info-hash {}\nhead {}, valid until {}",
+            bytes(*size),
+            bytes(*added_bytes),
+            published.v2,
+            published.head_sequence,
+            published.head_expires
+        )
+    };
+    out.tell(
+        "published",
+        text,
+        json!({
+            "already": published.already,
+            "version": version,
+            "channel": what.channel,
+            "platform": what.platform,
+            "sequence": sequence,
+            "manifest": published.manifest.to_string(),
+            "v2": published.v2.to_string(),
+            "v1": published.v1.map(|hash| hash.to_string()),
+            "files": files,
+            "bytes": size,
+            "added_bytes": added_bytes,
+            "head": published.head_sequence,
+            "head_expires": published.head_expires.to_string(),
+            "seconds": seconds,
+        }),
+    );
+}
+
+fn read_notes(path: &Path) -> Result<String, Error> {
+    let bytes = disk::read_capped(path, NOTES_LEN_MAX)?;
+    String::from_utf8(bytes).map_err(|_| Error::content(path, "is not UTF-8 text"))
+}
+
+/// The time that reproducible builds set: same input, same bytes.
+fn source_date() -> Result<Option<Time>, Error> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let refused = || Error::Usage("SOURCE_DATE_EPOCH is not a number of seconds".to_owned());
+    seconds.map(|seconds| Some(Time::from_unix(seconds))).ok_or_else(refused)
+}
+
+fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
+    let configured = &home.config.serve;
+    let options = Serve {
+        listen: args.listen.unwrap_or(configured.listen),
+        listen_bittorrent: args.listen_bittorrent.unwrap_or(configured.listen_bittorrent),
+        urls: args.url,
+        up_limit: args.up_limit.or(configured.up_limit),
+        no_seed: args.no_seed,
+    };
+    block_on(async { serve::serve(home, &options, out, interrupted()).await })
+}
+
+fn run_head(home: &Home, args: &HeadArgs, out: Output) -> Result<(), Error> {
+    let (head, was_expired) = sign_head(home, args.days)?;
+    if was_expired {
+        out.warn("the head before had expired: players could not update until now");
+    }
+    out.tell(
+        "signed",
+        format!("signed head {}, valid until {}", head.sequence, head.expires),
+        json!({ "head": head.sequence, "expires": head.expires.to_string() }),
+    );
+    Ok(())
+}
+
+fn run_verify(config: &Path, args: &VerifyArgs, out: Output) -> Result<(), Error> {
+    let dir = match &args.repository {
+        Some(dir) => dir.clone(),
+        None => Home::open(config)?.repository(),
+    };
+    let fingerprint = args.feed.as_deref().map(read_feed).transpose()?;
+    let verified = verify::verify(&dir, fingerprint, &mut |fault| {
+        out.tell("fault", format!("fault: {fault}"), json!({ "message": fault }));
+    })?;
+    if let Some(since) = verified.expired {
+        out.warn(format!(
+            "the head expired at {since}: players get no updates; run `updraft-publisher head`"
+        ));
+    }
+    out.tell(
+        "verified",
+        format!(
+            "{} releases, {} objects, {}: all as signed (root {})",
+            verified.releases,
+            verified.objects,
+            bytes(verified.bytes),
+            verified.fingerprint
+        ),
+        json!({
+            "releases": verified.releases,
+            "objects": verified.objects,
+            "bytes": verified.bytes,
+            "root": verified.fingerprint.to_string(),
+            "head": verified.head,
+            "expired": verified.expired.map(|since| since.to_string()),
+        }),
+    );
+    Ok(())
+}
+
+fn read_feed(text: &str) -> Result<ContentHash, Error> {
+    let text = if text.starts_with("updraft:") {
+        text.to_owned()
+    } else {
+        let path = Path::new(text);
+        let bytes = disk::read_capped(path, updraft_manifests::feed::FEED_BYTES_MAX)?;
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    Feed::parse(&text).map(|feed| feed.root).map_err(|error| Error::Usage(error.to_string()))
+}
+
+fn run_seed(args: SeedArgs, out: Output) -> Result<(), Error> {
+    let options = Seed {
+        torrent: args.torrent,
+        dir: args.dir,
+        listen: args.listen,
+        up_limit: args.up_limit,
+        partial: args.partial,
+    };
+    block_on(async { seed::seed(&options, out, interrupted()).await })
+}
+
+fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Internal(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(work);
+    // What is left are reads of a disk that does not answer.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}
+
+/// Ends with Ctrl-C, or when a service manager asks for the end.
+async fn interrupted() {
+    let ctrl_c = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut term) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                () = ctrl_c => {}
+                _ = term.recv() => {}
+            }
+            return;
+        }
+    }
+    ctrl_c.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

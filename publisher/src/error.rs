@@ -1,0 +1,146 @@
+//! What can go wrong, to what, and what to do about it.
+
+use crate::exit;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Wrong arguments or configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file cannot be used.
+    #[error("{path}: {why}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The build holds what would break a player or leak a secret.
+    #[error("the build was refused, nothing was published:\n  {}", problems.join("\n  "))]
+    Refused {
+        /// One line per fault, with the name.
+        problems: Vec<String>,
+    },
+    /// A file of the build changed while it was read.
+    #[error("{path} changed while it was being published: stop what writes to the build, run again", path = path.display())]
+    BuildChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Damaged or unexpected content.
+    #[error("{path}: {why}", path = path.display())]
+    Content {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Several faults, found by `verify`.
+    #[error("{count} faults in {path}: publish again from the build, or restore it from a copy", path = path.display())]
+    Faults {
+        /// The repository.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// A key is missing, unreadable or of another role.
+    #[error("the {role} key {path}: {why}", path = path.display())]
+    Key {
+        /// Its role.
+        role: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The disk.
+    #[error("cannot {action} {path}: {}", advice(source), path = path.display())]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr}: {}", listen_advice(source))]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The network.
+    #[error("{0}")]
+    Network(String),
+    /// Another publisher works on the same repository.
+    #[error("another updraft-publisher is working on {path}: wait until it is done", path = path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Stopped before the end.
+    #[error("stopped; what was published before is untouched")]
+    Stopped,
+    /// A fault of this program.
+    #[error("{0} (this is a fault of updraft-publisher: please report it)")]
+    Internal(String),
+}
+
+impl Error {
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config { .. } => exit::USAGE,
+            Self::Refused { .. } | Self::BuildChanged { .. } => exit::REFUSED,
+            Self::Content { .. } | Self::Faults { .. } => exit::CONTENT,
+            Self::Key { .. } => exit::KEY,
+            Self::Disk { .. } => exit::DISK,
+            Self::Listen { .. } | Self::Network(_) => exit::NETWORK,
+            Self::Busy { .. } => exit::BUSY,
+            Self::Stopped => exit::STOPPED,
+            Self::Internal(_) => exit::INTERNAL,
+        }
+    }
+
+    /// For `map_err`: a disk error of `action` on `path`.
+    pub fn disk(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Disk { action, path, source }
+    }
+
+    /// Content that is not what it should be.
+    pub fn content(path: &Path, why: impl ToString) -> Self {
+        Self::Content { path: path.to_path_buf(), why: why.to_string() }
+    }
+}
+
+fn advice(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space and run again"
+        }
+        io::ErrorKind::PermissionDenied => "check the owner and the permissions",
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only",
+        io::ErrorKind::NotFound => "check the path",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {hint}")
+}
+
+fn listen_advice(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "stop the other program, or choose another port (0 takes a free one)"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need rights; choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {hint}")
+}

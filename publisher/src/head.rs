@@ -1,0 +1,65 @@
+//! Signing the head: every time with a higher sequence, and the last thing that is written.
+
+use crate::home::{Home, RepositoryLock};
+use crate::repository::{Repository, now};
+use crate::{Error, disk};
+use updraft_manifests::document::Signed;
+use updraft_manifests::head::{HEAD_PATH, Head, Sources};
+use updraft_manifests::keys::{Role, SecretKey};
+use updraft_manifests::time::Time;
+
+/// Seconds in a day.
+const DAY: u64 = 86_400;
+
+/// Signs the head anew: same releases, or as `change` makes them; sources as configured.
+///
+/// # Errors
+/// [`Error::Content`] if the tree does not verify, or the new head would not be accepted by launchers
+/// (a key that the root does not list); [`Error::Disk`].
+pub fn sign(
+    home: &Home,
+    key: &SecretKey,
+    repository: &Repository,
+    _lock: &RepositoryLock,
+    change: impl FnOnce(&mut Head),
+) -> Result<Head, Error> {
+    let head = next(home, repository, change)?;
+    let path = repository.dir.join(HEAD_PATH);
+    let signed = Signed::create(Role::Head, &head, &[key]).map_err(|e| Error::content(&path, e))?;
+    let bytes = signed.to_bytes();
+    // Judged as a launcher would: better refused here than by every player.
+    if let Err(error) = repository.trust.accept_head(&bytes, head.created) {
+        let why = format!("{error}; is it the key that `init` made for this repository?");
+        return Err(Error::Key { role: "head", path: home.key_path(Role::Head), why });
+    }
+    disk::write_atomic(&path, &bytes)?;
+    Ok(head)
+}
+
+fn next(
+    home: &Home,
+    repository: &Repository,
+    change: impl FnOnce(&mut Head),
+) -> Result<Head, Error> {
+    let old = repository.head(now())?.map(|accepted| accepted.head.into_inner());
+    // A clock that was set back must not make the new head older than the old one.
+    let created = now().max(old.as_ref().map_or(Time::default(), |old| old.created));
+    let mut head = Head {
+        format: 1,
+        product: home.config.product.clone(),
+        sequence: old.as_ref().map_or(0, |old| old.sequence) + 1,
+        created,
+        expires: created.after(u64::from(home.config.head_days) * DAY),
+        root: repository.trust.next_root() - 1,
+        sources: Sources { http: home.config.http.clone(), trackers: home.config.trackers.clone() },
+        releases: old.map(|old| old.releases).unwrap_or_default(),
+    };
+    change(&mut head);
+    Ok(head)
+}
+
+/// When `head` has lived half its life: time to sign the next one.
+pub fn half_life(head: &Head) -> Time {
+    let life = head.expires.unix().saturating_sub(head.created.unix());
+    head.created.after(life / 2)
+}

@@ -1,0 +1,238 @@
+//! The publisher's folder: configuration, keys, lock, and the repository it writes.
+
+use crate::{Error, disk};
+use serde::Deserialize;
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use updraft_manifests::keys::{Role, SECRET_KEY_BYTES_MAX, SecretKey};
+use updraft_manifests::names::Name;
+use url::Url;
+
+/// The configuration's file name.
+pub const CONFIG_NAME: &str = "updraft.toml";
+/// The largest configuration in bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+
+/// `updraft.toml`. Paths are relative to its folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The product.
+    pub product: Name,
+    /// Where the repository can be reached, for players. Empty: where `serve` listens.
+    #[serde(default)]
+    pub urls: Vec<Url>,
+    /// The folder of the published tree.
+    #[serde(default = "default_repository")]
+    pub repository: PathBuf,
+    /// HTTP bases in the head; relative ones are seen from the repository's URL.
+    #[serde(default = "default_http")]
+    pub http: Vec<String>,
+    /// Announce URLs in the head; relative ones are seen from the repository's URL.
+    #[serde(default = "default_trackers")]
+    pub trackers: Vec<String>,
+    /// Days until a head expires.
+    #[serde(default = "default_head_days")]
+    pub head_days: u16,
+    /// Key files.
+    #[serde(default)]
+    pub keys: KeyFiles,
+    /// The server.
+    #[serde(default)]
+    pub serve: ServeConfig,
+}
+
+/// Key files. Only the head key has to be where `serve` runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyFiles {
+    /// Signs roots.
+    pub root: PathBuf,
+    /// Signs manifests.
+    pub release: PathBuf,
+    /// Signs heads.
+    pub head: PathBuf,
+}
+
+/// What `serve` does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeConfig {
+    /// HTTP and tracker.
+    pub listen: SocketAddr,
+    /// BitTorrent.
+    pub listen_bittorrent: SocketAddr,
+    /// The seed's address as players see it, when it is not the host they reach the tracker at
+    /// (behind a proxy or a NAT).
+    pub public_bittorrent: Option<SocketAddr>,
+    /// Bytes per second that the seed may upload.
+    pub up_limit: Option<u64>,
+    /// Seconds between announces in a small swarm.
+    pub tracker_interval_s: u32,
+}
+
+impl Default for KeyFiles {
+    fn default() -> Self {
+        let key = |name: &str| Path::new("keys").join(name);
+        Self { root: key("root.key"), release: key("release.key"), head: key("head.key") }
+    }
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7600)),
+            listen_bittorrent: SocketAddr::from(([0, 0, 0, 0], 7601)),
+            public_bittorrent: None,
+            up_limit: None,
+            tracker_interval_s: crate::serve::tracker::INTERVAL_DEFAULT_S,
+        }
+    }
+}
+
+fn default_repository() -> PathBuf {
+    "repository".into()
+}
+fn default_http() -> Vec<String> {
+    vec![".".to_owned()]
+}
+fn default_trackers() -> Vec<String> {
+    vec!["announce".to_owned()]
+}
+fn default_head_days() -> u16 {
+    7
+}
+
+/// A publisher's folder with its configuration read.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The folder that holds `updraft.toml`.
+    pub dir: PathBuf,
+    /// The configuration.
+    pub config: Config,
+}
+
+impl Home {
+    /// Reads the configuration at `path`: the file, or the folder that holds it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] saying what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = if path.is_dir() { path.join(CONFIG_NAME) } else { path.to_path_buf() };
+        let refused = |why: String| Error::Config { path: file.clone(), why };
+        let bytes = disk::read_if_there(&file, CONFIG_BYTES_MAX)?.ok_or_else(|| {
+            refused("not found: run `updraft-publisher init`, or name it with --config".to_owned())
+        })?;
+        let text = String::from_utf8(bytes).map_err(|_| refused("is not UTF-8 text".to_owned()))?;
+        let config: Config = toml::from_str(&text).map_err(|e| refused(e.to_string()))?;
+        if config.head_days == 0 || config.head_days > 366 {
+            return Err(refused("head_days must be from 1 to 366".to_owned()));
+        }
+        if let Some(url) = config.urls.iter().find(|u| !matches!(u.scheme(), "http" | "https")) {
+            return Err(refused(format!("`{url}` in urls is not http or https")));
+        }
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = std::path::absolute(dir).map_err(Error::disk("find", dir))?;
+        Ok(Self { dir, config })
+    }
+
+    /// The folder of the published tree.
+    pub fn repository(&self) -> PathBuf {
+        self.dir.join(&self.config.repository)
+    }
+
+    /// Reads the key of `role`.
+    ///
+    /// # Errors
+    /// [`Error::Key`] with the path.
+    pub fn key(&self, role: Role) -> Result<SecretKey, Error> {
+        let path = self.key_path(role);
+        let refused = |why: String| Error::Key { role: role.as_str(), path: path.clone(), why };
+        let bytes = match disk::read_if_there(&path, SECRET_KEY_BYTES_MAX) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                return Err(refused(
+                    "not found: bring the key to this machine, or name its file in updraft.toml"
+                        .to_owned(),
+                ));
+            }
+            Err(error) => return Err(refused(error.to_string())),
+        };
+        let text = String::from_utf8(bytes).map_err(|_| refused("is not text".to_owned()))?;
+        SecretKey::parse_for(role, &text).map_err(|error| refused(error.to_string()))
+    }
+
+    /// The file of the key of `role`.
+    pub fn key_path(&self, role: Role) -> PathBuf {
+        let keys = &self.config.keys;
+        self.dir.join(match role {
+            Role::Root | Role::Launcher => &keys.root,
+            Role::Release => &keys.release,
+            Role::Head => &keys.head,
+        })
+    }
+
+    /// The feed's file, for players.
+    pub fn feed_path(&self) -> PathBuf {
+        self.dir.join("feed.toml")
+    }
+
+    /// Takes the repository for writing, until the lock is dropped or the process ends, however it
+    /// ends.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process has it.
+    pub fn lock(&self) -> Result<RepositoryLock, Error> {
+        let path = self.dir.join(".lock");
+        let file = File::create(&path).map_err(Error::disk("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(RepositoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { path }),
+            Err(TryLockError::Error(source)) => Err(Error::Disk { action: "lock", path, source }),
+        }
+    }
+}
+
+/// The right to write to the repository.
+#[derive(Debug)]
+pub struct RepositoryLock {
+    _file: File,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_NAME), text).unwrap();
+        let error = Home::open(dir.path()).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::USAGE);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn bad_configurations() {
+        check("", "product");
+        check("product = \"Game\"", "not a valid name");
+        check("product = \"game\"\nlistne = 1", "listne");
+        check("product = \"game\"\nhead_days = 0", "head_days");
+        check("product = \"game\"\nurls = [\"ftp://x/\"]", "ftp");
+        let error = Home::open(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.to_string().contains("init"), "{error}");
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_NAME), "product = \"game\"").unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let lock = home.lock().unwrap();
+        assert!(matches!(home.lock(), Err(Error::Busy { .. })));
+        drop(lock);
+        home.lock().unwrap();
+        let error = home.key(Role::Head).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::KEY);
+    }
+}

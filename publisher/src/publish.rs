@@ -1,0 +1,516 @@
+//! `publish`: a build folder becomes a release.
+//!
+//! The order is what makes it safe to kill at any instant: contents, torrent, manifest, each under a
+//! name that nobody asks for yet, and the head last, by one rename. Whoever looks sees the old set or
+//! the new one. A second run finds what the first left and goes on.
+
+use crate::home::Home;
+use crate::objects::{Objects, Source as ObjectSource};
+use crate::repository::{Repository, now};
+use crate::scan::{Kind, Scan, ScannedFile, scan};
+use crate::{Error, disk, head};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use updraft_manifests::document::Signed;
+use updraft_manifests::hash::{ContentHash, V1Hash};
+use updraft_manifests::head::{Head, Release, as_folder};
+use updraft_manifests::keys::Role;
+use updraft_manifests::manifest::{self, Launch, Manifest, Torrent};
+use updraft_manifests::names::{Name, Version};
+use updraft_manifests::path::RelPath;
+use updraft_manifests::time::Time;
+use updraft_protocol::metainfo::Metainfo;
+use updraft_protocol::metainfo::create::{
+    CreateError, Format, Options, Source, SourceFile, choose_piece_length, create, padding,
+};
+use url::Url;
+
+/// A hybrid whose pad files would add more than this share of the build is made v2-only.
+pub const PADDING_PERCENT_MAX: u64 = 10;
+
+/// What to publish, and as what.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The build folder.
+    pub build: PathBuf,
+    /// The version.
+    pub version: Version,
+    /// The channel.
+    pub channel: Name,
+    /// The platform.
+    pub platform: Name,
+    /// What is new.
+    pub notes: Option<String>,
+    /// The program to start.
+    pub launch: Option<Launch>,
+    /// The oldest launcher that can install it.
+    pub minimum_launcher: Option<Version>,
+    /// Paths that only look like secrets.
+    pub allow: Vec<RelPath>,
+    /// The kind of torrent; `None` takes a hybrid, or v2-only when padding would be too much.
+    pub format: Option<Format>,
+    /// Bytes per piece; `None` chooses by the sizes.
+    pub piece_length: Option<u32>,
+    /// When it is published; `None` takes the clock.
+    pub created: Option<Time>,
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// True if this very release was there already and nothing was changed.
+    pub already: bool,
+    /// The version.
+    pub version: Version,
+    /// The release's sequence.
+    pub sequence: u64,
+    /// SHA-256 of the manifest's payload.
+    pub manifest: ContentHash,
+    /// The torrent's v2 info-hash.
+    pub v2: ContentHash,
+    /// The torrent's v1 info-hash, if it is a hybrid.
+    pub v1: Option<V1Hash>,
+    /// Files of the build.
+    pub files: u64,
+    /// Bytes of the build.
+    pub bytes: u64,
+    /// Bytes that no earlier release had.
+    pub added_bytes: u64,
+    /// The head's sequence.
+    pub head_sequence: u64,
+    /// When the head expires.
+    pub head_expires: Time,
+    /// What the publisher should know.
+    pub warnings: Vec<String>,
+}
+
+/// What is about to be done. The callback of [`publish`] may refuse to go on, which leaves the
+/// repository as a kill at that instant would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The build was scanned; it is hashed next.
+    Hash {
+        /// Files.
+        files: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The content of one file is stored next.
+    Object,
+    /// All contents are made durable next.
+    Objects,
+    /// The torrent is written next.
+    Torrent,
+    /// The manifest is written next.
+    Manifest,
+    /// The head is written next: the release goes live.
+    Head,
+}
+
+/// Publishes `what`. `step` is told before everything that changes the repository; `hashed` is told
+/// (bytes hashed, bytes in all) now and then, from several threads.
+///
+/// # Errors
+/// [`Error`]; the repository then offers what it offered before.
+pub fn publish(
+    home: &Home,
+    what: &Publish,
+    step: &mut dyn FnMut(Step) -> Result<(), Error>,
+    hashed: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Published, Error> {
+    // All that can be wrong without looking at the build comes first.
+    let release_key = home.key(Role::Release)?;
+    let head_key = home.key(Role::Head)?;
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let old_head = repository.head(now())?;
+
+    let scan = scan(&what.build, &what.allow)?;
+    check_launch(what, &scan)?;
+    step(Step::Hash { files: scan.files.len() as u64, bytes: scan.total })?;
+    let mut warnings = Vec::new();
+    let metainfo = make_torrent(home, what, &scan, &mut warnings, hashed)?;
+    let info = &metainfo.info;
+    let v2 = info.hashes.v2.ok_or_else(|| Error::Internal("the torrent has no v2 hash".into()))?;
+    let v2 = ContentHash(v2.0);
+    let v1 = info.hashes.v1.map(|hash| V1Hash(hash.0));
+    let piece_length = info.geometry.piece_length();
+
+    let mut objects = Objects::open(&repository.dir)?;
+    for source in object_sources(&metainfo, &scan)? {
+        step(Step::Object)?;
+        objects.add(&source)?;
+    }
+    step(Step::Objects)?;
+    objects.finish()?;
+
+    step(Step::Torrent)?;
+    write_torrent(home, &repository, &v2, metainfo)?;
+
+    let (channel, platform) = (&what.channel, &what.platform);
+    let same_place = |r: &&Release| r.channel == *channel && r.platform == *platform;
+    let old = old_head.as_ref().and_then(|accepted| accepted.head.releases.iter().find(same_place));
+    let sequence = old.map_or(0, |old| old.sequence) + 1;
+    let manifest = Manifest {
+        format: 1,
+        product: home.config.product.clone(),
+        platform: platform.clone(),
+        channel: channel.clone(),
+        version: what.version.clone(),
+        sequence,
+        created: what.created.unwrap_or_else(now),
+        total_size: scan.total,
+        file_count: scan.files.len() as u64,
+        minimum_launcher: what.minimum_launcher.clone(),
+        notes: what.notes.clone(),
+        empty_folders: scan.empty_folders.clone(),
+        torrent: Torrent { v2, v1, piece_length },
+        launch: what.launch.clone(),
+    };
+    let (files, added_bytes) = (manifest.file_count, objects.added_bytes);
+    let published = |already, sequence, manifest, head: &Head| Published {
+        already,
+        version: what.version.clone(),
+        sequence,
+        manifest,
+        v2,
+        v1,
+        files,
+        bytes: scan.total,
+        added_bytes,
+        head_sequence: head.sequence,
+        head_expires: head.expires,
+        warnings,
+    };
+    if let (Some(accepted), Some(old)) = (&old_head, old)
+        && let Ok(before) = repository.manifest(&accepted.head, old)
+        && is_same_release(&before, &manifest)
+    {
+        if now() < accepted.head.expires {
+            return Ok(published(true, old.sequence, old.manifest, &accepted.head));
+        }
+        step(Step::Head)?;
+        let head = head::sign(home, &head_key, &repository, &lock, |_| {})?;
+        return Ok(published(true, old.sequence, old.manifest, &head));
+    }
+
+    let signed = Signed::create(Role::Release, &manifest, &[&release_key])
+        .map_err(|error| Error::Usage(error.to_string()))?;
+    check_release_key(home, &repository, channel, &signed)?;
+    step(Step::Manifest)?;
+    let path = repository.dir.join(manifest::path(&signed.hash()));
+    make_parent(&path)?;
+    disk::write_atomic(&path, &signed.to_bytes())?;
+
+    step(Step::Head)?;
+    let entry = Release {
+        channel: channel.clone(),
+        platform: platform.clone(),
+        version: what.version.clone(),
+        sequence,
+        manifest: signed.hash(),
+        length: signed.payload().len() as u64,
+    };
+    let head = head::sign(home, &head_key, &repository, &lock, |head| {
+        head.releases.retain(|r| r.channel != entry.channel || r.platform != entry.platform);
+        head.releases.push(entry);
+        head.releases.sort_by(|a, b| (&a.channel, &a.platform).cmp(&(&b.channel, &b.platform)));
+    })?;
+    Ok(published(false, sequence, signed.hash(), &head))
+}
+
+/// Equal but for what every publishing makes new.
+fn is_same_release(old: &Manifest, new: &Manifest) -> bool {
+    let renumbered = Manifest { sequence: old.sequence, created: old.created, ..new.clone() };
+    *old == renumbered
+}
+
+fn check_launch(what: &Publish, scan: &Scan) -> Result<(), Error> {
+    match &what.launch {
+        Some(launch) if !scan.files.iter().any(|file| file.path == launch.program) => {
+            Err(Error::Usage(format!("--launch {}: the build has no such file", launch.program)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The signature as a launcher would judge it: better refused here than by every player.
+fn check_release_key(
+    home: &Home,
+    repository: &Repository,
+    channel: &Name,
+    signed: &Signed,
+) -> Result<(), Error> {
+    let root = repository.trust.root().expect("an open repository has a root");
+    let keys = root.roles.release.for_channel(channel);
+    signed.clone().verify::<Manifest>(&keys).map(|_| ()).map_err(|error| Error::Key {
+        role: "release",
+        path: home.key_path(Role::Release),
+        why: format!("{error}; is it the key that `init` made for this repository?"),
+    })
+}
+
+fn make_parent(path: &Path) -> Result<(), Error> {
+    path.parent().map_or(Ok(()), disk::make_folder)
+}
+
+/// The torrent's name: the product, so that a stock client finds the next release in the same place.
+fn torrent_name(product: &Name, platform: &Name) -> String {
+    if *platform == Name::any_platform() {
+        product.to_string()
+    } else {
+        format!("{product}-{platform}")
+    }
+}
+
+fn make_torrent(
+    home: &Home,
+    what: &Publish,
+    scan: &Scan,
+    warnings: &mut Vec<String>,
+    hashed: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Metainfo, Error> {
+    let source = Source {
+        name: torrent_name(&home.config.product, &what.platform),
+        single_file: false,
+        files: scan.files.iter().map(source_file).collect(),
+    };
+    let format = what.format.unwrap_or_else(|| {
+        let piece_length =
+            what.piece_length.unwrap_or_else(|| choose_piece_length(&source, Format::Hybrid));
+        let pad = padding(&source, piece_length);
+        if pad.saturating_mul(100) <= scan.total.saturating_mul(PADDING_PERCENT_MAX) {
+            return Format::Hybrid;
+        }
+        warnings.push(format!(
+            "padding would add {} to {}, so the torrent is v2-only: clients that know only v1 \
+             cannot take part (--format hybrid overrides)",
+            crate::output::bytes(pad),
+            crate::output::bytes(scan.total)
+        ));
+        Format::V2
+    });
+    let options = Options { format, piece_length: what.piece_length, ..Options::default() };
+    create(&source, &options, hashed).map_err(|error| match error {
+        CreateError::Io { action, path, error } => Error::Disk { action, path, source: error },
+        CreateError::Changed { path } => Error::BuildChanged { path },
+        CreateError::PieceLength { .. } => Error::Usage(error.to_string()),
+        CreateError::Unsupported { .. } | CreateError::Empty { .. } | CreateError::Invalid(_) => {
+            Error::Refused { problems: vec![error.to_string()] }
+        }
+    })
+}
+
+fn source_file(file: &ScannedFile) -> SourceFile {
+    let components = |path: &RelPath| path.components().map(str::to_owned).collect();
+    let (length, executable, symlink) = match &file.kind {
+        Kind::File { length, executable, .. } => (*length, *executable, None),
+        Kind::Symlink { target } => (0, false, Some(components(target))),
+    };
+    SourceFile {
+        path: components(&file.path),
+        source: file.source.clone(),
+        length,
+        executable,
+        symlink,
+    }
+}
+
+/// The files of the torrent that hold bytes, with the places they come from.
+fn object_sources(metainfo: &Metainfo, scan: &Scan) -> Result<Vec<ObjectSource>, Error> {
+    let scanned: HashMap<&str, &ScannedFile> =
+        scan.files.iter().map(|file| (file.path.as_str(), file)).collect();
+    let mut sources = Vec::new();
+    for entry in &metainfo.info.files {
+        let Some(root) = entry.root else { continue };
+        let path = entry.path.join("/");
+        let file = scanned.get(path.as_str());
+        let Some(ScannedFile { source, kind: Kind::File { length, modified, .. }, .. }) = file
+        else {
+            return Err(Error::Internal(format!("the torrent lists `{path}`, the build does not")));
+        };
+        sources.push(ObjectSource {
+            path: source.clone(),
+            length: *length,
+            modified: *modified,
+            root: ContentHash(root.0),
+        });
+    }
+    Ok(sources)
+}
+
+/// Writes the .torrent file. Trackers and web seeds in it are for stock clients only, and only where
+/// the repository has a public URL; launchers take sources from the head.
+fn write_torrent(
+    home: &Home,
+    repository: &Repository,
+    v2: &ContentHash,
+    mut metainfo: Metainfo,
+) -> Result<(), Error> {
+    let bases: Vec<Url> = home.config.urls.iter().cloned().map(as_folder).collect();
+    for base in &bases {
+        let join = |text: &String| base.join(text).ok().map(|url| url.to_string());
+        for tracker in home.config.trackers.iter().filter_map(join) {
+            if !metainfo.trackers.iter().flatten().any(|known| *known == tracker) {
+                metainfo.trackers.push(vec![tracker]);
+            }
+        }
+        metainfo.web_seeds.extend(join(&format!("releases/{v2}/")));
+    }
+    let path = repository.torrent_path(v2);
+    make_parent(&path)?;
+    disk::write_if_changed(&path, &metainfo.encode()).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::init;
+    use std::fs;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        home: Home,
+        build: PathBuf,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let urls = [Url::parse("http://127.0.0.1:7600/").unwrap()];
+        let home = init(&dir.path().join("home"), &name("game"), &urls).unwrap();
+        let build = dir.path().join("build");
+        fs::create_dir_all(build.join("bin/empty")).unwrap();
+        fs::write(build.join("bin/game"), vec![1; 100_000]).unwrap();
+        fs::write(build.join("data"), vec![2; 70_000]).unwrap();
+        fs::write(build.join("same"), vec![2; 70_000]).unwrap();
+        fs::write(build.join("none"), "").unwrap();
+        Fixture { _dir: dir, home, build }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn what(fixture: &Fixture, version: &str) -> Publish {
+        Publish {
+            build: fixture.build.clone(),
+            version: Version::parse(version).unwrap(),
+            channel: name("stable"),
+            platform: name("any"),
+            notes: None,
+            launch: None,
+            minimum_launcher: None,
+            allow: vec![],
+            format: None,
+            piece_length: None,
+            created: None,
+        }
+    }
+
+    fn run(fixture: &Fixture, what: &Publish) -> Result<Published, Error> {
+        publish(&fixture.home, what, &mut |_| Ok(()), &|_, _| {})
+    }
+
+    /// The version that a launcher would see, everything behind it checked.
+    fn offered(fixture: &Fixture) -> Option<String> {
+        crate::verify::verify(&fixture.home.repository(), None, &mut |_| {}).unwrap();
+        let repository = Repository::open(&fixture.home.repository(), None).unwrap();
+        let head = repository.head(now()).unwrap()?;
+        let release = head.head.release(&name("stable"), &name("any"))?;
+        let manifest = repository.manifest(&head.head, release).unwrap();
+        Some(manifest.version.to_string())
+    }
+
+    #[test]
+    fn a_release_and_its_successor() {
+        let f = fixture();
+        let first = run(&f, &what(&f, "1")).unwrap();
+        assert_eq!((first.sequence, first.head_sequence, first.already), (1, 1, false));
+        assert_eq!((first.files, first.bytes, first.added_bytes), (4, 240_000, 170_000));
+        assert_eq!(offered(&f).unwrap(), "1");
+        let again = run(&f, &what(&f, "1")).unwrap();
+        assert!(again.already && again.manifest == first.manifest && again.head_sequence == 1);
+        fs::write(f.build.join("data"), vec![3; 70_000]).unwrap();
+        let second = run(&f, &what(&f, "2")).unwrap();
+        assert_eq!((second.sequence, second.head_sequence), (2, 2));
+        assert_eq!(second.added_bytes, 70_000);
+        assert_eq!(offered(&f).unwrap(), "2");
+        let mut beta = what(&f, "2");
+        beta.channel = name("beta");
+        let beta = run(&f, &beta).unwrap();
+        assert_eq!((beta.sequence, beta.v2, beta.added_bytes), (1, second.v2, 0));
+    }
+
+    #[test]
+    fn same_input_same_bytes() {
+        let f = fixture();
+        let mut what = what(&f, "1");
+        what.created = Some(Time::from_unix(1_700_000_000));
+        let one = run(&f, &what).unwrap();
+        fs::remove_dir_all(f.home.repository().join("objects")).unwrap();
+        for name in ["head.toml", &manifest::path(&one.manifest), &manifest::torrent_path(&one.v2)]
+        {
+            fs::remove_file(f.home.repository().join(name)).unwrap();
+        }
+        let two = run(&f, &what).unwrap();
+        assert_eq!((one.manifest, one.v2, one.v1), (two.manifest, two.v2, two.v1));
+    }
+
+    #[test]
+    fn stopped_at_every_step_and_run_again() {
+        let f = fixture();
+        run(&f, &what(&f, "1")).unwrap();
+        let mut stop_at = 0;
+        loop {
+            fs::write(f.build.join("data"), format!("{stop_at}").repeat(20_000)).unwrap();
+            let version = format!("2.{stop_at}");
+            let before = offered(&f);
+            let mut left = stop_at;
+            let stopped = publish(
+                &f.home,
+                &what(&f, &version),
+                &mut |_| {
+                    if left == 0 {
+                        return Err(Error::Stopped);
+                    }
+                    left -= 1;
+                    Ok(())
+                },
+                &|_, _| {},
+            );
+            match stopped {
+                Ok(_) => break,
+                Err(Error::Stopped) => assert_eq!(offered(&f), before, "step {stop_at}"),
+                Err(other) => panic!("{other}"),
+            }
+            run(&f, &what(&f, &version)).unwrap();
+            assert_eq!(offered(&f).unwrap(), version, "after step {stop_at}");
+            stop_at += 1;
+        }
+        // Hash, an object for each of three files with bytes, Objects, Torrent, Manifest, Head.
+        assert_eq!(stop_at, 8);
+    }
+
+    #[test]
+    fn errors_name_what_is_missing() {
+        let f = fixture();
+        let check = |error: Error, code: u8, text: &str| {
+            assert_eq!(error.exit_code(), code, "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        };
+        let mut missing = what(&f, "1");
+        missing.build = f.build.join("no");
+        check(run(&f, &missing).unwrap_err(), crate::exit::DISK, "no");
+        let mut launch = what(&f, "1");
+        launch.launch =
+            Some(Launch { program: RelPath::parse("nothing").unwrap(), arguments: vec![] });
+        check(run(&f, &launch).unwrap_err(), crate::exit::USAGE, "nothing");
+        fs::rename(f.home.key_path(Role::Release), f.build.join("../release")).unwrap();
+        check(run(&f, &what(&f, "1")).unwrap_err(), crate::exit::KEY, "release.key");
+        // A key that the root does not know.
+        let foreign = updraft_manifests::keys::SecretKey::from_random(Role::Release, [5; 32]);
+        fs::write(f.home.key_path(Role::Release), foreign.to_text()).unwrap();
+        check(run(&f, &what(&f, "1")).unwrap_err(), crate::exit::KEY, "init");
+        assert_eq!(offered(&f), None);
+    }
+}

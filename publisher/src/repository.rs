@@ -1,0 +1,104 @@
+//! The published tree, read and checked as a launcher would.
+
+use crate::{Error, disk};
+use std::path::{Path, PathBuf};
+use updraft_manifests::document::Verified;
+use updraft_manifests::hash::ContentHash;
+use updraft_manifests::head::{HEAD_PATH, Head, Release};
+use updraft_manifests::keys::Role;
+use updraft_manifests::manifest::{self, Manifest};
+use updraft_manifests::names::Name;
+use updraft_manifests::root;
+use updraft_manifests::time::Time;
+use updraft_manifests::trust::{AcceptedHead, ROOT_WALK_MAX, TrustState};
+
+/// The clock.
+pub fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time::from_unix(since.map_or(0, |since| since.as_secs()))
+}
+
+/// A published tree whose roots were walked.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    /// The folder.
+    pub dir: PathBuf,
+    /// What a launcher that came through these roots believes.
+    pub trust: TrustState,
+    /// SHA-256 of the payload of root 1.
+    pub fingerprint: ContentHash,
+}
+
+impl Repository {
+    /// Walks the roots of the tree at `dir`, from root 1 as it lies there. `product` is checked when
+    /// given.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if there is no tree or a root does not verify; [`Error::Disk`].
+    pub fn open(dir: &Path, product: Option<&Name>) -> Result<Self, Error> {
+        let first = dir.join(root::path(1));
+        let bytes =
+            disk::read_if_there(&first, Role::Root.document_bytes_max())?.ok_or_else(|| {
+                Error::content(
+                    dir,
+                    "is no repository (root/1.toml is missing): run `updraft-publisher init`",
+                )
+            })?;
+        let (fingerprint, own) = TrustState::pin(&bytes).map_err(|e| Error::content(&first, e))?;
+        if let Some(product) = product
+            && product != own.product()
+        {
+            let why = format!("is the root of `{}`, not of `{product}`", own.product());
+            return Err(Error::content(&first, why));
+        }
+        let mut trust = own;
+        for _ in 0..ROOT_WALK_MAX {
+            let path = dir.join(root::path(trust.next_root()));
+            let Some(bytes) = disk::read_if_there(&path, Role::Root.document_bytes_max())? else {
+                break;
+            };
+            trust = trust.accept_root(&bytes).map_err(|e| Error::content(&path, e))?.0;
+        }
+        Ok(Self { dir: dir.to_path_buf(), trust, fingerprint })
+    }
+
+    /// The head, if one was published; `at` decides its freshness.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if it does not verify; [`Error::Disk`].
+    pub fn head(&self, at: Time) -> Result<Option<AcceptedHead>, Error> {
+        let path = self.dir.join(HEAD_PATH);
+        let Some(bytes) = disk::read_if_there(&path, Role::Head.document_bytes_max())? else {
+            return Ok(None);
+        };
+        let (_, head) = self.trust.accept_head(&bytes, at).map_err(|e| Error::content(&path, e))?;
+        Ok(Some(head))
+    }
+
+    /// The manifest that an entry of `head` names, whether or not the head has expired.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if it does not verify; [`Error::Disk`].
+    pub fn manifest(
+        &self,
+        head: &Verified<Head>,
+        release: &Release,
+    ) -> Result<Verified<Manifest>, Error> {
+        let path = self.dir.join(release.manifest_path());
+        let bytes = disk::read_capped(&path, Role::Release.document_bytes_max())?;
+        let fresh = updraft_manifests::trust::Freshness::Fresh;
+        let head = AcceptedHead { head: head.clone(), freshness: fresh };
+        let accepted = self.trust.accept_manifest(&head, release, &bytes);
+        accepted.map(|(_, manifest)| manifest).map_err(|e| Error::content(&path, e))
+    }
+
+    /// Where the torrent of a release lies.
+    pub fn torrent_path(&self, v2: &ContentHash) -> PathBuf {
+        self.dir.join(manifest::torrent_path(v2))
+    }
+
+    /// Where the content of a file lies.
+    pub fn object_path(&self, root: &ContentHash, length: u64) -> PathBuf {
+        self.dir.join(manifest::object_path(root, length))
+    }
+}

@@ -1,0 +1,433 @@
+//! `serve`: one process that is everything an origin has to be: the repository over HTTP, a tracker
+//! for its own torrents, and a seed of what the head names.
+//!
+//! Nothing that players trust depends on it: the same tree behind any web server does the same, but
+//! slower, because nobody introduces the players to each other.
+
+mod documents;
+mod files;
+mod listener;
+mod seeds;
+pub mod tracker;
+
+use crate::home::Home;
+use crate::output::{Output, bytes};
+use crate::repository::{Repository, now};
+use crate::{Error, disk, head};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use files::{Counters, Views, plain};
+use listener::{Ends, Listener};
+use seeds::{Seeds, lock};
+use serde_json::json;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::oneshot;
+use tracker::{Link, OwnSeed, Tracker};
+use updraft_manifests::feed::{Feed, rendezvous};
+use updraft_manifests::head::{HEAD_PATH, Head};
+use updraft_manifests::keys::Role;
+use updraft_manifests::trust::Freshness;
+use updraft_protocol::io::{Session, SessionConfig, SessionError, UploadPolicy};
+use updraft_protocol::wire::tracker::{
+    Announce, encode_failure, encode_scrape, parse_scrape_query,
+};
+use url::Url;
+
+/// How often the head file is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often numbers are told, when they changed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the head's age is looked at.
+const SIGN_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for requests under way when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// Peers connected at once, per torrent.
+const CONNECTIONS_MAX: usize = 200;
+/// Peers served at once, per torrent: an origin has more to give than a player.
+const UPLOAD_SLOTS: usize = 16;
+
+/// What to serve, and where.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// HTTP and tracker.
+    pub listen: SocketAddr,
+    /// BitTorrent.
+    pub listen_bittorrent: SocketAddr,
+    /// Where players reach the repository; empty: where it listens.
+    pub urls: Vec<Url>,
+    /// Bytes per second that the seed may upload.
+    pub up_limit: Option<u64>,
+    /// No seed: HTTP and tracker alone.
+    pub no_seed: bool,
+}
+
+struct Site {
+    dir: PathBuf,
+    views: RwLock<Views>,
+    counters: Arc<Counters>,
+    tracker: Mutex<Tracker>,
+}
+
+/// Serves until `stop` ends.
+///
+/// # Errors
+/// [`Error::Listen`] when a port is taken; others when there is no repository to serve.
+pub async fn serve(
+    home: &Home,
+    options: &Serve,
+    out: Output,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let addr = options.listen;
+    let socket = tokio::net::TcpListener::bind(addr)
+        .await
+        .map_err(|source| Error::Listen { addr, source })?;
+    let http = socket.local_addr().map_err(|source| Error::Listen { addr, source })?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
+    let tracker = Tracker::new(home.config.serve.tracker_interval_s, u64::from_le_bytes(random));
+    let site = Arc::new(Site {
+        dir: repository.dir.clone(),
+        views: RwLock::default(),
+        counters: Arc::default(),
+        tracker: Mutex::new(tracker),
+    });
+    let mut seeds = match options.no_seed {
+        true => None,
+        false => Some(start_seeds(home, options, &repository, &site).await?),
+    };
+    let bittorrent = seeds.as_ref().map(|(_, addr)| *addr);
+
+    let feed = tell_feed(home, options, &repository, http)?;
+    let url = &feed.urls[0];
+    out.tell(
+        "serving",
+        format!(
+            "serving {url} (HTTP and tracker on {http}{})\nfeed: {}\nfeed file: {}",
+            bittorrent.map_or_else(String::new, |addr| format!(", BitTorrent on {addr}")),
+            feed.to_link(),
+            home.feed_path().display()
+        ),
+        json!({
+            "url": url.as_str(),
+            "http": http.to_string(),
+            "bittorrent": bittorrent.map(|addr| addr.to_string()),
+            "feed": feed.to_link(),
+            "feed_file": home.feed_path(),
+            "announce": url.join("announce").map(|url| url.to_string()).unwrap_or_default(),
+        }),
+    );
+
+    let (drain, drained) = oneshot::channel::<()>();
+    let app = Router::new().fallback(handle).with_state(Arc::clone(&site));
+    let service = app.into_make_service_with_connect_info::<Ends>();
+    let server = axum::serve(Listener::new(socket), service)
+        .with_graceful_shutdown(async { drop(drained.await) });
+    let server = tokio::spawn(server.into_future());
+
+    let seeding = seeds.as_mut().map(|(seeds, _)| seeds);
+    let ended = tokio::select! {
+        ended = watch(home, &repository, &site, seeding, out) => ended,
+        () = stop => Ok(()),
+    };
+    out.tell("stopping", "stopping", json!({}));
+    let _ = drain.send(());
+    if tokio::time::timeout(DRAIN_MAX, server).await.is_err() {
+        tracing::debug!("requests under way were cut off");
+    }
+    if let Some((seeds, _)) = seeds {
+        tell_numbers(&site, Some(&seeds), out);
+        seeds.stop().await;
+    }
+    ended
+}
+
+async fn start_seeds(
+    home: &Home,
+    options: &Serve,
+    repository: &Repository,
+    site: &Site,
+) -> Result<(Seeds, SocketAddr), Error> {
+    let config = SessionConfig {
+        listen: vec![options.listen_bittorrent],
+        upload: UploadPolicy::Everyone,
+        up_limit: options.up_limit,
+        connections_max: CONNECTIONS_MAX,
+        upload_slots: UPLOAD_SLOTS,
+        ..SessionConfig::default()
+    };
+    let session = Session::start(config).await.map_err(session_error)?;
+    let addr = session.listen_addrs().first().copied().unwrap_or(options.listen_bittorrent);
+    let own_seed = match home.config.serve.public_bittorrent {
+        Some(addr) => OwnSeed::At(addr),
+        // A seed on one specific address is there and nowhere else.
+        None if !addr.ip().is_unspecified() => OwnSeed::At(addr),
+        None => OwnSeed::SameHost(addr.port()),
+    };
+    let seeds = Seeds::new(session, &repository.dir, own_seed);
+    seeds.open_rendezvous(rendezvous(&repository.fingerprint), &site.tracker).await?;
+    Ok((seeds, addr))
+}
+
+/// An error of the engine in the program's words.
+pub(crate) fn session_error(error: SessionError) -> Error {
+    match error {
+        SessionError::Listen { addr, source } => Error::Listen { addr, source },
+        SessionError::NoPieceHashes(_) => Error::Usage(error.to_string()),
+        SessionError::Start(_)
+        | SessionError::Duplicate(_)
+        | SessionError::FileCount { .. }
+        | SessionError::Stopped => Error::Internal(error.to_string()),
+    }
+}
+
+/// Where players find it: as told, as configured, or where we listen. Written to `feed.toml`.
+fn tell_feed(
+    home: &Home,
+    options: &Serve,
+    repository: &Repository,
+    http: SocketAddr,
+) -> Result<Feed, Error> {
+    let mut urls = options.urls.clone();
+    if urls.is_empty() {
+        urls.clone_from(&home.config.urls);
+    }
+    if urls.is_empty() {
+        let text = format!("http://{}/", SocketAddr::new(shown_ip(http.ip()), http.port()));
+        urls.push(Url::parse(&text).map_err(|error| Error::Internal(error.to_string()))?);
+    }
+    let feed = Feed::new(home.config.product.clone(), repository.fingerprint, urls)
+        .map_err(|error| Error::Usage(error.to_string()))?;
+    disk::write_if_changed(&home.feed_path(), feed.to_toml().as_bytes())?;
+    Ok(feed)
+}
+
+/// The address others reach this machine at, when it listens on all of them.
+fn shown_ip(ip: IpAddr) -> IpAddr {
+    if !ip.is_unspecified() {
+        return ip;
+    }
+    // Connecting a UDP socket sends nothing; the system only says which address it would use.
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |addr| addr.ip())
+}
+
+async fn handle(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
+    request: Request,
+) -> Response<Body> {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
+    match path {
+        "/announce" | "/scrape" if request.method() == Method::GET => {
+            bencoded(if path == "/announce" {
+                announce(&site, ends, query)
+            } else {
+                scrape(&site, query)
+            })
+        }
+        "/announce" | "/scrape" => {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n")
+        }
+        _ => {
+            let headers: &HeaderMap = request.headers();
+            let views =
+                site.views.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            files::answer(&site.dir, &views, &site.counters, request.method(), path, headers).await
+        }
+    }
+}
+
+fn announce(site: &Site, ends: Ends, query: &str) -> Vec<u8> {
+    let asked = match Announce::parse(query) {
+        Ok(asked) => asked,
+        Err(error) => return encode_failure(&error.to_string()),
+    };
+    let link = Link { remote: ends.remote.ip(), local: ends.local.ip() };
+    match lock(&site.tracker).announce(Instant::now(), link, &asked) {
+        Some((reply, _)) if asked.compact => reply.encode(),
+        Some((reply, ids)) => reply.encode_listed(&ids),
+        None => encode_failure("this tracker does not know that torrent"),
+    }
+}
+
+fn scrape(site: &Site, query: &str) -> Vec<u8> {
+    match parse_scrape_query(query) {
+        Ok(hashes) => encode_scrape(&lock(&site.tracker).scrape(Instant::now(), &hashes)),
+        Err(error) => encode_failure(&error.to_string()),
+    }
+}
+
+fn bencoded(body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Keeps what is served in step with the head, and the head young. Runs until it is dropped.
+async fn watch(
+    home: &Home,
+    repository: &Repository,
+    site: &Site,
+    mut seeds: Option<&mut Seeds>,
+    out: Output,
+) -> Result<(), Error> {
+    let mut seen: Option<(SystemTime, u64)> = None;
+    let mut current: Option<Head> = None;
+    let mut told = (0, 0);
+    let mut told_at = Instant::now();
+    let mut signed_at: Option<Instant> = None;
+    let mut first = true;
+    loop {
+        let stamp = stamp(&repository.dir);
+        if stamp != seen || first {
+            (seen, first) = (stamp, false);
+            // Roots may have come with the head.
+            match Repository::open(&repository.dir, Some(&home.config.product)) {
+                Ok(repository) => {
+                    current = load(&repository, site, seeds.as_deref_mut(), out).await.or(current);
+                }
+                Err(error) => out.warn(error.to_string()),
+            }
+        }
+        if signed_at.is_none_or(|at| at.elapsed() >= SIGN_INTERVAL)
+            && let Some(head) = &current
+        {
+            signed_at = Some(Instant::now());
+            sign_in_time(home, head, out);
+        }
+        if told_at.elapsed() >= REPORT_INTERVAL {
+            told_at = Instant::now();
+            let numbers = numbers(site, seeds.as_deref());
+            if numbers != told {
+                told = numbers;
+                tell_numbers(site, seeds.as_deref(), out);
+            }
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+fn stamp(dir: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(dir.join(HEAD_PATH)).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+async fn load(
+    repository: &Repository,
+    site: &Site,
+    seeds: Option<&mut Seeds>,
+    out: Output,
+) -> Option<Head> {
+    let Some(seeds) = seeds else {
+        return match repository.head(now()) {
+            Ok(accepted) => accepted.map(|accepted| accepted.head.into_inner()),
+            Err(error) => {
+                out.warn(error.to_string());
+                None
+            }
+        };
+    };
+    let loaded = match seeds.load(repository, &site.tracker).await {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            out.warn(error.to_string());
+            return None;
+        }
+    };
+    *site.views.write().unwrap_or_else(std::sync::PoisonError::into_inner) = seeds.views();
+    for problem in loaded.problems {
+        out.warn(problem);
+    }
+    for started in loaded.started {
+        out.tell(
+            "seeding",
+            format!("seeding {}, {} ({})", started.label, bytes(started.bytes), started.v2),
+            json!({ "release": started.label, "v2": started.v2.to_string(), "bytes": started.bytes }),
+        );
+    }
+    if loaded.head.is_none() {
+        out.tell("empty", "nothing is published yet", json!({}));
+    }
+    loaded.head
+}
+
+/// Signs the next head at half time, if its key is here.
+fn sign_in_time(home: &Home, head: &Head, out: Output) {
+    let now = now();
+    if now < head::half_life(head) {
+        return;
+    }
+    let warn = |why: String| {
+        if now >= head.expires {
+            out.warn(format!(
+                "the head expired at {}: players get no updates; {why}",
+                head.expires
+            ));
+        } else {
+            out.warn(format!("the head expires at {}; {why}", head.expires));
+        }
+    };
+    if !home.key_path(Role::Head).exists() {
+        warn("run `updraft-publisher head` where the head key is".to_owned());
+        return;
+    }
+    match sign_head(home, None) {
+        Ok((head, _)) => out.tell(
+            "signed",
+            format!("signed head {}, valid until {}", head.sequence, head.expires),
+            json!({ "head": head.sequence, "expires": head.expires.to_string() }),
+        ),
+        // Whoever works on the repository signs a head too.
+        Err(Error::Busy { .. }) => {}
+        Err(error) => warn(error.to_string()),
+    }
+}
+
+/// `head`: signs the head anew, to live for `days`. Also says whether the one before had expired.
+///
+/// # Errors
+/// As [`head::sign`]; [`Error::Key`] without the key.
+pub fn sign_head(home: &Home, days: Option<u16>) -> Result<(Head, bool), Error> {
+    let key = home.key(Role::Head)?;
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let was_expired =
+        repository.head(now())?.is_some_and(|accepted| accepted.freshness != Freshness::Fresh);
+    let head = head::sign(home, &key, &repository, &lock, |head| {
+        if let Some(days) = days {
+            head.expires = head.created.after(u64::from(days) * 86_400);
+        }
+    })?;
+    Ok((head, was_expired))
+}
+
+fn numbers(site: &Site, seeds: Option<&Seeds>) -> (u64, u64) {
+    let http = site.counters.object_bytes.load(Ordering::Relaxed);
+    (http, seeds.map_or(0, |seeds| seeds.uploaded().0))
+}
+
+fn tell_numbers(site: &Site, seeds: Option<&Seeds>, out: Output) {
+    let (http, _) = numbers(site, seeds);
+    let (peers, connections) = seeds.map_or((0, 0), Seeds::uploaded);
+    let requests = site.counters.requests.load(Ordering::Relaxed);
+    out.tell(
+        "served",
+        format!("served {} to peers, {} by HTTP; {connections} peers", bytes(peers), bytes(http)),
+        json!({ "peer_bytes": peers, "http_bytes": http, "http_requests": requests, "peers": connections }),
+    );
+}

@@ -1,0 +1,205 @@
+//! The origin's own seed: every release that the head reaches, from the objects as they lie there.
+
+use super::documents::RepositoryDocuments;
+use super::files::View;
+use super::tracker::{OwnSeed, Tracker};
+use crate::repository::{Repository, now};
+use crate::verify::contradiction;
+use crate::{Error, torrent};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use updraft_manifests::hash::ContentHash;
+use updraft_manifests::head::Head;
+use updraft_protocol::ids::InfoHash;
+use updraft_protocol::io::{AddTorrent, DocumentStore, Have, Session, TorrentHandle};
+use updraft_protocol::metainfo::Info;
+
+/// Releases seeded at once. Over it, the ones that left the head longest ago stop.
+const RELEASES_MAX: usize = 64;
+
+/// Everything this process seeds.
+pub(crate) struct Seeds {
+    session: Session,
+    documents: Arc<dyn DocumentStore>,
+    own_seed: OwnSeed,
+    running: HashMap<ContentHash, Running>,
+    /// Counts loads, to know which release left the head when.
+    generation: u64,
+}
+
+struct Running {
+    handle: TorrentHandle,
+    view: Arc<View>,
+    named_at: u64,
+}
+
+/// A release that is seeded from now on.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) label: String,
+    pub(crate) v2: ContentHash,
+    pub(crate) bytes: u64,
+}
+
+/// What a look at the head led to.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    pub(crate) head: Option<Head>,
+    pub(crate) started: Vec<Started>,
+    pub(crate) problems: Vec<String>,
+}
+
+impl Seeds {
+    pub(crate) fn new(session: Session, dir: &Path, own_seed: OwnSeed) -> Self {
+        let documents = Arc::new(RepositoryDocuments { dir: dir.to_path_buf() });
+        Self { session, documents, own_seed, running: HashMap::new(), generation: 0 }
+    }
+
+    /// Opens the product's meeting place, for documents alone.
+    pub(crate) async fn open_rendezvous(
+        &self,
+        hash: [u8; 20],
+        tracker: &Mutex<Tracker>,
+    ) -> Result<(), Error> {
+        let hash = InfoHash(hash);
+        self.session
+            .add_rendezvous(hash, Arc::clone(&self.documents), vec![], vec![])
+            .await
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        lock(tracker).open(&[hash], Some(self.own_seed));
+        Ok(())
+    }
+
+    /// Reads the head and starts to seed what it names. What was seeded before goes on: players are
+    /// still updating from it.
+    pub(crate) async fn load(
+        &mut self,
+        repository: &Repository,
+        tracker: &Mutex<Tracker>,
+    ) -> Result<Loaded, Error> {
+        let mut loaded = Loaded::default();
+        let Some(accepted) = repository.head(now())? else {
+            return Ok(loaded);
+        };
+        self.generation += 1;
+        for release in &accepted.head.releases {
+            let label = format!("{} {} ({})", release.channel, release.version, release.platform);
+            let manifest = match repository.manifest(&accepted.head, release) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    loaded.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let v2 = manifest.torrent.v2;
+            if let Some(running) = self.running.get_mut(&v2) {
+                running.named_at = self.generation;
+                continue;
+            }
+            let path = repository.torrent_path(&v2);
+            let info = match torrent::read(&path) {
+                Ok(metainfo) => metainfo.info,
+                Err(error) => {
+                    loaded.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            if let Some(why) = contradiction(&manifest, &info) {
+                loaded.problems.push(format!("{}: {why}", path.display()));
+                continue;
+            }
+            match self.start(repository, info, tracker).await {
+                Ok(()) => {
+                    loaded.started.push(Started { label, v2, bytes: manifest.total_size });
+                }
+                Err(problem) => loaded.problems.push(format!("{label} is not seeded: {problem}")),
+            }
+        }
+        self.retire().await;
+        loaded.head = Some(accepted.head.into_inner());
+        Ok(loaded)
+    }
+
+    async fn start(
+        &mut self,
+        repository: &Repository,
+        info: Info,
+        tracker: &Mutex<Tracker>,
+    ) -> Result<(), String> {
+        let files = object_files(repository, &info)?;
+        let v2 = info.hashes.v2.ok_or("it has no v2 metadata")?;
+        let hashes: Vec<_> = info.hashes.swarm_hashes().collect();
+        let view = Arc::new(View::of(&info));
+        let count = files.len();
+        let add = AddTorrent {
+            have: Have::Files(vec![true; count]),
+            seed_only: true,
+            documents: Some(Arc::clone(&self.documents)),
+            ..AddTorrent::new(Arc::new(info), files)
+        };
+        let handle = self.session.add(add).await.map_err(|error| error.to_string())?;
+        lock(tracker).open(&hashes, Some(self.own_seed));
+        let named_at = self.generation;
+        self.running.insert(ContentHash(v2.0), Running { handle, view, named_at });
+        Ok(())
+    }
+
+    async fn retire(&mut self) {
+        while self.running.len() > RELEASES_MAX {
+            let oldest = self.running.iter().min_by_key(|(_, running)| running.named_at);
+            let Some((v2, _)) = oldest else { return };
+            let v2 = *v2;
+            if let Some(running) = self.running.remove(&v2) {
+                running.handle.remove().await;
+            }
+        }
+    }
+
+    /// The releases for the BEP 19 view.
+    pub(crate) fn views(&self) -> super::files::Views {
+        self.running.iter().map(|(v2, running)| (*v2, Arc::clone(&running.view))).collect()
+    }
+
+    /// Payload bytes sent to peers so far, and connections.
+    pub(crate) fn uploaded(&self) -> (u64, usize) {
+        let statuses = self.running.values().map(|running| {
+            let status = running.handle.status();
+            let status = status.borrow();
+            (status.up_total, status.peers)
+        });
+        statuses.fold((0, 0), |(bytes, peers), (more, also)| (bytes + more, peers + also))
+    }
+
+    pub(crate) async fn stop(self) {
+        self.session.stop().await;
+    }
+}
+
+/// The object of every file. Their lengths are checked here, their content by the session before a
+/// piece is first served.
+fn object_files(repository: &Repository, info: &Info) -> Result<Vec<PathBuf>, String> {
+    let none = repository.dir.join("objects/none");
+    info.files
+        .iter()
+        .map(|file| {
+            let Some(root) = file.root else { return Ok(none.clone()) };
+            let path = repository.object_path(&ContentHash(root.0), file.length);
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == file.length => Ok(path),
+                Ok(metadata) => Err(format!(
+                    "{} has {} bytes instead of {}",
+                    path.display(),
+                    metadata.len(),
+                    file.length
+                )),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
+        })
+        .collect()
+}
+
+/// The tracker, also after a panic elsewhere: its maps are whole between calls.
+pub(crate) fn lock(tracker: &Mutex<Tracker>) -> std::sync::MutexGuard<'_, Tracker> {
+    tracker.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

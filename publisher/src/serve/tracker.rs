@@ -1,0 +1,497 @@
+//! The tracker's mind: who is in which swarm, and whom to tell of whom. No sockets, no clock.
+//!
+//! It knows its own torrents only. A hybrid's two info-hashes are one swarm, and a peer is one peer
+//! whichever of them, and over whichever of IPv4 and IPv6, it announces. An address is where a
+//! request came from, never what it says (`ip=` is not even read).
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+use updraft_protocol::ids::{InfoHash, PeerId};
+use updraft_protocol::wire::tracker::{Announce, AnnounceReply, Event, ScrapeEntry};
+
+/// Seconds between announces in a small swarm: short, so that a room of players finds itself.
+pub const INTERVAL_DEFAULT_S: u32 = 30;
+/// Seconds between announces, however large the swarm.
+pub const INTERVAL_MAX_S: u32 = 1800;
+/// Peers per second of interval beyond the shortest: 20 announces a second are no load.
+const ANNOUNCES_PER_SECOND: u32 = 20;
+/// Peers told at most, and when nothing is asked.
+const NUMWANT_MAX: u32 = 200;
+const NUMWANT_DEFAULT: u32 = 50;
+/// Peers of one swarm; who comes later is answered but not listed.
+pub const PEERS_MAX: usize = 50_000;
+/// Addresses of one peer: IPv4 and IPv6, and a move.
+const ADDRESSES_MAX: usize = 4;
+/// Peers behind one address: a school behind a NAT, but no flood from one host.
+const PEERS_PER_IP_MAX: usize = 256;
+/// Swarms known: releases, and the meeting place.
+pub const SWARMS_MAX: usize = 1024;
+
+/// Which of a request's addresses belongs to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Where the request came from.
+    pub remote: IpAddr,
+    /// Our own address that it reached.
+    pub local: IpAddr,
+}
+
+/// All swarms.
+#[derive(Debug)]
+pub struct Tracker {
+    swarms: Vec<Swarm>,
+    by_hash: HashMap<InfoHash, usize>,
+    interval_s: u32,
+    random: u64,
+}
+
+/// What is known of one torrent.
+#[derive(Debug, Default)]
+struct Swarm {
+    hashes: Vec<InfoHash>,
+    peers: HashMap<PeerId, Peer>,
+    owners: HashMap<SocketAddr, PeerId>,
+    per_ip: HashMap<IpAddr, usize>,
+    /// For picking at random.
+    order: Vec<PeerId>,
+    seeds: u32,
+    completed: u32,
+    /// Where our own seed listens: told to everybody, counted as one seed.
+    own_seed: Option<OwnSeed>,
+    next_sweep: Option<Instant>,
+}
+
+/// Our own seed, as players see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSeed {
+    /// On the host that the tracker was reached at, at this port.
+    SameHost(u16),
+    /// At a fixed address.
+    At(SocketAddr),
+}
+
+#[derive(Debug)]
+struct Peer {
+    addresses: Vec<SocketAddr>,
+    is_seed: bool,
+    expires: Instant,
+    position: usize,
+}
+
+impl Tracker {
+    /// A tracker that asks small swarms to announce every `interval_s` seconds. `random` seeds the
+    /// choice of peers.
+    pub fn new(interval_s: u32, random: u64) -> Self {
+        let interval_s = interval_s.clamp(1, INTERVAL_MAX_S);
+        Self { swarms: vec![], by_hash: HashMap::new(), interval_s, random: random | 1 }
+    }
+
+    /// Opens a swarm with these names; `own_seed` is our own peer in it. Again for known ones changes
+    /// the seed alone.
+    pub fn open(&mut self, hashes: &[InfoHash], own_seed: Option<OwnSeed>) {
+        let known = hashes.iter().find_map(|hash| self.by_hash.get(hash).copied());
+        let index = known.unwrap_or(self.swarms.len());
+        if known.is_none() {
+            if self.swarms.len() >= SWARMS_MAX {
+                return;
+            }
+            self.swarms.push(Swarm { hashes: hashes.to_vec(), ..Swarm::default() });
+        }
+        for hash in hashes {
+            self.by_hash.insert(*hash, index);
+        }
+        self.swarms[index].own_seed = own_seed;
+    }
+
+    /// Answers an announce; `None` if the torrent is not one of ours.
+    pub fn announce(
+        &mut self,
+        now: Instant,
+        link: Link,
+        announce: &Announce,
+    ) -> Option<(AnnounceReply, Vec<PeerId>)> {
+        let swarm = &mut self.swarms[*self.by_hash.get(&announce.info_hash)?];
+        let interval_s = swarm.interval_s(self.interval_s);
+        swarm.sweep(now, interval_s);
+        let remote = link.remote.to_canonical();
+        let addr = SocketAddr::new(remote, announce.port);
+        if announce.event == Some(Event::Stopped) {
+            swarm.leave(addr, announce.peer_id);
+        } else {
+            // Twice the interval: one lost announce is forgiven.
+            let expires = now + Duration::from_secs(u64::from(interval_s) * 2 + 30);
+            swarm.enter(addr, announce, expires);
+        }
+        let wanted = match announce.event {
+            Some(Event::Stopped) => 0,
+            _ => announce.numwant.unwrap_or(NUMWANT_DEFAULT).min(NUMWANT_MAX),
+        };
+        let (peers, ids) = swarm.pick(link, announce, wanted as usize, &mut self.random);
+        let own = u32::from(swarm.own_seed.is_some());
+        let reply = AnnounceReply {
+            interval_s,
+            min_interval_s: Some(interval_s.div_ceil(2)),
+            seeders: Some(swarm.seeds + own),
+            leechers: Some(swarm.leechers()),
+            peers,
+            warning: None,
+            tracker_id: None,
+        };
+        Some((reply, ids))
+    }
+
+    /// Answers a scrape: of these torrents, or of all when none is named. Unknown ones are left out.
+    pub fn scrape(&mut self, now: Instant, hashes: &[InfoHash]) -> Vec<ScrapeEntry> {
+        let all: Vec<InfoHash>;
+        let hashes = if hashes.is_empty() {
+            all = self.swarms.iter().flat_map(|swarm| swarm.hashes.clone()).collect();
+            &all
+        } else {
+            hashes
+        };
+        let mut entries = Vec::new();
+        for hash in hashes {
+            let Some(index) = self.by_hash.get(hash) else { continue };
+            let swarm = &mut self.swarms[*index];
+            let interval_s = swarm.interval_s(self.interval_s);
+            swarm.sweep(now, interval_s);
+            entries.push(ScrapeEntry {
+                info_hash: *hash,
+                seeders: swarm.seeds + u32::from(swarm.own_seed.is_some()),
+                leechers: swarm.leechers(),
+                completed: swarm.completed,
+            });
+        }
+        entries
+    }
+}
+
+impl Swarm {
+    fn leechers(&self) -> u32 {
+        u32::try_from(self.peers.len()).unwrap_or(u32::MAX).saturating_sub(self.seeds)
+    }
+
+    fn interval_s(&self, shortest: u32) -> u32 {
+        let peers = u32::try_from(self.peers.len()).unwrap_or(u32::MAX);
+        (peers / ANNOUNCES_PER_SECOND).clamp(shortest, INTERVAL_MAX_S)
+    }
+
+    /// Forgets who was not heard of for long.
+    fn sweep(&mut self, now: Instant, interval_s: u32) {
+        if self.next_sweep.is_some_and(|at| now < at) {
+            return;
+        }
+        self.next_sweep = Some(now + Duration::from_secs(u64::from(interval_s / 2).max(1)));
+        let gone: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| peer.expires <= now).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.remove(id);
+        }
+    }
+
+    fn enter(&mut self, addr: SocketAddr, announce: &Announce, expires: Instant) {
+        let id = announce.peer_id;
+        let is_seed = announce.left == 0;
+        if addr.port() == 0 {
+            return;
+        }
+        // A client that was restarted comes with a new id from its old address.
+        if let Some(owner) = self.owners.get(&addr).copied()
+            && owner != id
+        {
+            self.leave(addr, owner);
+        }
+        if !self.peers.contains_key(&id) {
+            if self.peers.len() >= PEERS_MAX {
+                return;
+            }
+            let position = self.order.len();
+            self.order.push(id);
+            let peer = Peer { addresses: vec![], is_seed: false, expires, position };
+            self.peers.insert(id, peer);
+        }
+        if !self.owners.contains_key(&addr) {
+            let here = self.per_ip.entry(addr.ip()).or_insert(0);
+            if *here < PEERS_PER_IP_MAX {
+                *here += 1;
+                self.owners.insert(addr, id);
+                let peer = self.peers.get_mut(&id).expect("entered above");
+                peer.addresses.push(addr);
+                if peer.addresses.len() > ADDRESSES_MAX {
+                    let oldest = peer.addresses.remove(0);
+                    self.forget_address(oldest);
+                }
+            }
+        }
+        let peer = self.peers.get_mut(&id).expect("entered above");
+        if announce.event == Some(Event::Completed) && !peer.is_seed {
+            self.completed = self.completed.saturating_add(1);
+        }
+        peer.expires = expires;
+        if peer.is_seed != is_seed {
+            peer.is_seed = is_seed;
+            if is_seed { self.seeds += 1 } else { self.seeds -= 1 }
+        }
+        if peer.addresses.is_empty() {
+            self.remove(id);
+        }
+    }
+
+    /// Only the address that says goodbye goes: an id is no secret, and others may use it.
+    fn leave(&mut self, addr: SocketAddr, id: PeerId) {
+        if self.owners.get(&addr) != Some(&id) {
+            return;
+        }
+        self.forget_address(addr);
+        let peer = self.peers.get_mut(&id).expect("owners are peers");
+        peer.addresses.retain(|known| *known != addr);
+        if peer.addresses.is_empty() {
+            self.remove(id);
+        }
+    }
+
+    fn forget_address(&mut self, addr: SocketAddr) {
+        self.owners.remove(&addr);
+        if let Some(here) = self.per_ip.get_mut(&addr.ip()) {
+            *here -= 1;
+            if *here == 0 {
+                self.per_ip.remove(&addr.ip());
+            }
+        }
+    }
+
+    fn remove(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        for addr in peer.addresses {
+            self.forget_address(addr);
+        }
+        if peer.is_seed {
+            self.seeds -= 1;
+        }
+        self.order.swap_remove(peer.position);
+        if let Some(moved) = self.order.get(peer.position) {
+            self.peers.get_mut(moved).expect("order lists peers").position = peer.position;
+        }
+        assert_eq!(self.order.len(), self.peers.len(), "order lists every peer once");
+    }
+
+    /// Peers for the one that asks: our own seed first, then others at random; no seeds for a seed.
+    fn pick(
+        &self,
+        link: Link,
+        announce: &Announce,
+        wanted: usize,
+        random: &mut u64,
+    ) -> (Vec<SocketAddr>, Vec<PeerId>) {
+        let (mut addrs, mut ids) = (Vec::new(), Vec::new());
+        let asks_seed = announce.left == 0;
+        if let Some(seed) = self.own_seed
+            && wanted > 0
+            && !asks_seed
+        {
+            addrs.push(match seed {
+                OwnSeed::SameHost(port) => SocketAddr::new(link.local.to_canonical(), port),
+                OwnSeed::At(addr) => addr,
+            });
+            ids.push(PeerId(*b"-UD0100-000000000000"));
+        }
+        let mut offer = |id: &PeerId| {
+            let peer = &self.peers[id];
+            if *id == announce.peer_id || (asks_seed && peer.is_seed) {
+                return;
+            }
+            for addr in &peer.addresses {
+                if addrs.len() < wanted {
+                    addrs.push(reachable(*addr, link));
+                    ids.push(*id);
+                }
+            }
+        };
+        if self.order.len() <= wanted {
+            self.order.iter().for_each(&mut offer);
+        } else {
+            let mut seen = HashSet::new();
+            // Some draws hit the same peer or a useless one; more tries than this are not worth it.
+            for _ in 0..wanted * 2 {
+                let at = usize::try_from(next(random) % self.order.len() as u64).expect("an index");
+                if seen.insert(at) {
+                    offer(&self.order[at]);
+                }
+            }
+        }
+        (addrs, ids)
+    }
+}
+
+/// A peer on the tracker's own machine announces from a loopback address, which nobody else can dial.
+/// Others reach it where they reached us.
+fn reachable(addr: SocketAddr, link: Link) -> SocketAddr {
+    if addr.ip().is_loopback() && !link.remote.to_canonical().is_loopback() {
+        SocketAddr::new(link.local.to_canonical(), addr.port())
+    } else {
+        addr
+    }
+}
+
+/// xorshift64*: good enough to spread peers, and the same for the same seed.
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const V1: InfoHash = InfoHash([1; 20]);
+    const V2: InfoHash = InfoHash([2; 20]);
+
+    fn tracker() -> Tracker {
+        let mut tracker = Tracker::new(30, 7);
+        tracker.open(&[V1, V2], None);
+        tracker
+    }
+
+    fn link(remote: &str) -> Link {
+        Link { remote: remote.parse().unwrap(), local: "10.0.0.1".parse().unwrap() }
+    }
+
+    fn announce(hash: InfoHash, id: u8, port: u16, left: u64, event: Option<Event>) -> Announce {
+        Announce {
+            info_hash: hash,
+            peer_id: PeerId([id; 20]),
+            port,
+            uploaded: 0,
+            downloaded: 0,
+            left,
+            event,
+            numwant: None,
+            key: None,
+            compact: true,
+            tracker_id: None,
+        }
+    }
+
+    fn counts(tracker: &mut Tracker, now: Instant) -> (u32, u32, u32) {
+        let entry = tracker.scrape(now, &[V1])[0];
+        (entry.seeders, entry.leechers, entry.completed)
+    }
+
+    #[test]
+    fn a_hybrid_is_one_swarm_and_a_peer_one_peer() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        tracker.announce(now, link("10.0.0.2"), &announce(V1, 1, 5, 9, None)).unwrap();
+        tracker.announce(now, link("10.0.0.2"), &announce(V2, 1, 5, 9, None)).unwrap();
+        tracker.announce(now, link("fd00::2"), &announce(V2, 1, 5, 9, None)).unwrap();
+        assert_eq!(counts(&mut tracker, now), (0, 1, 0));
+        let (reply, ids) =
+            tracker.announce(now, link("10.0.0.3"), &announce(V2, 2, 6, 9, None)).unwrap();
+        assert_eq!(reply.peers, ["10.0.0.2:5".parse().unwrap(), "[fd00::2]:5".parse().unwrap()]);
+        assert_eq!(ids.len(), 2);
+        assert_eq!(tracker.scrape(now, &[]).len(), 2);
+        assert!(
+            tracker
+                .announce(now, link("10.0.0.3"), &announce(InfoHash([9; 20]), 2, 6, 9, None))
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn seeds_completion_and_goodbye() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        let mut say = |ip: &str, id, left, event| {
+            tracker.announce(now, link(ip), &announce(V1, id, 5, left, event)).unwrap().0
+        };
+        say("10.0.0.2", 1, 9, Some(Event::Started));
+        say("10.0.0.3", 2, 0, Some(Event::Started));
+        say("10.0.0.2", 1, 0, Some(Event::Completed));
+        say("10.0.0.2", 1, 0, Some(Event::Completed));
+        let reply = say("10.0.0.4", 3, 0, None);
+        assert_eq!((reply.seeders, reply.leechers), (Some(3), Some(0)));
+        assert!(reply.peers.is_empty(), "a seed has no use for seeds");
+        say("10.0.0.9", 2, 0, Some(Event::Stopped));
+        assert_eq!(
+            counts(&mut tracker, now),
+            (3, 0, 1),
+            "a stranger cannot say goodbye for another"
+        );
+        let reply = tracker
+            .announce(now, link("10.0.0.3"), &announce(V1, 2, 5, 0, Some(Event::Stopped)))
+            .unwrap()
+            .0;
+        assert!(reply.peers.is_empty());
+        assert_eq!(counts(&mut tracker, now), (2, 0, 1));
+    }
+
+    #[test]
+    fn silence_and_restarts() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        tracker.announce(now, link("10.0.0.2"), &announce(V1, 1, 5, 9, None)).unwrap();
+        tracker.announce(now, link("10.0.0.2"), &announce(V1, 2, 5, 9, None)).unwrap();
+        assert_eq!(counts(&mut tracker, now), (0, 1, 0), "same address, new id: the same client");
+        tracker.announce(now, link("10.0.0.2"), &announce(V1, 3, 6, 9, None)).unwrap();
+        assert_eq!(counts(&mut tracker, now), (0, 2, 0), "another port: another client");
+        assert_eq!(counts(&mut tracker, now + Duration::from_secs(89)), (0, 2, 0));
+        assert_eq!(counts(&mut tracker, now + Duration::from_secs(120)), (0, 0, 0));
+    }
+
+    #[test]
+    fn own_seed_and_loopback() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        tracker.open(&[V1, V2], Some(OwnSeed::SameHost(7601)));
+        let mut ask = |ip: &str, id, left| {
+            tracker.announce(now, link(ip), &announce(V1, id, 5, left, None)).unwrap().0
+        };
+        let first = ask("127.0.0.1", 1, 9);
+        assert_eq!(first.peers, ["10.0.0.1:7601".parse().unwrap()]);
+        assert_eq!(first.seeders, Some(1));
+        let other = ask("10.0.0.2", 2, 9);
+        assert_eq!(other.peers, ["10.0.0.1:7601".parse().unwrap(), "10.0.0.1:5".parse().unwrap()]);
+        assert_eq!(ask("10.0.0.3", 3, 0).peers.len(), 2);
+    }
+
+    #[test]
+    fn bounds() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        for port in 1..=1000u16 {
+            let mut asked = announce(V1, 0, port, 9, None);
+            asked.peer_id.0[..2].copy_from_slice(&port.to_be_bytes());
+            asked.numwant = Some(u32::MAX);
+            let (reply, _) = tracker.announce(now, link("10.0.0.2"), &asked).unwrap();
+            assert!(reply.peers.len() <= 200);
+        }
+        assert_eq!(counts(&mut tracker, now).1, 256);
+        tracker.announce(now, link("10.0.0.3"), &announce(V1, 3, 0, 9, None)).unwrap();
+        assert_eq!(counts(&mut tracker, now).1, 256, "who does not listen is not listed");
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_of_who_is_there(
+            steps in prop::collection::vec((0u8..4, 0u8..4, 1u16..4, 0u64..2, 0u8..4, 0u64..60), 0..60),
+        ) {
+            let (mut tracker, start) = (tracker(), Instant::now());
+            let mut at = 0;
+            for (ip, id, port, left, event, wait) in steps {
+                at += wait;
+                let event = [None, Some(Event::Started), Some(Event::Completed), Some(Event::Stopped)][usize::from(event)];
+                let now = start + Duration::from_secs(at);
+                let said = announce(if at % 2 == 0 { V1 } else { V2 }, id, port, left, event);
+                let (reply, ids) = tracker.announce(now, link(&format!("10.0.0.{ip}")), &said).unwrap();
+                prop_assert_eq!(reply.peers.len(), ids.len());
+                prop_assert!(!ids.contains(&said.peer_id));
+                let swarm = &tracker.swarms[0];
+                prop_assert_eq!(swarm.seeds as usize, swarm.peers.values().filter(|p| p.is_seed).count());
+                prop_assert_eq!(swarm.owners.len(), swarm.peers.values().map(|p| p.addresses.len()).sum::<usize>());
+                prop_assert_eq!(swarm.owners.len(), swarm.per_ip.values().sum::<usize>());
+                for (addr, id) in &swarm.owners {
+                    prop_assert!(swarm.peers[id].addresses.contains(addr));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `verify`: everything a head reaches, checked as launchers will, down to the last byte.
+
+use crate::repository::{Repository, now};
+use crate::{Error, torrent};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use updraft_manifests::hash::ContentHash;
+use updraft_manifests::head::Release;
+use updraft_manifests::manifest::Manifest;
+use updraft_manifests::time::Time;
+use updraft_manifests::trust::Freshness;
+use updraft_protocol::geometry::BLOCK_LEN;
+use updraft_protocol::ids::Sha256Hash;
+use updraft_protocol::merkle;
+use updraft_protocol::metainfo::Info;
+
+/// The most leaf hashes held at once: 16 MiB of files at a time would do, this is 1 GiB of file.
+const LEAVES_MAX: usize = 1 << 16;
+
+/// What was found to be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Releases the head names.
+    pub releases: usize,
+    /// Objects whose content is right.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// SHA-256 of the first root's payload.
+    pub fingerprint: ContentHash,
+    /// The head's sequence; `None` if nothing was published.
+    pub head: Option<u64>,
+    /// When the head expired, if it did.
+    pub expired: Option<Time>,
+}
+
+/// Checks the tree at `dir`; `fault` is told every fault. With `fingerprint` its first root must be
+/// that one.
+///
+/// # Errors
+/// [`Error::Faults`] if there were any; others when there is no tree to check.
+pub fn verify(
+    dir: &Path,
+    fingerprint: Option<ContentHash>,
+    fault: &mut dyn FnMut(String),
+) -> Result<Verified, Error> {
+    let repository = Repository::open(dir, None)?;
+    if let Some(expected) = fingerprint
+        && expected != repository.fingerprint
+    {
+        let why = format!(
+            "its first root has the fingerprint {}, not {expected}",
+            repository.fingerprint
+        );
+        return Err(Error::content(dir, why));
+    }
+    let mut verified = Verified {
+        releases: 0,
+        objects: 0,
+        bytes: 0,
+        fingerprint: repository.fingerprint,
+        head: None,
+        expired: None,
+    };
+    let Some(accepted) = repository.head(now())? else {
+        return Ok(verified);
+    };
+    verified.head = Some(accepted.head.sequence);
+    verified.expired = match accepted.freshness {
+        Freshness::Fresh => None,
+        Freshness::ExpiredSince(since) => Some(since),
+    };
+    let mut count = 0;
+    let mut report = |text: String| {
+        count += 1;
+        fault(text);
+    };
+    let mut objects: BTreeMap<(ContentHash, u64), String> = BTreeMap::new();
+    for release in &accepted.head.releases {
+        verified.releases += 1;
+        let manifest = match repository.manifest(&accepted.head, release) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                report(error.to_string());
+                continue;
+            }
+        };
+        let path = repository.torrent_path(&manifest.torrent.v2);
+        match torrent::read(&path) {
+            Ok(metainfo) => {
+                if let Some(why) = contradiction(&manifest, &metainfo.info) {
+                    report(format!("{}: {why}", path.display()));
+                }
+                list_objects(release, &metainfo.info, &mut objects);
+            }
+            Err(error) => report(error.to_string()),
+        }
+    }
+    for ((root, length), user) in objects {
+        let path = repository.object_path(&root, length);
+        match root_of(&path, length) {
+            Ok(Some(found)) if found == root => {
+                verified.objects += 1;
+                verified.bytes += length;
+            }
+            Ok(_) => report(format!("{}: its content is damaged ({user})", path.display())),
+            Err(error) => report(format!("{error} ({user})")),
+        }
+    }
+    if count > 0 {
+        return Err(Error::Faults { path: dir.to_path_buf(), count });
+    }
+    Ok(verified)
+}
+
+/// What the torrent says that the manifest does not, if anything.
+pub fn contradiction(manifest: &Manifest, info: &Info) -> Option<String> {
+    let torrent = &manifest.torrent;
+    let v2 = info.hashes.v2.map(|hash| hash.0);
+    let v1 = info.hashes.v1.map(|hash| hash.0);
+    let differs = |what: &str| Some(format!("its {what} is not the manifest's"));
+    if v2 != Some(torrent.v2.0) {
+        return differs("v2 info-hash");
+    }
+    if v1 != torrent.v1.map(|hash| hash.0) {
+        return differs("v1 info-hash");
+    }
+    if info.geometry.piece_length() != torrent.piece_length {
+        return differs("piece length");
+    }
+    if info.files.len() as u64 != manifest.file_count {
+        return differs("number of files");
+    }
+    if info.geometry.content_len() != manifest.total_size {
+        return differs("size");
+    }
+    None
+}
+
+fn list_objects(
+    release: &Release,
+    info: &Info,
+    objects: &mut BTreeMap<(ContentHash, u64), String>,
+) {
+    for file in &info.files {
+        if let Some(root) = file.root {
+            objects.entry((ContentHash(root.0), file.length)).or_insert_with(|| {
+                format!("`{}` of {} {}", file.path.join("/"), release.channel, release.version)
+            });
+        }
+    }
+}
+
+/// The BEP 52 root of a file; `None` if it has not `length` bytes. Memory does not grow with the
+/// file: whole subtrees are folded as they fill.
+fn root_of(path: &Path, length: u64) -> Result<Option<ContentHash>, Error> {
+    let mut file = File::open(path).map_err(Error::disk("read", path))?;
+    let mut block = vec![0; BLOCK_LEN as usize];
+    let mut leaves = Vec::new();
+    let mut subtrees: Vec<Sha256Hash> = Vec::new();
+    let mut left = length;
+    let level = LEAVES_MAX.ilog2() as usize;
+    while left > 0 {
+        let take = usize::try_from(left.min(u64::from(BLOCK_LEN))).expect("at most a block");
+        match file.read_exact(&mut block[..take]) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(Error::disk("read", path)(error)),
+        }
+        leaves.push(merkle::leaf(&block[..take]));
+        left -= take as u64;
+        if leaves.len() == LEAVES_MAX {
+            subtrees.push(merkle::root(std::mem::take(&mut leaves), 0, LEAVES_MAX));
+        }
+    }
+    let longer = file.read(&mut block[..1]).map_err(Error::disk("read", path))? > 0;
+    if longer {
+        return Ok(None);
+    }
+    let root = if subtrees.is_empty() {
+        let width = leaves.len().next_power_of_two();
+        merkle::root(leaves, 0, width)
+    } else {
+        if !leaves.is_empty() {
+            subtrees.push(merkle::root(leaves, 0, LEAVES_MAX));
+        }
+        let width = subtrees.len().next_power_of_two();
+        merkle::root(subtrees, level, width)
+    };
+    Ok(Some(ContentHash(root.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let data: Vec<u8> = (0..100_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        std::fs::write(&path, &data).unwrap();
+        let leaves: Vec<_> = data.chunks(16_384).map(merkle::leaf).collect();
+        let expected = merkle::root(leaves, 0, 8);
+        assert_eq!(root_of(&path, 100_000).unwrap(), Some(ContentHash(expected.0)));
+        assert_eq!(root_of(&path, 99_999).unwrap(), None);
+        assert_eq!(root_of(&path, 100_001).unwrap(), None);
+        assert!(root_of(&dir.path().join("g"), 1).is_err());
+    }
+}
