@@ -5,7 +5,7 @@
     libtorrent_client.py info FILE...
 
 Commands: add (torrent, dir, peers, web_seeds), peers (torrent, peers), stat (torrent).
-Events: up, added, checked, done, stat, error.
+Events: up, added, checked, finished (verified), done (and written), stat, note, error.
 """
 import json
 import os
@@ -56,7 +56,8 @@ class Session:
     QUIET = {"enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False}
 
     def __init__(self, spec):
-        wanted = lt.alert.category_t.status_notification | lt.alert.category_t.error_notification
+        kinds = lt.alert.category_t
+        wanted = kinds.status_notification | kinds.error_notification | kinds.storage_notification
         settings = {**self.QUIET, "listen_interfaces": spec["listen"], "alert_mask": wanted}
         self.session = lt.session({**settings, **spec.get("settings", {})})
         self.handles = {}
@@ -107,7 +108,12 @@ class Session:
                 if isinstance(alert, lt.torrent_checked_alert):
                     say("checked", torrent=self.torrent_of(alert.handle))
                 elif isinstance(alert, lt.torrent_finished_alert):
-                    say("done", torrent=self.torrent_of(alert.handle))
+                    say("finished", torrent=self.torrent_of(alert.handle))
+                    # Finished says nothing of the disk; wait until all is written.
+                    alert.handle.flush_cache()
+                elif isinstance(alert, lt.cache_flushed_alert):
+                    if alert.handle.status().is_finished:
+                        say("done", torrent=self.torrent_of(alert.handle))
                 elif isinstance(alert, lt.listen_failed_alert):
                     say("error", message=alert.message())
                 elif isinstance(alert, (lt.torrent_error_alert, lt.file_error_alert, lt.tracker_error_alert)):

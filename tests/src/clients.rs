@@ -151,6 +151,11 @@ impl Libtorrent {
         self.command(&json!({"do": "add", "torrent": torrent, "dir": dir, "peers": peers}));
     }
 
+    /// Waits until every piece is verified, whether or not the last ones are written.
+    pub fn wait_finished(&self, torrent: &Path, within: Duration) {
+        self.wait_event("finished", torrent, within);
+    }
+
     fn wait_event(&self, name: &str, torrent: &Path, within: Duration) {
         let path = torrent.to_string_lossy().into_owned();
         let what = format!("`{name}` of {path}");

@@ -18,8 +18,6 @@ use updraft_tests::process::Proc;
 const SWARM_WAIT: Duration = Duration::from_secs(90);
 /// The size of the content.
 const BYTES: u64 = 12 << 20;
-/// What clients without BEP 47 leave of a hybrid torrent's padding.
-const PADDING: &str = ".pad";
 
 /// One kind of foreign client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +36,13 @@ impl Kind {
         }
     }
 
-    /// The torrent formats it can read.
+    /// The torrent formats it can read. Transmission 3.00 and aria2 1.36 stumble over the empty key in
+    /// the file tree of a hybrid torrent, whoever made it: the one refuses the file, the other computes
+    /// another info-hash.
     fn formats(self) -> &'static [&'static str] {
         match self {
             Self::Libtorrent => &["v1", "hybrid", "v2"],
-            Self::Aria2 | Self::Transmission => &["v1", "hybrid"],
+            Self::Aria2 | Self::Transmission => &["v1"],
         }
     }
 }
@@ -60,7 +60,7 @@ fn parent(dir: &Path) -> &Path {
 }
 
 fn assert_arrived(source: &Path, into: &Path) {
-    content::assert_same_contents(source, &into.join("game"), &[PADDING]);
+    content::assert_same_contents(source, &into.join("game"), &[]);
 }
 
 #[test]
@@ -152,12 +152,8 @@ fn we_download(kind: Kind) {
     let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
     let mut client = kind.start(&lab, &lab.node());
     for torrent in &torrents {
-        // Clients without BEP 47 want the padding as files beside the rest; each gets its own copy.
         let dir = lab.folder(&format!("from-{}", name(torrent)));
         content::copy_tree(&source, &dir.join("game"));
-        if name(torrent) == "hybrid" && kind != Kind::Libtorrent {
-            write_padding(&dir.join("game"), &source);
-        }
         client.seed(torrent, &dir);
     }
     for torrent in &torrents {
@@ -168,19 +164,6 @@ fn we_download(kind: Kind) {
             ours::fetch(&Place::from(&node), torrent, &into, node.addr(PEER_PORT), &[], false);
         fetch.finish(SWARM_WAIT);
         content::assert_same(&source, &into.join("game"), &[]);
-    }
-}
-
-/// Writes the pad files (`.pad/<length>`) that a hybrid torrent with 64 KiB pieces may name.
-fn write_padding(dir: &Path, source: &Path) {
-    std::fs::create_dir_all(dir.join(PADDING)).expect("the folder can be made");
-    for entry in content::list(source, &[]).values() {
-        if let content::Entry::File { len, .. } = entry {
-            let pad = len.next_multiple_of(1 << 16) - len;
-            let zeros = vec![0; usize::try_from(pad).expect("a piece is small")];
-            std::fs::write(dir.join(PADDING).join(pad.to_string()), zeros)
-                .expect("padding can be written");
-        }
     }
 }
 
@@ -207,7 +190,7 @@ fn a_mixed_swarm_finishes() {
     let source = build(&lab, 4);
     let torrent = lab.path("game.torrent");
     let tracker_node = lab.node();
-    ours::create_torrent(&source, &torrent, "hybrid", &[OpenTracker::url(&tracker_node)]);
+    ours::create_torrent(&source, &torrent, "v1", &[OpenTracker::url(&tracker_node)]);
     let hashes = read_torrent(&torrent).tracker_hashes();
     let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
     let seed_node = lab.slow_node("60mbit");

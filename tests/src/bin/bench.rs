@@ -316,7 +316,7 @@ mod bench {
         let into = fresh(dir);
         let start = Instant::now();
         leech.add(torrent, &into, &[a.addr(PEER_PORT)]);
-        leech.wait_done(torrent, RUN_WAIT);
+        leech.wait_finished(torrent, RUN_WAIT);
         let seconds = start.elapsed().as_secs_f64();
         Transfer {
             seconds,
