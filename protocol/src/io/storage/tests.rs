@@ -536,6 +536,10 @@ fn a_removed_torrent_is_forgotten() {
     assert!(answer.blocking_recv().is_err());
     lab.disk.stop();
     while let Some(event) = lab.events.blocking_recv() {
+        // The check of four pieces may have been over before the torrent was removed.
+        if matches!(event, DiskEvent::CheckDone { .. }) {
+            continue;
+        }
         assert!(
             matches!(event, DiskEvent::Written { .. } | DiskEvent::Checked { .. }),
             "{event:?}"
