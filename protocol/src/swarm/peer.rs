@@ -84,6 +84,7 @@ pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) abilities: Abilities,
     pub(super) lan: bool,
+    pub(super) connected_at: Duration,
     pub(super) extensions: ExtensionHandshake,
     /// Nothing has come yet, so a bitfield still may.
     pub(super) opening: bool,
@@ -136,6 +137,7 @@ impl Peer {
             id,
             abilities,
             lan,
+            connected_at: now,
             extensions: ExtensionHandshake::default(),
             opening: true,
             have: Bitfield::empty(piece_count),

@@ -80,10 +80,15 @@ impl Swarm {
             self.peers.values().filter(|peer| peer.useful > 0 && !peer.snubbed).count();
         let rare =
             |piece: &PieceIndex| self.picker.wants(*piece) && self.picker.availability(*piece) == 0;
+        // A new connection has not yet had the time to say what the peer has.
+        let newcomers = self
+            .peers
+            .values()
+            .any(|peer| peer.opening && now.saturating_sub(peer.connected_at) < http::PATIENCE);
         Situation {
             now,
             began: self.began.unwrap_or(now),
-            nobody_left_to_try: self.trackers_asked && !self.dialer.is_busy(now),
+            nobody_left_to_try: self.trackers_asked && !self.dialer.is_busy(now) && !newcomers,
             useful_peers,
             last_payload: self.last_payload,
             nobody_has: if useful_peers == 0 {

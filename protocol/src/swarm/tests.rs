@@ -392,6 +392,17 @@ fn http_is_left_alone_while_peers_deliver() {
 }
 
 #[test]
+fn http_gives_a_new_peer_the_time_to_say_what_it_has() {
+    let mut world = World::new(160);
+    world.add(true, 500_000, 0);
+    world.add(false, 500_000, 1);
+    world.connect_all();
+    world.input(1, Input::TrackersAsked);
+    world.run(&[1], secs(100));
+    assert_eq!(world.nodes[1].swarm.stats().down_http, 0);
+}
+
+#[test]
 fn http_takes_over_when_the_peers_fall_silent() {
     let mut world = World::new(320);
     world.add(true, 500_000, 0);
