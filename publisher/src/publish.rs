@@ -19,9 +19,10 @@ use updraft_manifests::manifest::{self, Launch, Manifest, Torrent};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
 use updraft_manifests::time::Time;
+use updraft_protocol::io::create::create;
 use updraft_protocol::metainfo::Metainfo;
 use updraft_protocol::metainfo::create::{
-    CreateError, Format, Options, Source, SourceFile, choose_piece_length, create, padding,
+    CreateError, Format, Options, Source, SourceFile, choose_piece_length, padding,
 };
 use url::Url;
 

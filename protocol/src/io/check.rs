@@ -1,9 +1,9 @@
 //! A torrent against the files that are there: which pieces are right. Reads only; all cores, one
 //! small buffer each.
 
+use super::parallel::{ReadFiles, hash_pieces, read_exact_at};
 use crate::ids::{FileIndex, PieceIndex, Sha256Hash};
 use crate::merkle;
-use crate::metainfo::parallel::{ReadFiles, hash_pieces, read_exact_at};
 use crate::metainfo::{FileEntry, Info};
 use std::fs::File;
 use std::io;

@@ -6,10 +6,13 @@
 //! the engine over bounded channels; the engine itself never waits for any of them.
 
 pub mod buffers;
+pub mod check;
 mod connection;
+pub mod create;
 mod documents;
 mod engine;
 mod locality;
+mod parallel;
 mod session;
 pub mod storage;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::*;
 use crate::ids::InfoHash;
 use crate::metainfo::Info;
-use crate::metainfo::create::{self, Format, Options};
+use super::create;
+use crate::metainfo::create::{Format, Options};
 use bytes::Bytes;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};

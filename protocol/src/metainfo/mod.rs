@@ -7,9 +7,7 @@
 pub mod create;
 pub mod hash;
 pub mod magnet;
-mod name;
-#[cfg(feature = "io")]
-pub mod parallel;
+pub(crate) mod name;
 mod parse;
 
 pub use parse::{INFO_BYTES_MAX, MetainfoError, PIECE_LENGTH_MAX, SOURCES_MAX, TEXT_BYTES_MAX};

@@ -6,7 +6,8 @@ use crate::disk::{temporary, write_atomic};
 use crate::output::{Output, bytes};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use updraft_protocol::metainfo::create::{self, CreateError, Format, Options};
+use updraft_protocol::io::create;
+use updraft_protocol::metainfo::create::{CreateError, Format, Options};
 use url::Url;
 
 /// `torrent create PATH -o FILE`

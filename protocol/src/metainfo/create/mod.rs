@@ -1,21 +1,16 @@
-//! Torrents from files: list them ([`scan()`]), lay them out, hash them on all cores, write them down.
+//! Torrents from lists of files: a [`Plan`] lays them out, somebody hashes the pieces (the shell does,
+//! on all cores: `io::create`), and [`Plan::finish`] writes them down.
 //!
 //! The same input gives the same bytes, on every system: files in the order of the BEP 52 tree,
-//! nothing of the clock unless asked for. What comes out went through [`Info::parse`](super::Info::parse) like any
-//! torrent of a stranger.
+//! nothing of the clock unless asked for. What comes out went through
+//! [`Info::parse`](super::Info::parse) like any torrent of a stranger.
 
 mod encode;
 mod layout;
-#[cfg(feature = "io")]
-mod run;
-#[cfg(feature = "io")]
-mod scan;
+mod plan;
 
 pub use layout::{INFO_BYTES_AIM, PADDING_PERCENT_MAX, choose_piece_length, padding};
-#[cfg(feature = "io")]
-pub use run::create;
-#[cfg(feature = "io")]
-pub use scan::scan;
+pub use plan::Plan;
 
 use super::MetainfoError;
 use std::path::PathBuf;
@@ -65,7 +60,7 @@ pub struct Options {
     pub creation_date: Option<i64>,
 }
 
-/// What a torrent is made of: listed by [`scan()`], or by the caller.
+/// What a torrent is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The torrent's name: the folder's, or the file's.

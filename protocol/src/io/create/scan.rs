@@ -1,6 +1,6 @@
 //! A file or a folder to a [`Source`]. Reads names and sizes, no content.
 
-use super::{CreateError, Source, SourceFile};
+use crate::metainfo::create::{CreateError, Source, SourceFile};
 use crate::metainfo::name;
 use std::ffi::OsStr;
 use std::fs::Metadata;

@@ -1,16 +1,16 @@
-//! Source to torrent: every byte is read once, for both digests; pad bytes are never read. A file
-//! that is not what was listed, or does not stay what it was, is an error.
+//! Torrents from a disk: list what is there ([`scan()`]), hash it on all cores ([`create`]).
+//!
+//! Every byte is read once, for both digests; pad bytes are never read. A file that is not what was
+//! listed, or does not stay what it was, is an error.
 
-use super::encode::{self, Hashes};
-use super::layout::{Layout, layout};
-use super::{CreateError, Options, Source, SourceFile};
-use crate::geometry::Geometry;
-use crate::ids::{FileIndex, Sha1Hash, Sha256Hash};
-use crate::merkle;
-use crate::metainfo::hash::{Digests, PieceDigests};
-use crate::metainfo::parallel::{ReadFiles, hash_pieces, read_exact_at};
-use crate::metainfo::{Info, Metainfo};
-use bytes::Bytes;
+mod scan;
+
+pub use scan::scan;
+
+use super::parallel::{ReadFiles, hash_pieces, read_exact_at};
+use crate::ids::FileIndex;
+use crate::metainfo::Metainfo;
+use crate::metainfo::create::{CreateError, Options, Plan, Source, SourceFile};
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -24,63 +24,16 @@ pub fn create(
     options: &Options,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Metainfo, CreateError> {
-    let layout = layout(source, options.format, options.piece_length)?;
-    let digests = Digests { sha1: options.format.has_v1(), sha256: options.format.has_v2() };
-    let found = hash_all(&layout, digests, progress)?;
-
-    let pieces: Vec<Sha1Hash> = found.iter().filter_map(|digests| digests.sha1).collect();
-    let layers = if digests.sha256 { layers(&layout.geometry, &found) } else { Vec::new() };
-    let piece_length = layout.geometry.piece_length();
-    let root = |layer: &Vec<Sha256Hash>| match layer.as_slice() {
-        [] => None,
-        [one] => Some(*one),
-        many => Some(merkle::root_of_layer(many, piece_length)),
-    };
-    let hashes = Hashes { pieces, roots: layers.iter().map(root).collect() };
-    let raw = Bytes::from(encode::info(source, options, &layout, &hashes));
-    drop((found, layout));
-
-    let mut long: Vec<(Sha256Hash, Vec<u8>)> = Vec::new();
-    for (root, layer) in hashes.roots.iter().zip(&layers) {
-        if let (Some(root), true) = (root, layer.len() > 1) {
-            long.push((*root, layer.iter().flat_map(|hash| hash.0).collect()));
-        }
-    }
-    let long: Vec<_> = long.iter().map(|(root, layer)| (*root, layer.as_slice())).collect();
-    Ok(Metainfo {
-        info: Info::parse(raw, &long)?,
-        trackers: options.trackers.clone(),
-        web_seeds: options.web_seeds.clone(),
-        comment: options.comment.clone(),
-        created_by: options.created_by.clone(),
-        creation_date: options.creation_date,
-    })
-}
-
-/// Each file's piece roots.
-fn layers(geometry: &Geometry, found: &[PieceDigests]) -> Vec<Vec<Sha256Hash>> {
-    let files = (0..).map(FileIndex).take(geometry.files().len());
-    let layer = |file| {
-        let pieces = geometry.pieces_of(file);
-        let found = &found[pieces.start as usize..pieces.end as usize];
-        found.iter().filter_map(|digests| digests.sha256).collect()
-    };
-    files.map(layer).collect()
-}
-
-fn hash_all(
-    layout: &Layout<'_>,
-    digests: Digests,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<Vec<PieceDigests>, CreateError> {
-    let geometry = &layout.geometry;
+    let plan = Plan::new(source, options)?;
+    let geometry = plan.geometry();
     let (done, total) = (AtomicU64::new(0), geometry.content_len());
     let each = |piece, digests| {
         let bytes = u64::from(geometry.data_len(piece));
         progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
         digests
     };
-    hash_pieces(geometry, digests, || Open::new(&layout.files), each)
+    let found = hash_pieces(geometry, plan.digests(), || Open::new(plan.files()), each)?;
+    plan.finish(found)
 }
 
 /// The file a thread reads from: the same one most of the time.
