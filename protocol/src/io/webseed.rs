@@ -205,10 +205,30 @@ impl WebSeedError {
 
 /// The client for web seeds and trackers. With `bind`, connections leave from that address.
 ///
+/// On a system without certificates of its own (a bare container) http works and https fails with a
+/// certificate error.
+///
 /// # Errors
-/// When the system's TLS set-up cannot be read.
+/// When the system's TLS or resolver set-up cannot be used.
 pub fn http_client(bind: Option<IpAddr>) -> Result<Client, reqwest::Error> {
-    let redirects = redirect::Policy::custom(|attempt| {
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("updraft/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(redirects())
+            .referer(false)
+            .local_address(bind.filter(|ip| !ip.is_unspecified()))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+    };
+    builder().build().or_else(|error| {
+        tracing::warn!(error = causes(&error), "no TLS certificates: https will not work");
+        builder().tls_certs_only([]).build()
+    })
+}
+
+fn redirects() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
         let secure = attempt.previous().iter().any(|url| url.scheme() == "https");
         if attempt.previous().len() > REDIRECTS_MAX {
             attempt.error("redirected too often")
@@ -217,16 +237,7 @@ pub fn http_client(bind: Option<IpAddr>) -> Result<Client, reqwest::Error> {
         } else {
             attempt.follow()
         }
-    });
-    Client::builder()
-        .user_agent(concat!("updraft/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(redirects)
-        .referer(false)
-        .local_address(bind.filter(|ip| !ip.is_unspecified()))
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .build()
+    })
 }
 
 /// Gets `pieces` (numbers inside the torrent) and sends their blocks, in order and in batches of at
