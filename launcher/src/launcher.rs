@@ -621,7 +621,7 @@ impl Launcher {
     }
 
     /// The torrent of what is installed: from the store, or the sources, by its hash.
-    async fn installed_release(&mut self, installed: &Installed) -> Result<Release, Error> {
+    async fn installed_release(&self, installed: &Installed) -> Result<Release, Error> {
         let path = torrent_path(&installed.release.torrent);
         let parse = |bytes: &Bytes| Release::parse(installed.release.clone(), bytes);
         news::checked(&self.documents, &self.sources(), &path, parse).await

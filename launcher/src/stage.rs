@@ -211,7 +211,8 @@ impl<'a> Stage<'a> {
             match action {
                 Action::Keep => {}
                 Action::SetExecutable(executable) => {
-                    work.place.push(Place::Mode { path: path.to_string(), executable: *executable })
+                    work.place
+                        .push(Place::Mode { path: path.to_string(), executable: *executable });
                 }
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
                     let replace = listed.contains(path);

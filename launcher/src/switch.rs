@@ -39,12 +39,10 @@ impl Switch {
             let report = switch.place(store, &work)?;
             switch.finish(store, &work)?;
             recovery = Recovery { finished: Some((work.target, report)), pending: None };
-        } else if records.contains(&Record::Committed) {
-            if let Some(Record::Staged { transaction }) =
-                records.iter().rev().find(|record| matches!(record, Record::Staged { .. }))
-            {
-                switch.finish(store, transaction)?;
-            }
+        } else if records.last() == Some(&Record::Committed)
+            && let Some(work) = last_work(&records)
+        {
+            switch.finish(store, work)?;
         }
         Ok((switch, recovery))
     }
@@ -170,6 +168,13 @@ fn unfinished(records: &[Record]) -> Option<(Transaction, bool)> {
         }
     }
     found
+}
+
+fn last_work(records: &[Record]) -> Option<&Transaction> {
+    records.iter().rev().find_map(|record| match record {
+        Record::Staged { transaction } => Some(transaction),
+        Record::Staging { .. } | Record::Cleared | Record::Committed => None,
+    })
 }
 
 fn pending(records: &[Record]) -> Option<Target> {

@@ -180,7 +180,11 @@ pub async fn seed(handle: &TorrentHandle, stop: &Stop, events: &Sink) -> Result<
     let mut told = None;
     loop {
         tokio::select! {
-            () = stop.raised() => return Ok(()),
+            () = stop.raised() => {
+                let now = status.borrow_and_update().clone();
+                events(Event::Seeding { peers: now.peers, up_rate: 0, uploaded: now.up_total });
+                return Ok(());
+            }
             _ = tick.tick() => {
                 let now = status.borrow_and_update().clone();
                 if let Phase::Failed(why) = &now.phase {
@@ -263,7 +267,7 @@ impl<'a> Warnings<'a> {
     fn take(&mut self, event: TorrentEvent) {
         match event {
             TorrentEvent::TrackerError { url, error } => {
-                self.tell(format!("tracker {url}: {error}"))
+                self.tell(format!("tracker {url}: {error}"));
             }
             TorrentEvent::WebSeedError { error } => self.tell(error),
             TorrentEvent::PeerBanned { addr, reason } => {

@@ -58,7 +58,7 @@ impl Face {
             Event::Progress(progress) => self.progress(progress),
             Event::Checking { done, total } => self.checking(*done, *total),
             Event::Seeding { peers, up_rate, uploaded } => {
-                self.seeding(*peers, *up_rate, *uploaded)
+                self.seeding(*peers, *up_rate, *uploaded);
             }
             Event::Error { message, hint, .. } => {
                 self.clear();
