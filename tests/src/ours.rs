@@ -13,6 +13,8 @@ use crate::process::Proc;
 
 /// The launcher's own folder at the top of an install.
 pub const STATE_FOLDER: &str = ".updraft";
+/// Where `fetch` keeps its records, beside what it downloads.
+pub const FETCH_FOLDER: &str = ".updraft-fetch";
 /// How long a program may take until it says that it is ready.
 pub const READY_WAIT: Duration = Duration::from_secs(30);
 /// How long a transfer of some megabytes may take.

@@ -10,9 +10,10 @@ use updraft_tests::clients::{Nginx, PEER_PORT, until};
 use updraft_tests::content::{self, Noise};
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
-    self, Install, Place, Product, READY_WAIT, STATE_FOLDER, TRANSFER_WAIT, progress,
+    self, FETCH_FOLDER, Install, Place, Product, READY_WAIT, STATE_FOLDER, TRANSFER_WAIT, progress,
     wait_complete, wait_progress,
 };
+use updraft_tests::process::Proc;
 
 /// The port of the origin's web server and tracker.
 const ORIGIN_PORT: u16 = 8080;
@@ -187,16 +188,11 @@ fn a_piece_travels_on_before_the_download_ends() {
     for proc in [&first, &second] {
         wait_complete(proc, TRANSFER_WAIT);
     }
-    content::assert_same(&lab.path("source"), &lab.path("b"), &[]);
+    content::assert_same(&lab.path("source"), &lab.path("b"), &[FETCH_FOLDER]);
 }
 
 /// Kills a job again and again while it makes progress, until one run completes.
-fn kill_until_complete(
-    world: &World,
-    install: &Install,
-    run: impl Fn() -> updraft_tests::process::Proc,
-    kills: u64,
-) {
+fn kill_until_complete(world: &World, install: &Install, run: impl Fn() -> Proc, kills: u64) {
     let mut noise = Noise::new(kills);
     let before = world.origin.bytes_sent();
     let mut done = 0;
@@ -264,6 +260,8 @@ fn kill_publish(rounds: u32) {
             assert!(exit.success(), "publish failed by itself{}", publish.tail());
             longest = publish.elapsed();
         }
+        // What is offered is whole and signed, whenever it stopped.
+        Proc::start("verify", world.product.command("verify")).finish(TRANSFER_WAIT);
         let install = world.install(&format!("check{round}"));
         install.install(&feed, false).finish(TRANSFER_WAIT);
         let new = content::compare(&world.build, &install.dir, &[STATE_FOLDER]);
@@ -368,7 +366,7 @@ fn a_swarm_over_ipv6() {
     let listen = b.addr6(PEER_PORT);
     ours::fetch(&Place::from(&b), &torrent, &into, listen, &[a.addr6(PEER_PORT)], false)
         .finish(TRANSFER_WAIT);
-    content::assert_same(&lab.path("source"), &into, &[]);
+    content::assert_same(&lab.path("source"), &into, &[FETCH_FOLDER]);
 }
 
 #[test]
@@ -411,7 +409,7 @@ fn limits_hold_towards_the_internet() {
         &b,
         "slow",
         &a,
-        &["--down-limit", "1MiB", "--up-limit", "1MiB", "--upload", "everyone", "--stay"],
+        &["--down-limit", "1M", "--up-limit", "1M", "--upload", "yes", "--stay"],
     );
     let report = wait_complete(&slow, TRANSFER_WAIT);
     assert!((3.0..8.0).contains(&report.seconds), "4 MiB at 1 MiB/s took {report:?}");
@@ -485,5 +483,5 @@ fn few_files_are_open_at_once() {
         progress(&fetch).is_none().then_some(())
     });
     assert!(most <= 64, "{most} files were open");
-    content::assert_same(&lab.path("source"), &into, &[]);
+    content::assert_same(&lab.path("source"), &into, &[FETCH_FOLDER]);
 }

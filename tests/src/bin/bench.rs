@@ -290,7 +290,7 @@ mod bench {
         );
         let cost = fetch.cost(RUN_WAIT);
         let seed_cpu = seed.cpu_seconds() - before;
-        content::assert_same(folder, &into, &[]);
+        content::assert_same(folder, &into, &[ours::FETCH_FOLDER]);
         Transfer {
             seconds: cost.seconds,
             seed_cpu,
