@@ -159,9 +159,9 @@ pub enum DiskEvent {
     },
 }
 
-/// A job refused because [`JOBS_MAX`] are queued, given back.
+/// A job refused because [`JOBS_MAX`] are queued or its torrent was removed, given back.
 #[derive(Debug, thiserror::Error)]
-#[error("the disk's queue is full")]
+#[error("the disk takes no more orders now")]
 pub struct Busy<T>(pub T);
 
 /// The threads that do the disk's work. Dropping it lets them finish what is queued and end.
@@ -246,14 +246,15 @@ impl Disk {
     /// block that the piece has already is dropped. Contiguous ascending blocks cost one call.
     ///
     /// # Errors
-    /// [`Busy`] with the blocks when the queue is full.
+    /// [`Busy`] with the blocks when the queue is full or the torrent is not known: then no
+    /// [`DiskEvent::Written`] will come for them.
     pub fn write(
         &self,
         torrent: TorrentKey,
         piece: PieceIndex,
         blocks: Vec<(Block, Bytes)>,
     ) -> Result<(), Busy<Vec<(Block, Bytes)>>> {
-        let Some(torrent) = self.torrents.get(&torrent) else { return Ok(()) };
+        let Some(torrent) = self.torrents.get(&torrent) else { return Err(Busy(blocks)) };
         let job = Job::Write { torrent: Arc::clone(torrent), piece, blocks };
         self.queue(torrent, piece).try_send(job).map_err(|refused| match refused.into_inner() {
             Job::Write { blocks, .. } => Busy(blocks),
@@ -264,14 +265,15 @@ impl Disk {
     /// Reads blocks to serve them to `peer`: one event per piece they are in.
     ///
     /// # Errors
-    /// [`Busy`] with the blocks that were not queued when the queue is full.
+    /// [`Busy`] with the blocks that were not queued, because the queue is full or the torrent is
+    /// not known.
     pub fn read(
         &self,
         torrent: TorrentKey,
         peer: PeerKey,
         mut blocks: Vec<Block>,
     ) -> Result<(), Busy<Vec<Block>>> {
-        let Some(torrent) = self.torrents.get(&torrent) else { return Ok(()) };
+        let Some(torrent) = self.torrents.get(&torrent) else { return Err(Busy(blocks)) };
         while let Some(first) = blocks.first() {
             let piece = first.piece;
             let same = blocks.iter().take_while(|block| block.piece == piece).count();

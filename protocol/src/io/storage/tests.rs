@@ -529,8 +529,10 @@ fn a_removed_torrent_is_forgotten() {
     let first = lab.sample.blocks(PieceIndex(0)).swap_remove(0);
     lab.disk.write(TORRENT, PieceIndex(0), vec![first]).unwrap();
     lab.disk.remove(TORRENT);
-    lab.disk.write(TORRENT, PieceIndex(0), Vec::new()).unwrap();
-    lab.disk.read(TORRENT, PEER, Vec::new()).unwrap();
+    let again = lab.sample.blocks(PieceIndex(0));
+    let refused = lab.disk.write(TORRENT, PieceIndex(0), again.clone()).unwrap_err();
+    assert_eq!(refused.0, again, "given back");
+    assert_eq!(lab.disk.read(TORRENT, PEER, vec![again[0].0]).unwrap_err().0, [again[0].0]);
     let (reply, answer) = oneshot::channel();
     lab.disk.sync(TORRENT, reply);
     assert!(answer.blocking_recv().is_err());
