@@ -40,10 +40,8 @@ impl Dialer {
     /// dropped, as is what does not fit.
     pub fn add(&mut self, now: Duration, addr: SocketAddr) {
         let ip = addr.ip();
-        if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
-            return;
-        }
-        if self.known.len() >= ADDRESSES_MAX {
+        let impossible = addr.port() == 0 || ip.is_unspecified() || ip.is_multicast();
+        if impossible || self.known.len() >= ADDRESSES_MAX || self.is_banned(now, addr) {
             return;
         }
         self.known
@@ -65,10 +63,7 @@ impl Dialer {
         let mut due: Vec<(u32, SocketAddr)> = self
             .known
             .iter()
-            .filter(|(addr, known)| {
-                matches!(known.state, State::Waiting { until } if until <= now)
-                    && !self.is_banned(now, **addr)
-            })
+            .filter(|(_, known)| matches!(known.state, State::Waiting { until } if until <= now))
             .map(|(addr, known)| (known.failures, *addr))
             .collect();
         due.sort_unstable();
@@ -95,8 +90,12 @@ impl Dialer {
         })
     }
 
-    /// When the next address is due; `None` if none waits.
-    pub fn next_due(&self) -> Option<Duration> {
+    /// When [`Dialer::due`] will next give an address, if nothing else changes before.
+    pub fn next_due(&self, connected: usize, connections_max: usize) -> Option<Duration> {
+        let dialling = self.dialling();
+        if dialling >= HALF_OPEN_MAX || connected + dialling >= connections_max {
+            return None;
+        }
         self.known
             .values()
             .filter_map(|known| match known.state {
@@ -165,6 +164,7 @@ mod tests {
         (1..=40).for_each(|port| dialer.add(now, addr(port)));
         dialer.add(now, addr(0));
         assert_eq!(dialer.due(now, 0, 50).len(), HALF_OPEN_MAX);
+        assert_eq!(dialer.next_due(0, 50), None, "as many as may are being dialled");
         assert_eq!(dialer.due(now, 0, 50).len(), 0);
         (1..=16).for_each(|port| dialer.connected(addr(port)));
         assert_eq!(dialer.due(now, 16, 20).len(), 4);
@@ -188,7 +188,9 @@ mod tests {
         let hour = Duration::from_secs(3600);
         dialer.ban(Duration::ZERO, addr(1), hour);
         dialer.add(Duration::ZERO, addr(1));
-        assert!(dialer.due(Duration::ZERO, 0, 50).is_empty());
+        assert_eq!(dialer.next_due(0, 50), None);
+        assert!(dialer.due(hour, 0, 50).is_empty());
+        dialer.add(hour, addr(1));
         assert_eq!(dialer.due(hour, 0, 50), [addr(1)]);
     }
 }

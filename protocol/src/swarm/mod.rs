@@ -380,8 +380,11 @@ impl Swarm {
             || self.dialer.dialling() > 0
             || (!self.picker.is_complete() && !self.sources.is_empty());
         let tick = active.then(|| self.ticked_at.unwrap_or_default() + TICK);
-        let room = self.peers.len() + self.dialer.dialling() < self.config.connections_max;
-        let dial = if room { self.dialer.next_due() } else { None };
+        let dial = if self.dials() {
+            self.dialer.next_due(self.peers.len(), self.config.connections_max)
+        } else {
+            None
+        };
         let limit = self.limited.then(|| {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
@@ -629,10 +632,13 @@ impl Swarm {
         // What it was asked for is free again: others with room take it at their next block or tick.
     }
 
+    /// Those who want something dial. A seed that dialled would spend its places on other seeds.
+    fn dials(&self) -> bool {
+        !self.picker.is_complete() || self.geometry.piece_count() == 0
+    }
+
     fn dial(&mut self, now: Duration) {
-        let seeding = self.picker.is_complete();
-        if seeding && self.geometry.piece_count() > 0 {
-            // Those who want something dial us; a seed that dials spends its slots on other seeds.
+        if !self.dials() {
             return;
         }
         for addr in self.dialer.due(now, self.peers.len(), self.config.connections_max) {

@@ -445,6 +445,24 @@ fn without_consent_nothing_leaves_the_lan() {
     world.run(&[1], secs(120));
 }
 
+/// An idle engine sleeps: whatever it was told, its next wake-up is never now.
+#[test]
+fn an_idle_engine_sleeps() {
+    for seed in [true, false] {
+        let mut world = World::new(16);
+        let node = world.add(seed, 1_000_000, 0);
+        world.input(node, Input::Peers((1..200).map(addr).collect()));
+        world.input(node, Input::DialFailed { addr: addr(3) });
+        for _ in 0..100 {
+            world.now += Duration::from_millis(1500);
+            world.input(node, Input::Timeout);
+            let state = &world.nodes[node];
+            let wake = state.swarm.poll_timeout(&state.limiter);
+            assert!(wake.is_none_or(|wake| wake > world.now), "{wake:?} at {:?}", world.now);
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     let run = || {
