@@ -28,8 +28,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Batches the engine may have queued for one peer.
 const BATCHES_MAX: usize = 1024;
-/// Messages the engine may have queued for one peer; one that reads no faster is closed.
-pub(super) const MESSAGES_QUEUED_MAX: usize = 50_000;
+/// Bytes of messages, payload of blocks not counted (the swarm bounds that), that the engine may have
+/// queued for one peer; one that reads no faster is closed.
+const QUEUED_BYTES_MAX: usize = 4 << 20;
+/// What a long message may grow by before more of it has come.
+const LONG_STEP: usize = 64 * 1024;
 /// What is read into a buffer below this is copied out, so that a trickle does not hold whole
 /// buffers.
 const COPY_BELOW: usize = 64 * 1024;
@@ -79,8 +82,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Queues messages; false if the peer reads too slowly and is to be closed.
     pub(super) fn send(&self, messages: Vec<Message>) -> bool {
-        let queued = self.queued.fetch_add(messages.len(), Ordering::Relaxed) + messages.len();
-        queued <= MESSAGES_QUEUED_MAX && self.batches.try_send(messages).is_ok()
+        let weight: usize = messages.iter().map(queued_len).sum();
+        let queued = self.queued.fetch_add(weight, Ordering::Relaxed) + weight;
+        queued <= QUEUED_BYTES_MAX && self.batches.try_send(messages).is_ok()
     }
 }
 
@@ -249,6 +253,18 @@ pub(super) fn payload_len(message: &Message) -> usize {
     }
 }
 
+/// What a message counts in the queue towards a peer, in bytes.
+fn queued_len(message: &Message) -> usize {
+    /// A message without a payload of its own, in memory.
+    const PLAIN: usize = 64;
+    PLAIN
+        + match message {
+            Message::Extended { payload, .. } => payload.len(),
+            Message::Bitfield(bytes) => bytes.len(),
+            _ => 0,
+        }
+}
+
 /// Reads once and returns the whole messages that are in; what is left over stays in `tail`.
 async fn read_batch(
     shared: &Shared,
@@ -289,7 +305,7 @@ fn read_long(
     tail: &mut BytesMut,
     expected: usize,
 ) -> Result<Vec<Message>, CloseReason> {
-    tail.reserve(expected - tail.len());
+    tail.reserve((expected - tail.len()).min(LONG_STEP));
     match stream.try_read_buf(tail) {
         Ok(0) => return Err(CloseReason::ByPeer),
         Ok(_) => {}
@@ -346,7 +362,7 @@ async fn write_messages(
             timeout(WRITE_TIMEOUT, write_group(&mut stream, group, &heads, &ends))
                 .await
                 .map_err(|_| CloseReason::Stuck)??;
-            queued.fetch_sub(group.len(), Ordering::Relaxed);
+            queued.fetch_sub(group.iter().map(queued_len).sum(), Ordering::Relaxed);
             if payload > 0 {
                 let payload = u32::try_from(payload).expect("a group is far below 4 GiB");
                 if events.send(NetEvent::Sent { peer, payload }).await.is_err() {

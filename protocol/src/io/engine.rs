@@ -11,7 +11,7 @@ use super::connection::{self, Connection, NetEvent};
 use super::documents::{Documents, Order};
 use super::locality::is_lan;
 use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
-use super::storage::{AddFiles, Disk, DiskEvent, TorrentKey, Verdict, WRITE_BYTES_MAX};
+use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
 use super::webseed;
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
@@ -630,6 +630,11 @@ impl Engine {
             DiskEvent::CheckDone { torrent } => self.begin(torrent),
             DiskEvent::Error { torrent, path, op, error } => {
                 tracing::warn!(path = %path.display(), %op, %error, "the disk refused");
+                if op == DiskOp::Read
+                    && self.torrents.get(&torrent).is_some_and(Torrent::is_complete)
+                {
+                    return; // One bad spot: everything else can still be served.
+                }
                 let (op, kind, error) = (op.to_string(), error.kind(), error.to_string());
                 self.fail(torrent, TorrentError::Disk { path, op, kind, error });
             }

@@ -1,9 +1,9 @@
 //! Whole sessions over loopback: real sockets, real files, real clocks.
 
+use super::create;
 use super::*;
 use crate::ids::InfoHash;
 use crate::metainfo::Info;
-use super::create;
 use crate::metainfo::create::{Format, Options};
 use bytes::Bytes;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
