@@ -1,10 +1,10 @@
 //! The digests of one piece, from whatever can read its files: shared by creation and by checks.
 
 use super::Info;
+use super::both::Sha1Stream;
 use crate::geometry::{BLOCK_LEN, Geometry, Segment};
 use crate::ids::{FileIndex, PieceIndex, Sha1Hash, Sha256Hash};
 use crate::merkle;
-use sha1::{Digest as _, Sha1};
 
 /// Bytes read at a time: both digests find them in the cache of the core that copied them.
 pub const READ_BYTES: usize = 256 << 10;
@@ -48,7 +48,7 @@ impl PieceHasher {
         piece: PieceIndex,
         mut read: impl FnMut(FileIndex, u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<PieceDigests, E> {
-        let mut sha1 = self.digests.sha1.then(Sha1::new);
+        let mut sha1 = self.digests.sha1.then(Sha1Stream::new);
         let mut leaf_count = None;
         self.leaves.clear();
         for segment in geometry.segments(piece, 0, geometry.piece_len(piece)) {
@@ -64,12 +64,14 @@ impl PieceHasher {
                     while left > 0 {
                         let chunk = &mut self.buffer[..left.min(READ_BYTES)];
                         read(file, offset, chunk)?;
-                        if let Some(sha1) = &mut sha1 {
-                            sha1.update(&*chunk);
-                        }
-                        if self.digests.sha256 {
-                            let leaves = chunk.chunks(BLOCK_LEN as usize).map(merkle::leaf);
-                            self.leaves.extend(leaves);
+                        let leaves = chunk.chunks(BLOCK_LEN as usize);
+                        match (&mut sha1, self.digests.sha256) {
+                            (Some(sha1), true) => {
+                                self.leaves.extend(leaves.map(|leaf| sha1.update_leaf(leaf)));
+                            }
+                            (Some(sha1), false) => sha1.update(chunk),
+                            (None, true) => self.leaves.extend(leaves.map(merkle::leaf)),
+                            (None, false) => {}
                         }
                         offset += chunk.len() as u64;
                         left -= chunk.len();
@@ -79,7 +81,7 @@ impl PieceHasher {
         }
         let sha256 = leaf_count.filter(|_| self.digests.sha256);
         Ok(PieceDigests {
-            sha1: sha1.map(|sha1| Sha1Hash(sha1.finalize().into())),
+            sha1: sha1.map(Sha1Stream::finish),
             sha256: sha256.map(|width| merkle::root(std::mem::take(&mut self.leaves), 0, width)),
         })
     }
@@ -93,7 +95,7 @@ fn leaf_count_of(geometry: &Geometry, file: FileIndex) -> usize {
     usize::try_from(blocks).expect("a piece is counted in u32").next_power_of_two()
 }
 
-fn zeros(sha1: &mut Sha1, mut len: usize) {
+fn zeros(sha1: &mut Sha1Stream, mut len: usize) {
     static ZEROS: [u8; BLOCK_LEN as usize] = [0; BLOCK_LEN as usize];
     while len > 0 {
         let chunk = &ZEROS[..len.min(ZEROS.len())];
