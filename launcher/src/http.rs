@@ -95,16 +95,20 @@ impl Http {
     }
 }
 
-/// The innermost causes: `error sending request` alone helps nobody.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = inner.source();
+/// What lies at the bottom: `error sending request for url (…)` alone helps nobody.
+fn chain(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    text
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_redirect() {
+        "the redirect was not followed"
+    } else {
+        "the answer broke off"
+    };
+    format!("{what}: {cause}")
 }

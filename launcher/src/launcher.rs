@@ -39,6 +39,8 @@ use url::Url;
 
 /// How often a release is planned anew because files changed under our hands.
 const ATTEMPTS_MAX: u32 = 3;
+/// How long seeding and repairing wait for news before old news has to do.
+const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
 /// How often hashing progress is told.
 const CHECKING_EVERY: Duration = Duration::from_millis(250);
 
@@ -127,12 +129,21 @@ impl Launcher {
         let old = store.state()?;
         if let Some(old) = &old
             && (old.feed.product != feed.product || old.feed.root != feed.root)
+            // A feed that never led to anything may be corrected.
+            && (store.installed()?.is_some() || store.trust(&old.feed)?.root().is_some())
         {
             let found = old.feed.product.to_string();
             return Err(Error::OtherProduct { dir: dir.to_path_buf(), found });
         }
         let stable = || Name::parse("stable").expect("it is a name");
-        let kept = old.as_ref();
+        // So may a channel that does not exist.
+        let trust = store.trust(&feed)?;
+        let followed = |old: &&State| {
+            [&old.platform, &Name::any_platform()]
+                .iter()
+                .any(|platform| trust.manifest_floor(platform, &old.channel).is_some())
+        };
+        let kept = old.as_ref().filter(followed);
         let state = State {
             channel: request
                 .channel
@@ -144,7 +155,7 @@ impl Launcher {
                 .clone()
                 .or_else(|| kept.map(|old| old.platform.clone()))
                 .unwrap_or_else(own_platform),
-            upload: kept.and_then(|old| old.upload),
+            upload: old.as_ref().and_then(|old| old.upload),
             feed,
         };
         if old.as_ref() != Some(&state) {
@@ -502,6 +513,8 @@ impl Launcher {
         // The engine keeps serving: it looks for a file at its new path, then at the one before, and
         // whatever may lie at the new path has been cleared away by then.
         if let Some(handle) = &self.handle {
+            // The folder is the player's from here on: a file they change is not fetched again.
+            handle.seed_only().await;
             handle.remap(stage.paths_cleared()).await;
         }
         tokio::task::block_in_place(|| self.switch.clear(&self.store, work))?;
@@ -600,13 +613,18 @@ impl Launcher {
     }
 
     /// Trackers and web servers for a release that is installed already; old news will do.
-    async fn swarm_sources(&mut self) -> SwarmSources {
-        match self.news().await {
-            Ok(news) => SwarmSources::of(&news, &self.state),
-            Err(error) => {
-                (self.events)(Event::Warning { message: error.to_string() });
-                SwarmSources { trackers: Vec::new(), http: self.state.feed.urls.clone() }
-            }
+    async fn swarm_sources(&self) -> SwarmSources {
+        let sources = Sources { peers: None, ..self.sources() };
+        let ask = Box::pin(news::ask(&self.store, &self.documents, &sources, &self.state));
+        let failed = match tokio::time::timeout(NEWS_WAIT_MAX, ask).await {
+            Ok(Ok(news)) => return SwarmSources::of(&news, &self.state),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no repository answers".to_owned(),
+        };
+        (self.events)(Event::Warning { message: failed });
+        match news::kept(&self.store, &self.documents, &self.state) {
+            Some(news) => SwarmSources::of(&news, &self.state),
+            None => SwarmSources { trackers: Vec::new(), http: self.state.feed.urls.clone() },
         }
     }
 

@@ -90,6 +90,15 @@ pub async fn ask(
     Ok(News { head, origin, entry, trust })
 }
 
+/// The news heard last, without asking anybody.
+pub fn kept(store: &Store, documents: &Documents, state: &State) -> Option<News> {
+    let trust = store.trust(&state.feed).ok()?;
+    let bytes = documents.read(HEAD_PATH)?;
+    let (trust, head) = trust.accept_head(&bytes, trust.fix_time(clock())).ok()?;
+    let entry = trust.find_release(&head.head, &state.channel, &state.platform).ok()?.clone();
+    Some(News { head, origin: Origin::Kept, entry, trust })
+}
+
 /// The manifest that the news names, from the store or the sources.
 ///
 /// # Errors

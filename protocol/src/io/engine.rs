@@ -86,6 +86,10 @@ pub(super) enum Command {
         path: String,
         reply: oneshot::Sender<Option<Bytes>>,
     },
+    SeedOnly {
+        torrent: TorrentKey,
+        reply: oneshot::Sender<()>,
+    },
     Remove {
         torrent: TorrentKey,
         reply: oneshot::Sender<()>,
@@ -284,6 +288,13 @@ impl Engine {
             Command::Sync { torrent, reply } => self.disk.sync(torrent, reply),
             Command::Remap { torrent, files, reply } => {
                 self.disk.remap(torrent, files);
+                let _ = reply.send(());
+            }
+            Command::SeedOnly { torrent: key, reply } => {
+                if let Some(torrent) = self.torrents.get_mut(&key) {
+                    torrent.seed_only = true;
+                }
+                self.input(key, Input::SeedOnly);
                 let _ = reply.send(());
             }
             Command::Peers { torrent, peers } => self.input(torrent, Input::Peers(peers)),

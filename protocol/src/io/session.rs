@@ -441,6 +441,15 @@ impl TorrentHandle {
         }
     }
 
+    /// From now on nothing is written: the files are somebody else's, and what they no longer hold is
+    /// not fetched again. To be called when everything wanted is there and synced.
+    pub async fn seed_only(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::SeedOnly { torrent: self.key, reply }).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
     /// Tells of peers to dial.
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         let _ = self.commands.send(Command::Peers { torrent: self.key, peers }).await;

@@ -168,6 +168,8 @@ pub enum Input {
     },
     /// Who may be sent payload from now on.
     SetUpload(UploadPolicy),
+    /// What gets lost on disk from now on is not fetched again: others own the files.
+    SeedOnly,
     /// Nothing but time has passed.
     Timeout,
 }
@@ -353,6 +355,7 @@ impl Swarm {
                 self.config.upload = policy;
                 self.rechoke(now, true);
             }
+            Input::SeedOnly => self.wanted = Bitfield::empty(self.geometry.piece_count()),
             Input::Timeout => {}
         }
         if self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK) {

@@ -171,7 +171,9 @@ impl Torrent {
     pub(super) fn start(&mut self, setup: &Setup, seed: u64) {
         let State::Checking { right, .. } = &self.state else { return };
         let geometry = Arc::new(self.info.geometry.clone());
-        let wanted = if self.seed_only { right.clone() } else { self.wanted.clone() };
+        // What a seed loses it must not fetch: that would write.
+        let wanted =
+            if self.seed_only { Bitfield::empty(right.len()) } else { self.wanted.clone() };
         let config = Config {
             peer_id: setup.peer_id,
             client: concat!("Updraft ", env!("CARGO_PKG_VERSION")).to_owned(),
