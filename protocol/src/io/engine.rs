@@ -41,6 +41,8 @@ const EVENTS_MAX: usize = 256;
 const BATCH: usize = 64;
 /// Status is published this often while it changes.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// Blocks ordered from the disk in one go: what one read buffer holds.
+const READ_BLOCKS: usize = 16;
 /// Documents looked up for peers at once.
 const LOOKUPS_MAX: usize = 32;
 
@@ -211,13 +213,8 @@ impl Engine {
             disk.drain(..).for_each(|event| self.on_disk(event));
             notes.drain(..).for_each(|note| self.on_note(note));
             self.on_time();
-            let touched: Vec<TorrentKey> = self
-                .torrents
-                .iter()
-                .filter(|(_, torrent)| torrent.touched)
-                .map(|(&key, _)| key)
-                .collect();
-            for key in touched {
+            // Carrying out may touch the torrent anew, when a peer turns out to be gone.
+            while let Some(key) = self.touched() {
                 self.carry_out(key);
             }
         };
@@ -225,6 +222,10 @@ impl Engine {
         if let Some(reply) = reply {
             let _ = reply.send(());
         }
+    }
+
+    fn touched(&self) -> Option<TorrentKey> {
+        self.torrents.iter().find(|(_, torrent)| torrent.touched).map(|(&key, _)| key)
     }
 
     fn now(&self) -> Duration {
@@ -365,7 +366,7 @@ impl Engine {
         let setup = &self.setup;
         let seed = setup.seed ^ (u64::from(key.0) << 32);
         torrent.start(setup, seed);
-        torrent.announce(key, setup, &self.note);
+        torrent.announce(key, setup, &self.http, &self.note);
         let (peers, trackers) = torrent.first_inputs();
         self.input(key, Input::Peers(peers));
         if !trackers {
@@ -641,10 +642,10 @@ impl Engine {
             DiskEvent::CheckDone { torrent } => self.begin(torrent),
             DiskEvent::Error { torrent, path, op, error } => {
                 tracing::warn!(path = %path.display(), %op, %error, "the disk refused");
-                if op == DiskOp::Read
-                    && self.torrents.get(&torrent).is_some_and(Torrent::is_complete)
-                {
-                    return; // One bad spot: everything else can still be served.
+                let complete = self.torrents.get(&torrent).is_some_and(Torrent::is_complete);
+                if op == DiskOp::Resume || (op == DiskOp::Read && complete) {
+                    // Without a log the next start hashes more; a bad spot is lost, and only that.
+                    return;
                 }
                 let (op, kind, error) = (op.to_string(), error.kind(), error.to_string());
                 self.fail(torrent, TorrentError::Disk { path, op, kind, error });
@@ -672,18 +673,26 @@ impl Engine {
 
     /// Does what the swarm of a torrent orders; returns the bytes handed to the disk.
     fn carry_out(&mut self, key: TorrentKey) -> usize {
+        if let Some(torrent) = self.torrents.get_mut(&key) {
+            torrent.touched = false;
+        }
         let mut to_disk = 0;
         let mut batches: BTreeMap<PeerKey, Vec<Message>> = BTreeMap::new();
         let mut writes: Vec<Vec<(Block, Bytes)>> = Vec::new();
+        let mut reads: Vec<(PeerKey, Vec<Block>)> = Vec::new();
         let mut complete = false;
         while let Some(output) = self.next_output(key) {
             match output {
                 Output::Send { peer, message } => batches.entry(peer).or_default().push(message),
-                Output::Read { peer, blocks } => {
-                    if let Err(busy) = self.disk.read(key, peer, blocks) {
-                        self.input(key, Input::Unsent { peer, blocks: busy.0 });
+                // Requests come one by one; read together, they cost one call and one event.
+                Output::Read { peer, blocks } => match reads.last_mut() {
+                    Some((last, run))
+                        if *last == peer && run.len() + blocks.len() <= READ_BLOCKS =>
+                    {
+                        run.extend(blocks);
                     }
-                }
+                    _ => reads.push((peer, blocks)),
+                },
                 Output::Write { block, data } => {
                     to_disk += data.len();
                     match writes.last_mut() {
@@ -731,11 +740,15 @@ impl Engine {
                 );
             }
         }
+        for (peer, blocks) in reads {
+            if let Err(busy) = self.disk.read(key, peer, blocks) {
+                self.input(key, Input::Unsent { peer, blocks: busy.0 });
+            }
+        }
         for (peer, messages) in batches {
             self.send(peer, messages);
         }
         if let Some(torrent) = self.torrents.get_mut(&key) {
-            torrent.touched = false;
             torrent.changed = true;
         }
         if complete {

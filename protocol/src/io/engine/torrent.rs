@@ -198,12 +198,17 @@ impl Torrent {
     }
 
     /// Begins to announce, if there is a tracker.
-    pub(super) fn announce(&mut self, key: TorrentKey, setup: &Setup, note: &mpsc::Sender<Note>) {
+    pub(super) fn announce(
+        &mut self,
+        key: TorrentKey,
+        setup: &Setup,
+        client: &reqwest::Client,
+        note: &mpsc::Sender<Note>,
+    ) {
         self.announce.send_replace(self.announce_state(true));
         if self.trackers.iter().all(Vec::is_empty) || self.announcer.is_some() {
             return;
         }
-        let Ok(client) = webseed::http_client(setup.bind) else { return };
         let (reports, mut received) = mpsc::channel(FORWARD_MAX);
         let config = AnnouncerConfig {
             tiers: self.trackers.clone(),
@@ -213,7 +218,8 @@ impl Torrent {
             key: u32::try_from(setup.seed >> 32).expect("32 bits are left"),
             seed: setup.seed ^ u64::from(key.0),
         };
-        self.announcer = Some(Announcer::start(client, config, self.announce.subscribe(), reports));
+        self.announcer =
+            Some(Announcer::start(client.clone(), config, self.announce.subscribe(), reports));
         let note = note.clone();
         tokio::spawn(async move {
             while let Some(report) = received.recv().await {
