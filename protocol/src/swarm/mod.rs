@@ -521,11 +521,12 @@ impl Swarm {
             }
             Message::Have(piece) => self.on_have(now, limiter, key, piece),
             Message::Bitfield(bytes) => {
-                if !opens_with {
-                    return self.ban(now, key, Misbehaviour::LateBitfield);
-                }
+                // BEP 3 has it first only; aria2 says many HAVEs at once with another one.
                 match Bitfield::from_bytes(&bytes, self.geometry.piece_count()) {
-                    Some(have) => self.on_bitfield(now, key, have),
+                    Some(have) => {
+                        self.on_bitfield(now, key, have);
+                        self.request(now, limiter, key);
+                    }
                     None => self.ban(now, key, Misbehaviour::MalformedBitfield),
                 }
             }
