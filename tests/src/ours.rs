@@ -241,10 +241,12 @@ impl Product {
         self.start_publish(build, version).finish(TRANSFER_WAIT);
     }
 
-    /// Starts the origin: web server, tracker and seed in one process; returns when it answers.
+    /// Starts the origin: web server, tracker and seed in one process; returns when it answers and
+    /// its seed is up. Something has to be published.
     pub fn serve(&self) -> Proc {
         let proc = Proc::start("origin", self.command("serve"));
         proc.wait_line("serving", READY_WAIT);
+        proc.wait_line("seeding", READY_WAIT);
         proc
     }
 }
