@@ -40,7 +40,7 @@ pub enum Error {
         why: String,
     },
     /// Several faults, found by `verify`.
-    #[error("{count} faults in {path}: publish again from the build, or restore it from a copy", path = path.display())]
+    #[error("{count} faults in {path}: delete the damaged files and publish the same build again, or copy them from a mirror", path = path.display())]
     Faults {
         /// The repository.
         path: PathBuf,

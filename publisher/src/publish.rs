@@ -28,6 +28,8 @@ use url::Url;
 
 /// A hybrid whose pad files would add more than this share of the build is made v2-only.
 pub const PADDING_PERCENT_MAX: u64 = 10;
+/// Padding up to this is no matter, whatever its share.
+pub const PADDING_BYTES_FREE: u64 = 16 << 20;
 
 /// What to publish, and as what.
 #[derive(Debug, Clone)]
@@ -280,7 +282,7 @@ fn make_torrent(
         let piece_length =
             what.piece_length.unwrap_or_else(|| choose_piece_length(&source, Format::Hybrid));
         let pad = padding(&source, piece_length);
-        if pad.saturating_mul(100) <= scan.total.saturating_mul(PADDING_PERCENT_MAX) {
+        if pad <= PADDING_BYTES_FREE.max(scan.total / 100 * PADDING_PERCENT_MAX) {
             return Format::Hybrid;
         }
         warnings.push(format!(

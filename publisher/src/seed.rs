@@ -88,8 +88,8 @@ async fn run(
     }
     if found.have_bytes < found.wanted_bytes && !options.partial {
         let why = format!(
-            "only {} of {} are right: name the folder that holds `{}`, or pass --partial",
-            bytes(found.have_bytes),
+            "{} of {} are missing or wrong: name the folder that holds `{}`, or pass --partial",
+            bytes(found.wanted_bytes - found.have_bytes),
             bytes(found.wanted_bytes),
             info.name
         );

@@ -101,11 +101,8 @@ pub async fn serve(
         counters: Arc::default(),
         tracker: Mutex::new(tracker),
     });
-    let mut seeds = match options.no_seed {
-        true => None,
-        false => Some(start_seeds(home, options, &repository, &site).await?),
-    };
-    let bittorrent = seeds.as_ref().map(|(_, addr)| *addr);
+    let (mut seeds, bittorrent) = start_seeds(home, options, &repository).await?;
+    seeds.open_rendezvous(rendezvous(&repository.fingerprint), &site.tracker).await?;
 
     let feed = tell_feed(home, options, &repository, http)?;
     let url = &feed.urls[0];
@@ -134,9 +131,8 @@ pub async fn serve(
         .with_graceful_shutdown(async { drop(drained.await) });
     let server = tokio::spawn(server.into_future());
 
-    let seeding = seeds.as_mut().map(|(seeds, _)| seeds);
     let ended = tokio::select! {
-        ended = watch(home, &repository, &site, seeding, out) => ended,
+        ended = watch(home, &repository, &site, &mut seeds, out) => ended,
         () = stop => Ok(()),
     };
     out.tell("stopping", "stopping", json!({}));
@@ -144,19 +140,20 @@ pub async fn serve(
     if tokio::time::timeout(DRAIN_MAX, server).await.is_err() {
         tracing::debug!("requests under way were cut off");
     }
-    if let Some((seeds, _)) = seeds {
-        tell_numbers(&site, Some(&seeds), out);
-        seeds.stop().await;
-    }
+    tell_numbers(&site, &seeds, out);
+    seeds.stop().await;
     ended
 }
 
+/// What is offered, and the address of the seed if there is to be one.
 async fn start_seeds(
     home: &Home,
     options: &Serve,
     repository: &Repository,
-    site: &Site,
-) -> Result<(Seeds, SocketAddr), Error> {
+) -> Result<(Seeds, Option<SocketAddr>), Error> {
+    if options.no_seed {
+        return Ok((Seeds::new(None, &repository.dir), None));
+    }
     let config = SessionConfig {
         listen: vec![options.listen_bittorrent],
         upload: UploadPolicy::Everyone,
@@ -173,9 +170,7 @@ async fn start_seeds(
         None if !addr.ip().is_unspecified() => OwnSeed::At(addr),
         None => OwnSeed::SameHost(addr.port()),
     };
-    let seeds = Seeds::new(session, &repository.dir, own_seed);
-    seeds.open_rendezvous(rendezvous(&repository.fingerprint), &site.tracker).await?;
-    Ok((seeds, addr))
+    Ok((Seeds::new(Some((session, own_seed)), &repository.dir), Some(addr)))
 }
 
 /// An error of the engine in the program's words.
@@ -283,7 +278,7 @@ async fn watch(
     home: &Home,
     repository: &Repository,
     site: &Site,
-    mut seeds: Option<&mut Seeds>,
+    seeds: &mut Seeds,
     out: Output,
 ) -> Result<(), Error> {
     let mut seen: Option<(SystemTime, u64)> = None;
@@ -299,7 +294,7 @@ async fn watch(
             // Roots may have come with the head.
             match Repository::open(&repository.dir, Some(&home.config.product)) {
                 Ok(repository) => {
-                    current = load(&repository, site, seeds.as_deref_mut(), out).await.or(current);
+                    current = load(&repository, site, seeds, out).await.or(current);
                 }
                 Err(error) => out.warn(error.to_string()),
             }
@@ -312,10 +307,10 @@ async fn watch(
         }
         if told_at.elapsed() >= REPORT_INTERVAL {
             told_at = Instant::now();
-            let numbers = numbers(site, seeds.as_deref());
+            let numbers = numbers(site, seeds);
             if numbers != told {
                 told = numbers;
-                tell_numbers(site, seeds.as_deref(), out);
+                tell_numbers(site, seeds, out);
             }
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
@@ -330,18 +325,9 @@ fn stamp(dir: &Path) -> Option<(SystemTime, u64)> {
 async fn load(
     repository: &Repository,
     site: &Site,
-    seeds: Option<&mut Seeds>,
+    seeds: &mut Seeds,
     out: Output,
 ) -> Option<Head> {
-    let Some(seeds) = seeds else {
-        return match repository.head(now()) {
-            Ok(accepted) => accepted.map(|accepted| accepted.head.into_inner()),
-            Err(error) => {
-                out.warn(error.to_string());
-                None
-            }
-        };
-    };
     let loaded = match seeds.load(repository, &site.tracker).await {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -354,9 +340,10 @@ async fn load(
         out.warn(problem);
     }
     for started in loaded.started {
+        let event = if seeds.is_seeding() { "seeding" } else { "offering" };
         out.tell(
-            "seeding",
-            format!("seeding {}, {} ({})", started.label, bytes(started.bytes), started.v2),
+            event,
+            format!("{event} {}, {} ({})", started.label, bytes(started.bytes), started.v2),
             json!({ "release": started.label, "v2": started.v2.to_string(), "bytes": started.bytes }),
         );
     }
@@ -416,18 +403,154 @@ pub fn sign_head(home: &Home, days: Option<u16>) -> Result<(Head, bool), Error> 
     Ok((head, was_expired))
 }
 
-fn numbers(site: &Site, seeds: Option<&Seeds>) -> (u64, u64) {
+fn numbers(site: &Site, seeds: &Seeds) -> (u64, u64) {
     let http = site.counters.object_bytes.load(Ordering::Relaxed);
-    (http, seeds.map_or(0, |seeds| seeds.uploaded().0))
+    (http, seeds.uploaded().0)
 }
 
-fn tell_numbers(site: &Site, seeds: Option<&Seeds>, out: Output) {
+fn tell_numbers(site: &Site, seeds: &Seeds, out: Output) {
     let (http, _) = numbers(site, seeds);
-    let (peers, connections) = seeds.map_or((0, 0), Seeds::uploaded);
+    let (peers, connections) = seeds.uploaded();
     let requests = site.counters.requests.load(Ordering::Relaxed);
     out.tell(
         "served",
         format!("served {} to peers, {} by HTTP; {connections} peers", bytes(peers), bytes(http)),
         json!({ "peer_bytes": peers, "http_bytes": http, "http_requests": requests, "peers": connections }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::{Publish, publish};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use updraft_manifests::names::{Name, Version};
+    use updraft_protocol::ids::{InfoHash, PeerId};
+    use updraft_protocol::wire::tracker::{AnnounceReply, parse_scrape};
+
+    async fn get(base: &Url, path: &str) -> (String, Vec<u8>) {
+        let addr = base.socket_addrs(|| None).unwrap()[0];
+        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let at = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        (String::from_utf8(answer[..at].to_vec()).unwrap(), answer[at + 4..].to_vec())
+    }
+
+    async fn eventually<T, F: Future<Output = Option<T>>>(mut check: impl FnMut() -> F) -> T {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(found) = check().await {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "it did not happen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn announce_path(hash: InfoHash) -> String {
+        let asked = Announce {
+            info_hash: hash,
+            peer_id: PeerId([b'x'; 20]),
+            port: 5,
+            uploaded: 0,
+            downloaded: 0,
+            left: 1,
+            event: None,
+            numwant: None,
+            key: None,
+            compact: true,
+            tracker_id: None,
+        };
+        let url = asked.url(&Url::parse("http://x/announce").unwrap());
+        format!("{}?{}", url.path(), url.query().unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn files_tracker_and_a_new_release_without_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let product = Name::parse("game").unwrap();
+        let home = crate::init::init(&dir.path().join("home"), &product, &[]).unwrap();
+        let build = dir.path().join("build");
+        std::fs::create_dir(&build).unwrap();
+        let release = |version: &str| {
+            std::fs::write(build.join("file"), version.repeat(50_000)).unwrap();
+            let what = Publish {
+                build: build.clone(),
+                version: Version::parse(version).unwrap(),
+                channel: Name::parse("stable").unwrap(),
+                platform: Name::any_platform(),
+                notes: None,
+                launch: None,
+                minimum_launcher: None,
+                allow: vec![],
+                format: None,
+                piece_length: None,
+                created: None,
+            };
+            publish(&home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap()
+        };
+        let first = release("1");
+        let (end, ended) = oneshot::channel::<()>();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let options = Serve {
+            listen: any,
+            listen_bittorrent: any,
+            urls: vec![],
+            up_limit: None,
+            no_seed: false,
+        };
+        let server = tokio::spawn({
+            let home = home.clone();
+            async move { serve(&home, &options, Output::silent(), async { drop(ended.await) }).await }
+        });
+        let base = eventually(async || {
+            let text = std::fs::read_to_string(home.feed_path()).ok()?;
+            Some(Feed::parse(&text).unwrap().urls[0].clone())
+        })
+        .await;
+        let (head, body) = get(&base, "/head.toml").await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!(body, std::fs::read(home.repository().join("head.toml")).unwrap());
+        let (head, _) = get(&base, "/../keys/head.key").await;
+        assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+
+        let v1 = InfoHash(first.v1.unwrap().0);
+        let reply =
+            eventually(async || AnnounceReply::parse(&get(&base, &announce_path(v1)).await.1).ok())
+                .await;
+        assert_eq!((reply.seeders, reply.leechers, reply.peers.len()), (Some(1), Some(1), 1));
+        let (_, body) = get(&base, &format!("/releases/{}/game/file", first.v2)).await;
+        assert_eq!(body, "1".repeat(50_000).into_bytes());
+        let meeting =
+            InfoHash(rendezvous(&Repository::open(&home.repository(), None).unwrap().fingerprint));
+        assert!(AnnounceReply::parse(&get(&base, &announce_path(meeting)).await.1).is_ok());
+        assert!(
+            AnnounceReply::parse(&get(&base, &announce_path(InfoHash([9; 20]))).await.1).is_err()
+        );
+
+        let second = release("2");
+        eventually(async || {
+            let hash = InfoHash(second.v1.unwrap().0);
+            AnnounceReply::parse(&get(&base, &announce_path(hash)).await.1).ok()
+        })
+        .await;
+        // Players are still on the first one.
+        let scraped = parse_scrape(&get(&base, "/scrape").await.1).unwrap();
+        assert!(scraped.iter().any(|entry| entry.info_hash == v1 && entry.seeders == 1));
+
+        let taken = Serve {
+            listen: base.socket_addrs(|| None).unwrap()[0],
+            listen_bittorrent: any,
+            urls: vec![],
+            up_limit: None,
+            no_seed: true,
+        };
+        let error = serve(&home, &taken, Output::silent(), async {}).await.unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::NETWORK);
+        end.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
 }

@@ -18,18 +18,18 @@ use updraft_protocol::metainfo::Info;
 /// Releases seeded at once. Over it, the ones that left the head longest ago stop.
 const RELEASES_MAX: usize = 64;
 
-/// Everything this process seeds.
+/// The releases that this process offers; seeds them if it has a session.
 pub(crate) struct Seeds {
-    session: Session,
+    session: Option<Session>,
     documents: Arc<dyn DocumentStore>,
-    own_seed: OwnSeed,
+    own_seed: Option<OwnSeed>,
     running: HashMap<ContentHash, Running>,
     /// Counts loads, to know which release left the head when.
     generation: u64,
 }
 
 struct Running {
-    handle: TorrentHandle,
+    handle: Option<TorrentHandle>,
     view: Arc<View>,
     named_at: u64,
 }
@@ -51,8 +51,10 @@ pub(crate) struct Loaded {
 }
 
 impl Seeds {
-    pub(crate) fn new(session: Session, dir: &Path, own_seed: OwnSeed) -> Self {
+    /// `seed`: the session, and where players find it.
+    pub(crate) fn new(seed: Option<(Session, OwnSeed)>, dir: &Path) -> Self {
         let documents = Arc::new(RepositoryDocuments { dir: dir.to_path_buf() });
+        let (session, own_seed) = seed.unzip();
         Self { session, documents, own_seed, running: HashMap::new(), generation: 0 }
     }
 
@@ -63,11 +65,13 @@ impl Seeds {
         tracker: &Mutex<Tracker>,
     ) -> Result<(), Error> {
         let hash = InfoHash(hash);
-        self.session
-            .add_rendezvous(hash, Arc::clone(&self.documents), vec![], vec![])
-            .await
-            .map_err(|error| Error::Internal(error.to_string()))?;
-        lock(tracker).open(&[hash], Some(self.own_seed));
+        if let Some(session) = &self.session {
+            session
+                .add_rendezvous(hash, Arc::clone(&self.documents), vec![], vec![])
+                .await
+                .map_err(|error| Error::Internal(error.to_string()))?;
+        }
+        lock(tracker).open(&[hash], self.own_seed);
         Ok(())
     }
 
@@ -138,8 +142,11 @@ impl Seeds {
             documents: Some(Arc::clone(&self.documents)),
             ..AddTorrent::new(Arc::new(info), files)
         };
-        let handle = self.session.add(add).await.map_err(|error| error.to_string())?;
-        lock(tracker).open(&hashes, Some(self.own_seed));
+        let handle = match &self.session {
+            Some(session) => Some(session.add(add).await.map_err(|error| error.to_string())?),
+            None => None,
+        };
+        lock(tracker).open(&hashes, self.own_seed);
         let named_at = self.generation;
         self.running.insert(ContentHash(v2.0), Running { handle, view, named_at });
         Ok(())
@@ -150,10 +157,15 @@ impl Seeds {
             let oldest = self.running.iter().min_by_key(|(_, running)| running.named_at);
             let Some((v2, _)) = oldest else { return };
             let v2 = *v2;
-            if let Some(running) = self.running.remove(&v2) {
-                running.handle.remove().await;
+            if let Some(handle) = self.running.remove(&v2).and_then(|running| running.handle) {
+                handle.remove().await;
             }
         }
+    }
+
+    /// True if there is a seed, not only a tracker and a web server.
+    pub(crate) fn is_seeding(&self) -> bool {
+        self.session.is_some()
     }
 
     /// The releases for the BEP 19 view.
@@ -163,8 +175,9 @@ impl Seeds {
 
     /// Payload bytes sent to peers so far, and connections.
     pub(crate) fn uploaded(&self) -> (u64, usize) {
-        let statuses = self.running.values().map(|running| {
-            let status = running.handle.status();
+        let handles = self.running.values().filter_map(|running| running.handle.as_ref());
+        let statuses = handles.map(|handle| {
+            let status = handle.status();
             let status = status.borrow();
             (status.up_total, status.peers)
         });
@@ -172,7 +185,9 @@ impl Seeds {
     }
 
     pub(crate) async fn stop(self) {
-        self.session.stop().await;
+        if let Some(session) = self.session {
+            session.stop().await;
+        }
     }
 }
 
