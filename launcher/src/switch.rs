@@ -183,3 +183,118 @@ fn pending(records: &[Record]) -> Option<Target> {
         Some(Record::Staged { .. } | Record::Cleared | Record::Committed) | None => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Clear, Place, Slot};
+    use std::io;
+    use updraft_manifests::hash::ContentHash;
+    use updraft_manifests::installed::{InstalledFile, InstalledRelease};
+    use updraft_manifests::names::{Name, Version};
+    use updraft_manifests::path::RelPath;
+
+    fn work() -> (Transaction, Installed) {
+        let manifest = ContentHash([7; 32]);
+        let target = Target {
+            manifest: manifest.to_string(),
+            torrent: "t".into(),
+            version: "2".into(),
+            sequence: 2,
+        };
+        let clear = [("a", Slot::Old(0)), ("b", Slot::New(1)), ("gone", Slot::Old(1))];
+        let put = |slot, to: &str| Place::Put {
+            slot,
+            to: to.into(),
+            replace: slot == 0,
+            executable: false,
+        };
+        let file = |path: &str| InstalledFile {
+            path: RelPath::parse(path).unwrap(),
+            length: 1,
+            root: Some(manifest),
+            mtime_ns: 5,
+            executable: false,
+            symlink: None,
+        };
+        let next = Installed {
+            release: InstalledRelease {
+                product: Name::parse("p").unwrap(),
+                platform: Name::any_platform(),
+                channel: Name::parse("stable").unwrap(),
+                version: Version::parse("2").unwrap(),
+                sequence: 2,
+                manifest,
+                torrent: manifest,
+                empty_folders: vec![],
+            },
+            files: vec![file("a"), file("c/b")],
+        };
+        let clear = clear.map(|(from, slot)| Clear { from: from.into(), slot }).to_vec();
+        let place = vec![put(0, "a"), put(1, "c/b")];
+        (Transaction { target, clear, place }, next)
+    }
+
+    /// Stops the switch at each step, and at each point between the records; the next start finishes
+    /// it, with the record of what is installed.
+    #[test]
+    fn the_next_start_finishes_what_was_staged() {
+        for stop in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::create(dir.path()).unwrap();
+            let (work, next) = work();
+            for (path, text) in [("a", "old"), ("b", "b"), ("gone", "x"), ("mine", "m")] {
+                std::fs::write(dir.path().join(path), text).unwrap();
+            }
+            store.tree().make_folders(&work.target.staging()).unwrap();
+            std::fs::write(store.path(&Slot::New(0).path(&work.target)), "new").unwrap();
+
+            let (mut switch, recovery) = Switch::recover(&store).unwrap();
+            assert!(recovery.finished.is_none() && recovery.pending.is_none());
+            switch.begin(&store, &work.target, false).unwrap();
+            assert_eq!(peek(&store), Some(work.target.clone()));
+            let mut left = stop;
+            let mut step = || {
+                left -= 1;
+                if left < 0 { Err(io::Error::other("stopped here")) } else { Ok(()) }
+            };
+            let mut run = || -> Result<(), ()> {
+                let failed = |_| ();
+                step().map_err(failed)?;
+                switch.staged(&store, &work, &next).map_err(|_| ())?;
+                clear(store.tree(), &work, &mut step).map_err(|_| ())?;
+                step().map_err(failed)?;
+                switch.append(&store, &Record::Cleared).map_err(|_| ())?;
+                let report = place(store.tree(), &work, &mut step).map_err(|_| ())?;
+                step().map_err(failed)?;
+                store.promote_next(&work, &report.missing).map_err(|_| ())?;
+                step().map_err(failed)?;
+                switch.append(&store, &Record::Committed).map_err(|_| ())?;
+                step().map_err(failed)?;
+                switch.finish(&store, &work).map_err(|_| ())
+            };
+            let stopped = run().is_err();
+            let (_, recovery) = Switch::recover(&store).unwrap();
+            let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).ok();
+            assert_eq!(read("mine").as_deref(), Some("m"));
+            if stop == 0 {
+                // Before `staged` nothing was touched, and the bytes gathered are kept.
+                assert_eq!(recovery.pending, Some(work.target.clone()));
+                assert_eq!(read("a").as_deref(), Some("old"));
+                assert!(store.tree().exists(&Slot::New(0).path(&work.target)).unwrap());
+                continue;
+            }
+            assert_eq!(read("a").as_deref(), Some("new"), "stopped after {stop}");
+            assert_eq!(read("c/b").as_deref(), Some("b"));
+            assert_eq!((read("b"), read("gone")), (None, None));
+            assert_eq!(store.installed().unwrap(), Some(next));
+            assert_eq!(peek(&store), None);
+            assert!(store.tree().list(".updraft/staging").unwrap().is_empty());
+            assert!(!store.tree().exists(OLD_FOLDER).unwrap());
+            if !stopped {
+                return;
+            }
+        }
+        panic!("the switch has more steps than were tried");
+    }
+}
