@@ -18,8 +18,12 @@ import libtorrent as lt
 warnings.simplefilter("ignore", DeprecationWarning)
 
 
+speaking = threading.Lock()
+
+
 def say(event, **fields):
-    print(json.dumps({"event": event, **fields}), flush=True)
+    with speaking:
+        print(json.dumps({"event": event, **fields}), flush=True)
 
 
 def hashes(path):

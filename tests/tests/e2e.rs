@@ -181,6 +181,7 @@ fn a_piece_travels_on_before_the_download_ends() {
         )
     };
     let first = fetch(&a, "a", &slow);
+    first.wait_line("\"listening\"", READY_WAIT);
     // It knows the first leech only.
     let second = fetch(&b, "b", &a);
     wait_progress(&second, 1, TRANSFER_WAIT);
