@@ -251,6 +251,14 @@ impl Product {
     }
 }
 
+/// Waits until a running origin seeds a version that was published while it ran.
+pub fn wait_offered(origin: &Proc, version: &str) {
+    let needle = format!(" {version} ");
+    origin.wait_for(&format!("its seed of {version}"), TRANSFER_WAIT, |line| {
+        (line.text.starts_with("seeding") && line.text.contains(&needle)).then_some(())
+    });
+}
+
 /// One install of a product on some host.
 pub struct Install {
     place: Place,

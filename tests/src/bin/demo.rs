@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use updraft_tests::content::{self, Entry};
-use updraft_tests::ours::{Install, Place, Product, Report, STATE_FOLDER, wait_complete};
+use updraft_tests::ours::{
+    Install, Place, Product, Report, STATE_FOLDER, wait_complete, wait_offered,
+};
 use updraft_tests::process::Proc;
 
 /// How long one install or update may take.
@@ -121,6 +123,7 @@ fn run(source: &Path, work: &Path) -> Vec<Row> {
         println!("  {change}");
     }
     publish(&product, &build, "1.1");
+    wait_offered(&origin, "1.1");
 
     println!("\nUpdating all three; the origin is killed as soon as one has everything …");
     let running = installs.each_ref().map(|install| install.update(true));
