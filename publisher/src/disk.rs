@@ -5,11 +5,23 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Where `path` is written before it is renamed into place. One publisher works at a time, so a
-/// fixed name is enough and nothing piles up after kills. The server does not serve it.
+const TEMPORARY_PREFIX: &str = ".new-";
+
+/// Where `path` is written before it is renamed into place. The server does not serve it.
 pub fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".new-{name}"))
+    path.with_file_name(format!("{TEMPORARY_PREFIX}{name}"))
+}
+
+/// Removes what a killed publisher left unfinished in `folder`. Only for who holds the lock.
+pub fn remove_temporaries(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            // One that stays is only a waste of space; the next run tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Writes `bytes` to `path`: beside it first, made durable, then renamed over it.

@@ -63,3 +63,36 @@ pub fn half_life(head: &Head) -> Time {
     let life = head.expires.unix().saturating_sub(head.created.unix());
     head.created.after(life / 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::init;
+    use updraft_manifests::names::Name;
+
+    #[test]
+    fn every_signing_is_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = init(dir.path(), &Name::parse("game").unwrap(), &[]).unwrap();
+        let key = home.key(Role::Head).unwrap();
+        let lock = home.lock().unwrap();
+        let repository = Repository::open(&home.repository(), None).unwrap();
+        let one = sign(&home, &key, &repository, &lock, |_| {}).unwrap();
+        // As if the clock had been ahead for a while.
+        let ahead = one.created.after(1000);
+        let two = sign(&home, &key, &repository, &lock, |head| {
+            head.created = ahead;
+            head.expires = ahead.after(DAY);
+        })
+        .unwrap();
+        assert_eq!(half_life(&two), ahead.after(DAY / 2));
+        let three = sign(&home, &key, &repository, &lock, |_| {}).unwrap();
+        assert_eq!((one.sequence, two.sequence, three.sequence), (1, 2, 3));
+        assert_eq!(three.created, ahead);
+        assert_eq!(three.expires, ahead.after(7 * DAY));
+        let stranger = SecretKey::from_random(Role::Head, [9; 32]);
+        let error = sign(&home, &stranger, &repository, &lock, |_| {}).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::KEY);
+        assert_eq!(repository.head(now()).unwrap().unwrap().head.sequence, 3);
+    }
+}

@@ -139,6 +139,9 @@ pub fn publish(
     let v1 = info.hashes.v1.map(|hash| V1Hash(hash.0));
     let piece_length = info.geometry.piece_length();
 
+    for folder in ["", "root", "manifests", "torrents", "objects"] {
+        disk::remove_temporaries(&repository.dir.join(folder));
+    }
     let mut objects = Objects::open(&repository.dir)?;
     for source in object_sources(&metainfo, &scan)? {
         step(Step::Object)?;
@@ -490,6 +493,9 @@ mod tests {
             assert_eq!(offered(&f).unwrap(), version, "after step {stop_at}");
             stop_at += 1;
         }
+        let objects = fs::read_dir(f.home.repository().join("objects")).unwrap();
+        let unfinished = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+        assert!(!objects.flatten().any(|entry| unfinished(&entry.file_name())));
         // Hash, an object for each of three files with bytes, Objects, Torrent, Manifest, Head.
         assert_eq!(stop_at, 8);
     }
