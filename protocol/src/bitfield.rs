@@ -91,7 +91,9 @@ impl Bitfield {
     /// The pieces in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.bytes.iter().zip(0u32..).flat_map(|(&byte, at)| {
-            (0..8).filter(move |bit| byte & (0x80 >> bit) != 0).map(move |bit| PieceIndex(at * 8 + bit))
+            (0..8)
+                .filter(move |bit| byte & (0x80 >> bit) != 0)
+                .map(move |bit| PieceIndex(at * 8 + bit))
         })
     }
 

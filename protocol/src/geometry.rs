@@ -88,8 +88,11 @@ impl Geometry {
         if piece_length == 0 || end > total {
             return None;
         }
-        (total.div_ceil(u64::from(piece_length)) <= u64::from(PIECES_MAX))
-            .then(|| Self { piece_length, total, files: files.into() })
+        (total.div_ceil(u64::from(piece_length)) <= u64::from(PIECES_MAX)).then(|| Self {
+            piece_length,
+            total,
+            files: files.into(),
+        })
     }
 
     /// Nominal bytes per piece.
@@ -258,8 +261,12 @@ mod tests {
         let (files, total) = spans(&[40_000, 0, 70_000], Some(32_768));
         let shape = Geometry::new(32_768, total, files).unwrap();
         assert_eq!(shape.piece_count(), 5);
-        let lens: Vec<_> = shape.pieces().map(|p| (shape.piece_len(p), shape.data_len(p))).collect();
-        assert_eq!(lens, [(32768, 32768), (32768, 7232), (32768, 32768), (32768, 32768), (4464, 4464)]);
+        let lens: Vec<_> =
+            shape.pieces().map(|p| (shape.piece_len(p), shape.data_len(p))).collect();
+        assert_eq!(
+            lens,
+            [(32768, 32768), (32768, 7232), (32768, 32768), (32768, 32768), (4464, 4464)]
+        );
         assert_eq!(shape.pieces_of(FileIndex(0)), 0..2);
         assert_eq!(shape.pieces_of(FileIndex(1)), 1..1);
         assert_eq!(shape.pieces_of(FileIndex(2)), 2..5);
@@ -270,8 +277,15 @@ mod tests {
                 Segment::Pad { len: 25_536 }
             ]
         );
-        assert!(shape.may_request(Block { piece: PieceIndex(1), offset: 16_384, len: 16_384 }, BLOCK_LEN));
-        assert!(!shape.may_request(Block { piece: PieceIndex(4), offset: 0, len: 16_384 }, BLOCK_LEN));
+        assert!(
+            shape.may_request(
+                Block { piece: PieceIndex(1), offset: 16_384, len: 16_384 },
+                BLOCK_LEN
+            )
+        );
+        assert!(
+            !shape.may_request(Block { piece: PieceIndex(4), offset: 0, len: 16_384 }, BLOCK_LEN)
+        );
     }
 
     #[test]

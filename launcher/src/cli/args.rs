@@ -74,14 +74,14 @@ pub struct SwarmArgs {
     #[arg(long)]
     pub stay: bool,
     /// Bytes per second to send to the internet at most, like 500K or 2M. The LAN is not limited.
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse, env = "UPDRAFT_UP_LIMIT")]
     pub up_limit: Option<Rate>,
     /// Bytes per second to take from the internet at most, like 500K or 2M.
-    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse, env = "UPDRAFT_DOWN_LIMIT")]
     pub down_limit: Option<Rate>,
     /// Whether to upload to others on the internet, who then see your address. Asked once on a
     /// terminal; until it is answered, only your own network is served.
-    #[arg(long, value_name = "yes|no")]
+    #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
     pub upload: Option<Answer>,
 }
 

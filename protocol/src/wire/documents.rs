@@ -77,7 +77,8 @@ impl DocumentMessage {
         let (value, used) = bencode::parse_prefix(payload).ok()?;
         let dict = value.dict()?;
         let number = |key: &[u8]| dict.get(key)?.int().and_then(|n| u32::try_from(n).ok());
-        let path = dict.get(b"path")?.text().filter(|path| path.len() <= PATH_BYTES_MAX)?.to_owned();
+        let path =
+            dict.get(b"path")?.text().filter(|path| path.len() <= PATH_BYTES_MAX)?.to_owned();
         match number(b"t")? {
             0 => Some(Self::Want { path, at: number(b"at")? }),
             1 => {

@@ -137,11 +137,9 @@ pub fn decode(body: &Bytes) -> Result<Message, WireError> {
         4 => sized(4).map(|()| Message::Have(PieceIndex(word(0))))?,
         5 => Message::Bitfield(body.slice(1..)),
         6 => sized(12).map(|()| Message::Request(block()))?,
-        7 if rest.len() >= 8 => Message::Piece {
-            piece: PieceIndex(word(0)),
-            offset: word(4),
-            data: body.slice(9..),
-        },
+        7 if rest.len() >= 8 => {
+            Message::Piece { piece: PieceIndex(word(0)), offset: word(4), data: body.slice(9..) }
+        }
         7 => return Err(wrong),
         8 => sized(12).map(|()| Message::Cancel(block()))?,
         9 => sized(2).map(|()| Message::Port(u16::from_be_bytes([rest[0], rest[1]])))?,
@@ -268,8 +266,11 @@ mod tests {
             any_block().prop_map(Message::Reject),
             any::<u16>().prop_map(Message::Port),
             (any::<u8>(), any_bytes()).prop_map(|(id, payload)| Message::Extended { id, payload }),
-            (index(), any::<u32>(), any_bytes())
-                .prop_map(|(piece, offset, data)| Message::Piece { piece, offset, data }),
+            (index(), any::<u32>(), any_bytes()).prop_map(|(piece, offset, data)| Message::Piece {
+                piece,
+                offset,
+                data
+            }),
             any::<([u8; 32], u32, u32)>().prop_map(|(root, index, length)| {
                 Message::HashRequest(HashRange {
                     root: Sha256Hash(root),
