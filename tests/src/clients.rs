@@ -427,34 +427,33 @@ impl OpenTracker {
         let mut command = node.command("opentracker");
         command.arg("-f").arg(dir.join("conf"));
         let tracker = Self { proc: Proc::start("opentracker", command), node: node.clone() };
-        until("opentracker answers", START_WAIT, || tracker.get("/scrape").map(|_| ()));
+        until("opentracker answers", START_WAIT, || node.connect(node.addr(Self::PORT)).ok());
         tracker
-    }
-
-    fn get(&self, path: &str) -> Option<http::Answer> {
-        let host = self.node.addr(Self::PORT);
-        let connection = self.node.connect(host).ok()?;
-        http::request(connection, host, "GET", path, &[], &[]).ok()
     }
 
     /// Seeds and leeches of one torrent, as a scrape tells.
     pub fn scrape(&self, hash: &str) -> (u64, u64) {
-        let hex = hash.as_bytes().chunks(2);
-        let escaped: String =
-            hex.map(|pair| format!("%{}", String::from_utf8_lossy(pair))).collect();
-        let Some(answer) = self.get(&format!("/scrape?info_hash={escaped}")) else { return (0, 0) };
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        let number = |key: &str| {
-            let rest = body.split(key).nth(1)?.strip_prefix('i')?;
-            rest.split('e').next()?.parse().ok()
-        };
-        (number("8:complete").unwrap_or(0), number("10:incomplete").unwrap_or(0))
+        scrape(&self.node, self.node.addr(Self::PORT), hash).unwrap_or((0, 0))
     }
 
     /// Waits until the tracker counts so many seeds.
     pub fn wait_seeds(&self, hash: &str, count: u64) {
         until("seeds at the tracker", START_WAIT, || (self.scrape(hash).0 >= count).then_some(()));
     }
+}
+
+/// Asks the HTTP tracker at `at` from `node` for the seeds and leeches of a torrent.
+pub fn scrape(node: &Node, at: SocketAddr, hash: &str) -> Option<(u64, u64)> {
+    let hex = hash.as_bytes().chunks(2);
+    let escaped: String = hex.map(|pair| format!("%{}", String::from_utf8_lossy(pair))).collect();
+    let path = format!("/scrape?info_hash={escaped}");
+    let answer = http::request(node.connect(at).ok()?, at, "GET", &path, &[], &[]).ok()?;
+    let body = answer.text();
+    let number = |key: &str| -> Option<u64> {
+        let rest = body.split(key).nth(1)?.strip_prefix('i')?;
+        rest.split('e').next()?.parse().ok()
+    };
+    Some((number("8:complete").unwrap_or(0), number("10:incomplete").unwrap_or(0)))
 }
 
 /// nginx, serving a folder and nothing else.

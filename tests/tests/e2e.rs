@@ -451,6 +451,30 @@ fn nothing_is_uploaded_to_the_internet_without_consent() {
     assert!(sent < 1 << 20, "{sent} bytes left a launcher whose player was never asked");
 }
 
+/// A dozen launchers and an origin whose line is slow: they feed each other.
+#[test]
+#[ignore = "long"]
+fn a_bigger_swarm_needs_the_origin_little() {
+    let lab = Lab::new();
+    let slow = lab.slow_node("40mbit");
+    let world = World::with_origin(lab, slow);
+    let _origin = world.product.serve();
+    let feed = world.product.feed();
+    let installs: Vec<_> = (0..12)
+        .map(|index| {
+            let node = world.lab.slow_node("40mbit");
+            world.install_on(&node, &format!("player{index}"), PEER_PORT)
+        })
+        .collect();
+    let running: Vec<_> = installs.iter().map(|install| install.install(&feed, true)).collect();
+    for (install, proc) in installs.iter().zip(&running) {
+        wait_complete(proc, TRANSFER_WAIT);
+        world.assert_installed(install);
+    }
+    let sent = world.origin.bytes_sent();
+    assert!(sent < 4 * world.bytes(), "{sent} bytes left the origin for {}", world.bytes());
+}
+
 /// A server under many small files keeps few of them open.
 #[test]
 fn few_files_are_open_at_once() {

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use updraft_tests::clients::{
     Aria2, Client, Libtorrent, OpenTracker, PEER_PORT, Transmission, make_torrent, read_torrent,
+    scrape, until,
 };
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
-use updraft_tests::ours::{self, Place};
+use updraft_tests::ours::{self, Place, Product};
 use updraft_tests::process::Proc;
 
 /// How long a swarm of some megabytes may take; Transmission alone waits up to ten seconds between
 /// its looks at the list of peers.
 const SWARM_WAIT: Duration = Duration::from_secs(90);
+/// Where our origin listens.
+const ORIGIN_PORT: u16 = 8080;
 /// The size of the content.
 const BYTES: u64 = 12 << 20;
 
@@ -216,5 +219,35 @@ fn a_mixed_swarm_finishes() {
     for (index, fetch) in fetches.iter().enumerate() {
         ours::wait_complete(fetch, SWARM_WAIT);
         content::assert_same(&source, &lab.path(&format!("ours{index}/game")), &[]);
+    }
+}
+
+/// A release as `serve` offers it to stock clients: the torrent of the repository, our tracker.
+#[test]
+fn libtorrent_downloads_a_release_from_our_tracker() {
+    let lab = Lab::new();
+    let source = build(&lab, 5);
+    let origin = lab.node();
+    let product = Product::init(
+        &Place::from(&origin),
+        &lab.path("product"),
+        "game",
+        origin.addr(ORIGIN_PORT),
+    );
+    product.publish(&source, "1.0");
+    let _origin = product.serve();
+    let torrents = std::fs::read_dir(product.repository().join("torrents"));
+    let torrent = torrents.expect("torrents are published").flatten().next();
+    let torrent = torrent.expect("a release has a torrent").path();
+    let mut client = Libtorrent::start(&lab.node());
+    client.leech(&torrent, &lab.folder("into"));
+    client.wait_done(&torrent, SWARM_WAIT);
+    assert_arrived(&source, &lab.path("into"));
+    // Our seed and, under either of its hashes, the new one.
+    for hash in read_torrent(&torrent).tracker_hashes() {
+        until("two seeds at our tracker", SWARM_WAIT, || {
+            let counts = scrape(&origin, origin.addr(ORIGIN_PORT), &hash)?;
+            (counts.0 >= 2).then_some(())
+        });
     }
 }
