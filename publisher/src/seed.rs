@@ -16,6 +16,9 @@ use updraft_protocol::metainfo::Info;
 /// How often the count is told, when it changed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(3);
 
+/// The engine refreshes its numbers more often than this.
+const REFRESH_MAX: Duration = Duration::from_millis(400);
+
 /// What to seed, and where.
 #[derive(Debug, Clone)]
 pub struct Seed {
@@ -65,6 +68,9 @@ pub async fn seed(
         result = run(options, &info, &session, &mut status, out) => result,
         () = &mut stop => Ok(()),
     };
+    // The count is refreshed a few times a second: the last one shall not miss what went out since.
+    status.mark_unchanged();
+    let _ = tokio::time::timeout(REFRESH_MAX, status.changed()).await;
     let uploaded = status.borrow().up_total;
     session.stop().await;
     if result.is_ok() {
