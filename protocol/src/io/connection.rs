@@ -27,7 +27,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Batches the engine may have queued for one peer.
-const BATCHES_MAX: usize = 1024;
+const BATCHES_MAX: usize = 16 * 1024;
 /// Bytes of messages, payload of blocks not counted (the swarm bounds that), that the engine may have
 /// queued for one peer; one that reads no faster is closed.
 const QUEUED_BYTES_MAX: usize = 4 << 20;
@@ -359,9 +359,7 @@ async fn write_messages(
                 ends.push(heads.len());
             }
             let payload: usize = group.iter().map(payload_len).sum();
-            timeout(WRITE_TIMEOUT, write_group(&mut stream, group, &heads, &ends))
-                .await
-                .map_err(|_| CloseReason::Stuck)??;
+            write_group(&mut stream, group, &heads, &ends).await?;
             queued.fetch_sub(group.iter().map(queued_len).sum(), Ordering::Relaxed);
             if payload > 0 {
                 let payload = u32::try_from(payload).expect("a group is far below 4 GiB");
@@ -380,7 +378,7 @@ async fn write_group(
     group: &[Message],
     heads: &[u8],
     ends: &[usize],
-) -> io::Result<()> {
+) -> Result<(), CloseReason> {
     let mut slices: Vec<&[u8]> = Vec::with_capacity(SLICES_MAX);
     let mut from = 0;
     for (message, &end) in group.iter().zip(ends) {
@@ -395,8 +393,9 @@ async fn write_group(
         slices.into_iter().filter(|slice| !slice.is_empty()).map(IoSlice::new).collect();
     let mut rest = slices.as_mut_slice();
     while !rest.is_empty() {
-        match stream.write_vectored(rest).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
+        let taken = timeout(WRITE_TIMEOUT, stream.write_vectored(rest)).await;
+        match taken.map_err(|_| CloseReason::Stuck)?? {
+            0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
             written => IoSlice::advance_slices(&mut rest, written),
         }
     }

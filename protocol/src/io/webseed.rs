@@ -25,6 +25,9 @@ pub const BATCH_BLOCKS_MAX: usize = BUFFER_PAYLOAD_LEN / BLOCK_LEN as usize;
 /// A server that sends nothing for so long is given up: 15 s, less in tests.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 
+/// …and so is one that sends fewer bytes per second than this, for twice as long.
+const TRICKLE_BYTES: u64 = 1024;
+
 /// Redirects followed for one request.
 pub const REDIRECTS_MAX: usize = 5;
 
@@ -272,14 +275,21 @@ async fn fetch_files(
         let length = info.geometry.files()[file.get()].length;
         let mut response = request(client, &url, range, length).await?;
         let stalled = || WebSeedError::Stalled { url: url.as_str().into() };
+        let (mut waited, mut got) = (Duration::ZERO, 0u64);
         loop {
+            let asked = tokio::time::Instant::now();
             let chunk = tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await;
+            waited += asked.elapsed();
+            if waited > STALL_TIMEOUT * 2 && got < waited.as_secs() * TRICKLE_BYTES {
+                return Err(stalled());
+            }
             let chunk = chunk.map_err(|_| stalled())?.map_err(|error| transport(&url, &error))?;
             let Some(chunk) = chunk else { break };
             let Some(rest) = wanted.checked_sub(chunk.len() as u64) else {
                 return Err(reply(&url, "it goes on after the last byte asked for"));
             };
             wanted = rest;
+            got += chunk.len() as u64;
             assembler.push(&chunk).await?;
         }
         if wanted > 0 {

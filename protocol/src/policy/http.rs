@@ -13,6 +13,8 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 const STALLED: Duration = Duration::from_secs(8);
 /// A piece that no connected peer has is fetched after this time without it.
 const RARE: Duration = Duration::from_secs(15);
+/// Peers that together deliver less than this, in bytes per second, are as good as none.
+const RATE_MIN: u64 = 16 * 1024;
 /// Ranges in flight at once per source.
 pub const SPANS_MAX: usize = 4;
 /// Bytes of one range request, when nothing limits it.
@@ -31,6 +33,10 @@ pub struct Situation {
     pub useful_peers: usize,
     /// When payload last came from a peer, or the download began.
     pub last_payload: Duration,
+    /// Payload from all peers, in bytes per second.
+    pub peer_rate: u64,
+    /// The download limit, in bytes per second.
+    pub limit: Option<u64>,
     /// Wanted pieces that no connected peer has.
     pub nobody_has: u32,
 }
@@ -53,7 +59,9 @@ pub fn need(situation: &Situation) -> Need {
         let give_up = situation.nobody_left_to_try || waited >= PATIENCE;
         return if give_up { Need::Everything } else { Need::Nothing };
     }
-    if situation.now.saturating_sub(situation.last_payload) >= STALLED {
+    let floor = RATE_MIN.min(situation.limit.unwrap_or(u64::MAX) / 2);
+    let trickle = waited >= RARE && situation.peer_rate < floor;
+    if trickle || situation.now.saturating_sub(situation.last_payload) >= STALLED {
         return Need::Everything;
     }
     if situation.nobody_has > 0 && waited >= RARE {
@@ -79,9 +87,15 @@ mod tests {
             nobody_left_to_try: tried,
             useful_peers,
             last_payload: now - Duration::from_secs(idle),
+            peer_rate: 1 << 20,
+            limit: None,
             nobody_has: rare,
         };
         assert_eq!(need(&situation), expected);
+        if waited >= 20 && useful_peers > 0 {
+            let trickle = Situation { peer_rate: 1000, ..situation };
+            assert_eq!(need(&trickle), Need::Everything);
+        }
     }
 
     #[test]

@@ -99,6 +99,12 @@ impl Limiter {
     pub fn new(up: Option<u64>, down: Option<u64>) -> Self {
         Self { up: Bucket::new(up), down: Bucket::new(down) }
     }
+
+    /// Fills both up to `now`, so that neither claims to be due for what it has long got.
+    pub fn refill(&mut self, now: Duration) {
+        self.up.refill(now);
+        self.down.refill(now);
+    }
 }
 
 #[cfg(test)]

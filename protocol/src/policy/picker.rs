@@ -222,9 +222,16 @@ impl Picker {
             self.begin(piece, ask.exclusive.then_some(ask.peer));
             self.pick_open(ask, piece, goal, out);
         }
+        if ask.exclusive && out.is_empty() {
+            // No piece is left to be its own: shared blame is better than none to ask.
+            let begun: Vec<PieceIndex> = self.open.keys().copied().collect();
+            for piece in begun {
+                self.pick_open(ask, piece, goal, out);
+            }
+        }
     }
 
-    /// Reserves a run of free pieces for HTTP: as many as fit in `bytes_max` (at least one), the
+    /// Reserves a run of pieces that nobody is at work on for HTTP: as many as fit in `bytes_max` (at least one), the
     /// longest run looked for from a random place so that different clients take different ranges.
     /// With `nobody_only` just pieces that no peer has.
     pub fn take_span(
@@ -236,8 +243,18 @@ impl Picker {
     ) -> Option<Range<u32>> {
         let count = self.geometry.piece_count();
         let fits = |picker: &Self, piece: u32| {
-            picker.state[piece as usize] == State::Free
-                && (!nobody_only || picker.availability(PieceIndex(piece)) == 0)
+            let piece = PieceIndex(piece);
+            let idle = match picker.state[piece.get()] {
+                State::Free => true,
+                // Begun, and left by whoever began it.
+                State::Open => picker.open.get(&piece).is_some_and(|open| {
+                    open.free > 0
+                        && open.owner.is_none()
+                        && open.slots.iter().all(|slot| slot.requesters == 0)
+                }),
+                State::Unwanted | State::Have => false,
+            };
+            idle && (!nobody_only || picker.availability(piece) == 0)
         };
         let from = rng.u32(0..count.max(1));
         let first = (from..count).chain(0..from).find(|&piece| fits(self, piece))?;
@@ -251,9 +268,12 @@ impl Picker {
             end += 1;
         }
         for piece in (first..end).map(PieceIndex) {
-            self.begin(piece, Some(owner));
-            let open = self.open.get_mut(&piece).expect("begun in the line before");
-            for slot in &mut open.slots {
+            if self.state[piece.get()] == State::Free {
+                self.begin(piece, Some(owner));
+            }
+            let open = self.open.get_mut(&piece).expect("free pieces were begun just now");
+            open.owner = Some(owner);
+            for slot in open.slots.iter_mut().filter(|slot| !slot.received) {
                 slot.requesters = 1;
             }
             self.free_blocks -= u64::from(open.free);
@@ -312,9 +332,19 @@ impl Picker {
         }
     }
 
+    /// What `peer` had to itself is anybody's.
+    pub fn disown(&mut self, peer: PeerKey) {
+        for open in self.open.values_mut().filter(|open| open.owner == Some(peer)) {
+            open.owner = None;
+        }
+    }
+
     /// A block came that `peer` was asked for.
     pub fn received(&mut self, block: Block, peer: PeerKey) -> Receipt {
         let Some(index) = self.geometry.block_index(block) else { return Receipt::Duplicate };
+        if self.state[block.piece.get()] == State::Free {
+            self.begin(block.piece, None); // It was given up, and came all the same.
+        }
         let Some(open) = self.open.get_mut(&block.piece) else { return Receipt::Duplicate };
         let slot = &mut open.slots[index as usize];
         if slot.received {

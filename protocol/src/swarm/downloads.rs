@@ -58,6 +58,7 @@ impl Swarm {
     pub(super) fn on_choke(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.chokes_us = true;
+        self.picker.disown(key);
         if peer.abilities.fast {
             return; // BEP 6: every request is answered or rejected, choke or not.
         }
@@ -90,8 +91,10 @@ impl Swarm {
         if peer.chokes_us {
             peer.allowed_fast.retain(|&piece| piece != block.piece);
         } else {
-            // It serves us but not this: asking again at once would only spin.
-            self.drop_claim(now, key, block.piece);
+            if !request.cancelled {
+                // It serves us but not this: asking again at once would only spin.
+                self.drop_claim(now, key, block.piece);
+            }
             self.request(now, limiter, key);
         }
     }
@@ -186,7 +189,7 @@ impl Swarm {
             if peer.abilities.fast {
                 // The peer answers the cancel with a block or a reject; either takes it out.
                 for request in peer.requests.iter_mut().filter(|request| request.block == block) {
-                    request.released = true;
+                    (request.released, request.cancelled) = (true, true);
                 }
             } else {
                 peer.requests.retain(|request| request.block != block);
@@ -251,7 +254,12 @@ impl Swarm {
             peer.last_sent = now;
         }
         for &block in blocks {
-            peer.requests.push_back(Request { block, sent: now, released: false });
+            peer.requests.push_back(Request {
+                block,
+                sent: now,
+                released: false,
+                cancelled: false,
+            });
             self.outputs.push_back(Output::Send { peer: key, message: Message::Request(block) });
         }
     }
@@ -372,8 +380,6 @@ impl Swarm {
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.parole = true;
                     peer.current = None;
-                } else {
-                    self.strike_source(now, key);
                 }
             }
         }
@@ -394,6 +400,7 @@ impl Swarm {
 
     /// The peer's word that it has `piece` no longer counts.
     fn drop_claim(&mut self, now: Duration, key: PeerKey, piece: PieceIndex) {
+        self.picker.disown(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let was_full = peer.have.is_full();
         if peer.have.remove(piece) {
@@ -405,7 +412,7 @@ impl Swarm {
         }
     }
 
-    pub(super) fn on_lost(&mut self, piece: PieceIndex) {
+    pub(super) fn on_lost(&mut self, now: Duration, piece: PieceIndex) {
         if !self.picker.have().has(piece) {
             return;
         }
@@ -416,6 +423,8 @@ impl Swarm {
                 peer.useful += 1;
             }
         }
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.update_interest(now, key));
     }
 
     pub(super) fn update_interest(&mut self, now: Duration, key: PeerKey) {

@@ -46,8 +46,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(150);
 const BAN: Duration = Duration::from_secs(3600);
 /// Bans from one IP address (beyond the LAN) after which the whole address is out.
 const BANS_PER_IP: u32 = 3;
+/// Connections with one IP address beyond the LAN: a few players behind one router.
+const PEERS_PER_IP_MAX: usize = 8;
 /// IP addresses remembered for that.
 const BANNED_IPS_MAX: usize = 1000;
+/// How often one peer may ask for the whole info dictionary.
+const METADATA_ROUNDS_MAX: u32 = 4;
 /// Requests that a peer may keep queued with us; told in the extension handshake.
 pub const REQUESTS_IN_MAX: u32 = 2000;
 
@@ -332,6 +336,10 @@ impl Swarm {
             self.began = Some(now);
             self.last_payload = now;
         }
+        // Messages by the thousand change nothing about whom to dial and what to fetch elsewhere that
+        // cannot wait for the next tick.
+        let frequent =
+            matches!(input, Input::Received { .. } | Input::Sent { .. } | Input::Fetched { .. });
         match input {
             Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
                 self.on_connected(
@@ -346,7 +354,7 @@ impl Swarm {
             Input::Sent { peer, bytes } => self.on_sent(now, limiter, peer, bytes),
             Input::Unsent { peer, blocks } => self.on_unsent(now, peer, &blocks),
             Input::Stored { piece, right } => self.on_stored(now, limiter, piece, right),
-            Input::Lost { piece } => self.on_lost(piece),
+            Input::Lost { piece } => self.on_lost(now, piece),
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
             Input::TrackersAsked => self.trackers_asked = true,
             Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
@@ -358,18 +366,22 @@ impl Swarm {
             Input::SeedOnly => self.wanted = Bitfield::empty(self.geometry.piece_count()),
             Input::Timeout => {}
         }
-        if self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK) {
+        let ticks = self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK);
+        if ticks {
             self.on_tick(now, limiter);
         }
         if self.limited {
             self.limited = false;
+            limiter.refill(now);
             self.resume_limited(now, limiter);
         }
         if self.choke_now {
             self.rechoke(now, false);
         }
-        self.dial(now);
-        self.plan_http(now, limiter);
+        if ticks || !frequent {
+            self.dial(now);
+            self.plan_http(now, limiter);
+        }
     }
 
     /// The next thing to do, until there is none.
@@ -426,9 +438,16 @@ impl Swarm {
         self.peers.get(&peer)?.extensions.documents
     }
 
-    /// True if a connection from `addr` is to be refused: the address is banned, or there are enough.
-    pub fn refuses(&self, now: Duration, addr: SocketAddr) -> bool {
-        self.peers.len() >= self.config.connections_max
+    /// True if a connection with `addr` is to be refused: the address is banned, or there are enough.
+    /// Some places are kept for those we dial, and beyond the LAN one address gets few.
+    pub fn refuses(&self, now: Duration, addr: SocketAddr, incoming: bool, lan: bool) -> bool {
+        let places = self.config.connections_max;
+        let taken = |wanted: &dyn Fn(&Peer) -> bool| {
+            self.peers.values().filter(|peer| wanted(peer)).count()
+        };
+        self.peers.len() >= places
+            || (incoming && self.dials() && taken(&|peer| !peer.outgoing) >= places.div_ceil(5) * 4)
+            || (!lan && taken(&|peer| peer.addr.ip() == addr.ip()) >= PEERS_PER_IP_MAX)
             || self.dialer.is_banned(now, addr)
             || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
     }
@@ -463,7 +482,7 @@ impl Swarm {
             }
             self.close(now, twin);
         }
-        if self.refuses(now, addr) {
+        if self.refuses(now, addr, !peer.outgoing, peer.lan) {
             self.outputs.push_back(Output::Close { peer: key });
             self.dialer.closed(now, addr);
             return;
@@ -533,9 +552,6 @@ impl Swarm {
             Message::HaveAll | Message::HaveNone if !fast => {
                 self.ban(now, key, Misbehaviour::NotNegotiated);
             }
-            Message::HaveAll | Message::HaveNone if !opens_with => {
-                self.ban(now, key, Misbehaviour::LateBitfield);
-            }
             Message::HaveAll => {
                 self.on_bitfield(now, key, Bitfield::full(self.geometry.piece_count()));
             }
@@ -556,9 +572,10 @@ impl Swarm {
                 self.on_extension_handshake(now, key, &payload);
             }
             Message::Extended { id: ours::METADATA, payload } => {
+                peer.opening = opens_with;
                 self.on_metadata_message(now, key, &payload);
             }
-            Message::Extended { .. } => {}
+            Message::Extended { .. } => peer.opening = opens_with,
             Message::HashRequest(range) => self.send(now, key, Message::HashReject(range)),
             Message::Hashes | Message::HashReject(_) => {}
         }
@@ -572,7 +589,7 @@ impl Swarm {
         if let Some(requests) = hello.requests_max {
             peer.window.set_peer_max(requests);
         }
-        if let Some(port) = hello.listen_port.filter(|_| !peer.outgoing) {
+        if let Some(port) = hello.listen_port.filter(|_| !peer.outgoing && peer.listens.is_none()) {
             // Known as connected, so that it is not dialled as well, and can be dialled later.
             let listens = SocketAddr::new(peer.addr.ip(), port);
             peer.listens = Some(listens);
@@ -590,6 +607,12 @@ impl Swarm {
             return;
         };
         let metadata = &self.config.metadata;
+        let pieces = u32::try_from(metadata.len().div_ceil(METADATA_PIECE)).unwrap_or(u32::MAX);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.metadata_sent += 1;
+        if peer.metadata_sent > METADATA_ROUNDS_MAX.saturating_mul(pieces) {
+            return self.ban(now, key, Misbehaviour::RequestFlood);
+        }
         let from = (piece as usize).saturating_mul(METADATA_PIECE);
         let answer = if from < metadata.len() {
             let data = metadata.slice(from..metadata.len().min(from + METADATA_PIECE));
@@ -628,6 +651,7 @@ impl Swarm {
         for request in peer.requests.iter().filter(|request| !request.released) {
             self.picker.release(request.block);
         }
+        self.picker.disown(key);
         self.reading -= peer.reading;
         if let Some(addr) = if peer.outgoing { Some(peer.addr) } else { peer.listens } {
             self.dialer.closed(now, addr);

@@ -50,6 +50,8 @@ pub(super) struct Request {
     pub(super) sent: Duration,
     /// Given up: somebody else may be asked, but the block is welcome if it comes all the same.
     pub(super) released: bool,
+    /// Taken back; the peer answers with the block or with a reject, and means nothing by it.
+    pub(super) cancelled: bool,
 }
 
 /// A connection, as a line for the user.
@@ -112,6 +114,8 @@ pub(super) struct Peer {
     pub(super) upload_queue: VecDeque<Block>,
     /// Requests turned away because the queue was full.
     pub(super) overflow: u32,
+    /// Pieces of metadata it asked for.
+    pub(super) metadata_sent: u32,
     /// Payload read for it and not yet sent, in bytes.
     pub(super) reading: u64,
     pub(super) down: Rate,
@@ -159,6 +163,7 @@ impl Peer {
             strikes: 0,
             upload_queue: VecDeque::new(),
             overflow: 0,
+            metadata_sent: 0,
             reading: 0,
             down: Rate::default(),
             up: Rate::default(),

@@ -45,7 +45,7 @@ impl Swarm {
         if !self.sources.iter().any(idle) {
             return;
         }
-        let need = http::need(&self.situation(now));
+        let need = http::need(&self.situation(now, limiter));
         let nobody_only = match need {
             Need::Nothing => return,
             Need::Rare => true,
@@ -61,7 +61,7 @@ impl Swarm {
                 self.limited = true;
                 return;
             }
-            let fetch = PeerKey(FETCH_BASE + self.fetches % FETCH_BASE);
+            let fetch = self.fetch_name(source);
             let taken = self.picker.take_span(fetch, span_bytes, nobody_only, &mut self.rng);
             let Some(pieces) = taken else { return };
             self.fetches += 1;
@@ -75,7 +75,7 @@ impl Swarm {
         }
     }
 
-    fn situation(&self, now: Duration) -> Situation {
+    fn situation(&self, now: Duration, limiter: &Limiter) -> Situation {
         let useful_peers =
             self.peers.values().filter(|peer| peer.useful > 0 && !peer.snubbed).count();
         let rare =
@@ -91,6 +91,8 @@ impl Swarm {
             nobody_left_to_try: self.trackers_asked && !self.dialer.is_busy(now) && !newcomers,
             useful_peers,
             last_payload: self.last_payload,
+            peer_rate: self.peers.values().map(|peer| peer.down.get()).sum(),
+            limit: limiter.down.rate(),
             nobody_has: if useful_peers == 0 {
                 0 // Not asked for then: everything is needed.
             } else {
@@ -127,13 +129,8 @@ impl Swarm {
         if !is_fetch(key) {
             return;
         }
-        // The range may have ended; with one source the culprit is known all the same.
-        let only = self.sources.len() == 1;
-        let culprit = self
-            .sources
-            .iter_mut()
-            .find(|source| only || source.spans.iter().any(|(fetch, _)| *fetch == key));
-        if let Some(source) = culprit {
+        let at = (key.0 - FETCH_BASE) as usize % self.sources.len().max(1);
+        if let Some(source) = self.sources.get_mut(at) {
             source.failures += 1;
             source.blocked_until = now + DISTRUST;
         }
@@ -153,6 +150,13 @@ impl Swarm {
             }
         }
         due
+    }
+
+    /// A name for the next range; it tells the source even when the range has long ended.
+    fn fetch_name(&self, source: usize) -> PeerKey {
+        let count = u32::try_from(self.sources.len()).expect("sources are few");
+        let round = self.fetches % (FETCH_BASE / count - 1);
+        PeerKey(FETCH_BASE + round * count + u32::try_from(source).expect("sources are few"))
     }
 
     fn source_of(&mut self, fetch: PeerKey) -> Option<&mut Source> {

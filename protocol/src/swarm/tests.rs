@@ -20,7 +20,7 @@ enum Happening {
     Sent { at: usize, link: PeerKey, bytes: u32 },
     Stored { at: usize, piece: u32, right: bool },
     Fetched { at: usize, fetch: PeerKey, piece: u32, index: u32 },
-    FetchEnded { at: usize, fetch: PeerKey },
+    FetchEnded { at: usize, fetch: PeerKey, complete: bool },
     Wake { at: usize },
 }
 
@@ -32,6 +32,8 @@ struct Node {
     free_at: Duration,
     http_free_at: Duration,
     liar: bool,
+    /// So many HTTP answers break off in the middle.
+    http_breaks: u32,
     /// From then on nothing leaves it.
     silent_from: Option<Duration>,
     written: BTreeMap<u32, (BTreeSet<u32>, bool)>,
@@ -96,6 +98,7 @@ impl World {
             free_at: Duration::ZERO,
             http_free_at: Duration::ZERO,
             liar: false,
+            http_breaks: 0,
             silent_from: None,
             written: BTreeMap::new(),
             complete_at: None,
@@ -205,14 +208,22 @@ impl World {
                 Output::Fetch { fetch, pieces, .. } => {
                     // 10 MB/s, in order.
                     let mut when = self.nodes[at].http_free_at.max(self.now + DELAY);
+                    let node = &mut self.nodes[at];
+                    let complete = node.http_breaks == 0;
+                    node.http_breaks = node.http_breaks.saturating_sub(1);
+                    let (start, count) = (pieces.start, pieces.len());
                     for piece in pieces {
                         for index in 0..self.geometry.block_count(PieceIndex(piece)) {
+                            let half = (piece - start) as usize == count / 2 && index > 0;
+                            if !complete && (half || (piece - start) as usize > count / 2) {
+                                break;
+                            }
                             when += Duration::from_micros(1638);
                             self.later(when, Happening::Fetched { at, fetch, piece, index });
                         }
                     }
                     self.nodes[at].http_free_at = when;
-                    self.later(when, Happening::FetchEnded { at, fetch });
+                    self.later(when, Happening::FetchEnded { at, fetch, complete });
                 }
                 Output::Event(event) => {
                     self.trace.push((self.now, at, format!("{event:?}")));
@@ -244,11 +255,14 @@ impl World {
     }
 
     fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) {
+        let mut at_once = 0;
         while !done(self) {
             let Some(Reverse((at, _, happening))) = self.queue.pop() else { return };
             if at > limit {
                 return;
             }
+            at_once = if at == self.now { at_once + 1 } else { 0 };
+            assert!(at_once < 100_000, "an engine spins at {at:?}");
             self.now = at;
             match happening {
                 Happening::Arrive { to, link, message } => {
@@ -268,8 +282,8 @@ impl World {
                     let data = Bytes::from_static(&TRUTH[..block.len as usize]);
                     self.input(at, Input::Fetched { fetch, block, data });
                 }
-                Happening::FetchEnded { at, fetch } => {
-                    self.input(at, Input::FetchEnded { fetch, complete: true });
+                Happening::FetchEnded { at, fetch, complete } => {
+                    self.input(at, Input::FetchEnded { fetch, complete });
                 }
                 Happening::Wake { at } => {
                     self.nodes[at].wake = None;
@@ -416,7 +430,8 @@ fn http_takes_over_when_the_peers_fall_silent() {
 
 #[test]
 fn limits_hold_both_ways() {
-    for (up, down) in [(Some(200_000), None), (None, Some(200_000))] {
+    for (up, down) in [(Some(200_000), None), (None, Some(200_000)), (Some(200_000), Some(150_000))]
+    {
         let mut world = World::new(64);
         world.add(true, 10_000_000, 0);
         world.nodes[0].limiter = Limiter::new(up, None);
@@ -499,4 +514,76 @@ fn hostile_messages_end_the_connection_and_nothing_else() {
         assert_eq!(world.banned, [addr(1)], "{text}");
         world.run_until(secs(5), |_| false);
     }
+}
+
+#[test]
+fn an_answer_that_breaks_off_leaves_no_piece_behind() {
+    let mut world = World::new(160);
+    world.add(false, 1_000_000, 1);
+    world.nodes[0].http_breaks = 3;
+    let took = world.run(&[0], secs(100));
+    assert!(took < secs(30), "{took:?}");
+}
+
+#[test]
+fn a_half_piece_of_a_peer_that_left_is_finished_over_http() {
+    let mut world = World::new(16);
+    world.add(true, 100_000, 0);
+    world.add(false, 100_000, 1);
+    world.connect_all();
+    let begun = |world: &World| world.nodes[1].swarm.stats().down_peers >= 5 * 16_384;
+    world.run_until(secs(10), begun);
+    world.leave(0);
+    world.run(&[1], secs(60));
+}
+
+#[test]
+fn the_only_peer_may_be_as_slow_as_it_likes() {
+    let mut world = World::new(2);
+    world.add(true, 600, 0);
+    world.add(false, 600, 0);
+    world.connect_all();
+    let took = world.run(&[1], secs(1000));
+    assert!(took < secs(300), "{took:?}");
+}
+
+#[test]
+fn a_request_taken_back_costs_nobody_its_word() {
+    let mut world = World::new(64);
+    world.add(true, 1_000_000, 0);
+    world.add(true, 30_000, 0);
+    world.add(false, 1_000_000, 0);
+    world.connect_all();
+    world.run(&[2], secs(60));
+    world.run_until(world.now + Duration::from_millis(500), |_| false);
+    assert!(world.nodes[2].swarm.peers.values().all(|peer| peer.have.is_full()));
+}
+
+#[test]
+fn a_peer_without_metadata_may_say_what_it_has_late() {
+    let mut world = World::new(16);
+    world.add(true, 1_000_000, 0);
+    world.add(false, 1_000_000, 0);
+    world.connect_all();
+    let ask = MetadataMessage::Request { piece: 0 }.encode();
+    for message in [
+        Message::Extended { id: 0, payload: ExtensionHandshake::default().encode() },
+        Message::Extended { id: ours::METADATA, payload: ask },
+        Message::HaveNone,
+    ] {
+        world.input(0, Input::Received { peer: PeerKey(1), message });
+    }
+    assert!(world.banned.is_empty(), "{:?}", world.banned);
+}
+
+#[test]
+fn a_lost_piece_is_asked_for_again() {
+    let mut world = World::new(16);
+    world.add(true, 1_000_000, 0);
+    world.add(false, 1_000_000, 0);
+    world.connect_all();
+    world.run(&[1], secs(60));
+    world.nodes[1].complete_at = None;
+    world.input(1, Input::Lost { piece: PieceIndex(3) });
+    world.run(&[1], secs(60));
 }

@@ -52,6 +52,9 @@ pub const WRITE_BYTES_MAX: u64 = 8 << 20;
 /// engine with 50 peers has far fewer out. Beyond it a job is refused with [`Busy`].
 pub const JOBS_MAX: usize = 16 * 1024;
 
+/// The part of [`JOBS_MAX`] that reads may take.
+const READ_JOBS_MAX: usize = JOBS_MAX / 4;
+
 /// Names a torrent towards the disk, unique for the life of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TorrentKey(pub u32);
@@ -277,9 +280,12 @@ impl Disk {
         while let Some(first) = blocks.first() {
             let piece = first.piece;
             let same = blocks.iter().take_while(|block| block.piece == piece).count();
-            let Ok(slot) = self.queue(torrent, piece).try_reserve() else {
+            let queue = self.queue(torrent, piece);
+            // What a peer asks for may not take the room of what was verified for us.
+            if queue.capacity() < JOBS_MAX - READ_JOBS_MAX {
                 return Err(Busy(blocks));
-            };
+            }
+            let Ok(slot) = queue.try_reserve() else { return Err(Busy(blocks)) };
             let rest = blocks.split_off(same);
             slot.send(Job::Read { torrent: Arc::clone(torrent), peer, piece, blocks });
             blocks = rest;

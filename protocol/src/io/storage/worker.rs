@@ -185,6 +185,8 @@ fn run_task(shared: &Shared, task: Task) {
 
 /// Exact lengths, empty files, executable bits.
 fn complete(shared: &Shared, torrent: &Torrent, executable_bits: bool) -> io::Result<()> {
+    // What counts is what lies at the paths, not what was open: a file may have been deleted.
+    shared.handles.close_all(torrent.key);
     for (index, entry) in torrent.info.files.iter().enumerate() {
         let file = FileIndex(u32::try_from(index).expect("files are counted in u32"));
         // A symlink is the caller's to make: here it would be a way out of the folder.
