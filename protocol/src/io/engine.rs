@@ -441,7 +441,7 @@ impl Engine {
     fn on_net(&mut self, event: NetEvent) {
         match event {
             NetEvent::Incoming { stream, addr, handshake } => {
-                self.on_incoming(stream, addr, handshake)
+                self.on_incoming(stream, addr, handshake);
             }
             NetEvent::Dialled { torrent, addr, result } => match result {
                 Some((stream, handshake)) => {
@@ -450,7 +450,7 @@ impl Engine {
                 None => self.input(torrent, Input::DialFailed { addr }),
             },
             NetEvent::Messages { peer, messages, payload } => {
-                self.on_messages(peer, messages, payload)
+                self.on_messages(peer, messages, payload);
             }
             NetEvent::Sent { peer, payload } => {
                 if let Some(entry) = self.peers.get(&peer) {
@@ -559,7 +559,7 @@ impl Engine {
         self.send_documents(orders);
     }
 
-    fn send_documents(&mut self, orders: impl IntoIterator<Item = Order>) {
+    fn send_documents(&self, orders: impl IntoIterator<Item = Order>) {
         for (peer, message) in orders {
             let Some(entry) = self.peers.get(&peer) else { continue };
             let id =

@@ -533,7 +533,7 @@ impl Picker {
 
 /// A torrent without pieces has nobody who has everything.
 fn counts_as_full(have: &Bitfield) -> bool {
-    have.is_full() && have.len() > 0
+    have.is_full() && !have.is_empty()
 }
 
 #[cfg(test)]

@@ -523,7 +523,7 @@ impl Swarm {
         let fast = peer.abilities.fast;
         match message {
             Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => {
-                peer.opening = opens_with
+                peer.opening = opens_with;
             }
             Message::Choke => self.on_choke(key),
             Message::Unchoke => {
@@ -717,7 +717,10 @@ impl Swarm {
             keys.rotate_left(from);
         }
         // Round by round, a block each, until the limit or the peers have had enough.
-        while keys.iter().fold(false, |any, &key| self.serve(now, limiter, key) || any) {}
+        let mut more = true;
+        while more {
+            more = keys.iter().filter(|&&key| self.serve(now, limiter, key)).count() > 0;
+        }
         for &key in &keys {
             self.request(now, limiter, key);
         }

@@ -191,7 +191,7 @@ impl World {
                     let entry = self.nodes[at].written.entry(block.piece.0).or_default();
                     assert!(entry.0.insert(index), "a block is written once");
                     entry.1 |= data[0] == LIE;
-                    if entry.0.len() as u32 == self.geometry.block_count(block.piece) {
+                    if entry.0.len() == self.geometry.block_count(block.piece) as usize {
                         let (_, tainted) = self.nodes[at].written.remove(&block.piece.0).unwrap();
                         let happening =
                             Happening::Stored { at, piece: block.piece.0, right: !tainted };
@@ -272,7 +272,7 @@ impl World {
                     }
                 }
                 Happening::Sent { at, link, bytes } => {
-                    self.input(at, Input::Sent { peer: link, bytes })
+                    self.input(at, Input::Sent { peer: link, bytes });
                 }
                 Happening::Stored { at, piece, right } => {
                     self.input(at, Input::Stored { piece: PieceIndex(piece), right });
