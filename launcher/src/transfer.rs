@@ -298,7 +298,9 @@ impl<'a> Warnings<'a> {
                 SILENCE_TOLD.as_secs(),
                 self.reasons()
             );
-            (self.events)(Event::Warning { message });
+            if self.told.len() < WARNINGS_MAX && self.told.insert(message.clone()) {
+                (self.events)(Event::Warning { message });
+            }
         }
     }
 
