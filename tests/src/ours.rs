@@ -360,18 +360,23 @@ pub fn wait_complete(proc: &Proc, within: Duration) -> Report {
     })
 }
 
+/// Whether an event says that there is nothing left to do.
+fn is_end(event: &serde_json::Value) -> bool {
+    event["event"] == "complete" || event["event"] == "up-to-date"
+}
+
 /// Waits until a job has verified at least `bytes`.
 pub fn wait_progress(proc: &Proc, bytes: u64, within: Duration) {
     proc.wait_json("progress", within, |event| {
         let done = event["event"] == "progress" && event["done"].as_u64() >= Some(bytes);
-        (done || event["event"] == "complete").then_some(())
+        (done || is_end(event)).then_some(())
     });
 }
 
 /// How many bytes a job has verified, as it last said; `None` when it is complete.
 pub fn progress(proc: &Proc) -> Option<u64> {
     let events = proc.json();
-    if events.iter().any(|event| event["event"] == "complete") {
+    if events.iter().any(is_end) {
         return None;
     }
     Some(events.iter().rev().find_map(|event| event["done"].as_u64()).unwrap_or(0))
