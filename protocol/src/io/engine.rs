@@ -591,8 +591,11 @@ impl Engine {
                 self.input(key, Input::FetchEnded { fetch, complete });
             }
             Note::Completed { torrent: key, result } => {
-                if let Some(torrent) = self.torrents.get_mut(&key) {
-                    torrent.on_completed(result);
+                let Some(torrent) = self.torrents.get_mut(&key) else { return };
+                torrent.on_completed(result);
+                if !torrent.seed_only {
+                    // Nobody waits for it: what is here is served meanwhile.
+                    self.disk.sync(key, oneshot::channel().0);
                 }
             }
             Note::Tracker { torrent: key, report } => {

@@ -225,6 +225,46 @@ async fn a_file_changed_behind_our_back_is_not_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_changed_while_it_is_seeded_is_noticed() {
+    let (dir, info) = build(Format::Hybrid);
+    let origin = dir.path().join("build");
+    let (from, to, last) = (session().await, session().await, session().await);
+    seed(&from, &info, &origin).await;
+    // Downloaded in this process, so its pieces were believed in.
+    let target = dir.path().join("copy");
+    let add = AddTorrent {
+        peers: from.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+    };
+    let middle = to.add(add).await.unwrap();
+    timeout(PATIENCE, middle.finished()).await.unwrap().unwrap();
+    middle.sync().await.unwrap();
+    middle.seed_only().await;
+    from.stop().await;
+    let mut lost = middle.events();
+    let changed = target.join("b.bin");
+    let mut bytes = std::fs::read(&changed).unwrap();
+    bytes[500_000] ^= 1;
+    std::fs::write(&changed, bytes).unwrap();
+    let add = AddTorrent {
+        peers: to.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &dir.path().join("last")))
+    };
+    let leech = last.add(add).await.unwrap();
+    loop {
+        if let TorrentEvent::PieceLost(_) = timeout(PATIENCE, lost.recv()).await.unwrap().unwrap() {
+            break;
+        }
+    }
+    let piece_bytes = u64::from(info.geometry.piece_length());
+    let rest = info.geometry.content_len() - piece_bytes;
+    let mut status = leech.status();
+    let all_else = status.wait_for(|status| status.have_bytes >= rest);
+    let status = timeout(PATIENCE, all_else).await.unwrap().unwrap().clone();
+    assert_eq!(status.wasted, 0, "nothing wrong was sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_in_use_and_a_torrent_twice_are_clear_errors() {
     let (dir, info) = build(Format::V1);
     let first = session().await;

@@ -338,8 +338,13 @@ impl Swarm {
         }
         // Messages by the thousand change nothing about whom to dial and what to fetch elsewhere that
         // cannot wait for the next tick.
-        let frequent =
-            matches!(input, Input::Received { .. } | Input::Sent { .. } | Input::Fetched { .. });
+        let frequent = matches!(
+            input,
+            Input::Received { .. }
+                | Input::Sent { .. }
+                | Input::Fetched { .. }
+                | Input::Stored { .. }
+        );
         match input {
             Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
                 self.on_connected(

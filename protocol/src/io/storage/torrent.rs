@@ -6,10 +6,12 @@ use crate::bitfield::Bitfield;
 use crate::geometry::Segment;
 use crate::ids::{FileIndex, PieceIndex};
 use crate::metainfo::Info;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::SystemTime;
 
 /// A file on disk that belongs to a torrent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,9 +47,24 @@ pub(super) struct Torrent {
     dirty: Mutex<BTreeSet<Place>>,
     any_untrusted: AtomicBool,
     untrusted: Mutex<Bitfield>,
+    /// Size and time of files as they were when their pieces were last known to be right.
+    stamps: Mutex<HashMap<FileIndex, Stamp>>,
     stopped: AtomicBool,
     /// The verdict of the hash over a full piece of zeros: its root or SHA-1.
     pub(super) zero_piece: OnceLock<Vec<u8>>,
+}
+
+/// What tells that a file was changed by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self { length: metadata.len(), modified: metadata.modified().ok() }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +100,7 @@ impl Torrent {
             dirty: Mutex::default(),
             any_untrusted: AtomicBool::new(false),
             untrusted: Mutex::new(Bitfield::empty(pieces)),
+            stamps: Mutex::default(),
             stopped: AtomicBool::new(false),
             zero_piece: OnceLock::new(),
             info,
@@ -167,6 +185,34 @@ impl Torrent {
             untrusted.insert(piece);
         }
         self.any_untrusted.store(!untrusted.is_empty(), Ordering::Release);
+    }
+
+    /// The file has been flushed and is as we left it.
+    pub(super) fn settle(&self, file: FileIndex, metadata: &Metadata) {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        stamps.insert(file, Stamp::of(metadata));
+    }
+
+    /// Looks whether somebody has changed a file since it was last known to be right: then all of its
+    /// pieces are hashed again before they are served. Games write into their own files, and disks
+    /// are edited behind our back. A file that we are writing ourselves is left out.
+    pub(super) fn watch(&self, file: FileIndex, metadata: &Metadata) {
+        let ours = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        if ours.contains(&Place::File(file)) {
+            return;
+        }
+        drop(ours);
+        let stamp = Stamp::of(metadata);
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = stamps.insert(file, stamp);
+        drop(stamps);
+        if before.is_some_and(|before| before != stamp) {
+            let mut pieces = Bitfield::empty(self.info.geometry.piece_count());
+            for piece in self.info.geometry.pieces_of(file) {
+                pieces.insert(PieceIndex(piece));
+            }
+            self.distrust(&pieces);
+        }
     }
 
     /// True if `piece` must be hashed before it is served.

@@ -116,6 +116,15 @@ impl Worker<'_> {
         piece: PieceIndex,
         blocks: &[Block],
     ) -> Result<Option<Vec<(Block, Bytes)>>, DiskError> {
+        for file in torrent.info.geometry.files_of(piece) {
+            // A file that cannot be looked at is found out when it is read.
+            if torrent.is_wanted(file)
+                && let Ok(open) = self.shared.handles.get(torrent, Place::File(file), false)
+                && let Ok(metadata) = open.metadata()
+            {
+                torrent.watch(file, &metadata);
+            }
+        }
         if torrent.is_untrusted(piece) {
             let mut reader =
                 Reader { torrent, handles: &self.shared.handles, scratch: &mut self.scratch };

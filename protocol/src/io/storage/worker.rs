@@ -240,10 +240,20 @@ fn set_executable(_: &Path) -> io::Result<()> {
 fn sync(shared: &Shared, torrent: &Torrent) -> io::Result<()> {
     let dirty = torrent.take_dirty();
     let result = flush(torrent, &dirty);
-    if result.is_err() {
-        // Nothing may be called flushed that was not: the next sync tries all of it again.
-        for place in dirty {
-            torrent.mark_dirty(place);
+    for place in dirty {
+        match place {
+            // Nothing may be called flushed that was not: the next sync tries all of it again.
+            _ if result.is_err() => torrent.mark_dirty(place),
+            Place::File(file) => {
+                let (now, before) = torrent.paths_of(place);
+                let found = now
+                    .metadata()
+                    .or_else(|error| before.map_or(Err(error), |before| before.metadata()));
+                if let Ok(metadata) = found {
+                    torrent.settle(file, &metadata);
+                }
+            }
+            Place::Parts | Place::Resume => {}
         }
     }
     shared.handles.close_writable(torrent.key);
