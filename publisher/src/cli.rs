@@ -5,6 +5,7 @@ use crate::output::{Output, bytes};
 use crate::publish::{Publish, Published, Step, publish};
 use crate::seed::Seed;
 use crate::serve::{Serve, sign_head};
+use crate::torrent::create::parse_bytes;
 use crate::{Error, disk, init, seed, serve, torrent, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
@@ -119,8 +120,8 @@ struct ServeArgs {
     /// Where players reach it, for the feed; may be given again.
     #[arg(long)]
     url: Vec<Url>,
-    /// Upload at most so many bytes per second to the internet.
-    #[arg(long, value_name = "BYTES")]
+    /// Upload at most so many bytes per second to the internet, such as 500KiB or 2MiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
     /// HTTP and tracker only.
     #[arg(long)]
@@ -153,8 +154,8 @@ struct SeedArgs {
     /// Where to listen; any free port if not given.
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
-    /// Upload at most so many bytes per second to the internet.
-    #[arg(long, value_name = "BYTES")]
+    /// Upload at most so many bytes per second to the internet, such as 500KiB or 2MiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
     /// Seed what is there, even if it is not all.
     #[arg(long)]

@@ -451,7 +451,9 @@ impl Swarm {
             self.peers.values().filter(|peer| wanted(peer)).count()
         };
         self.peers.len() >= places
-            || (incoming && self.dials() && taken(&|peer| !peer.outgoing) >= places.div_ceil(5) * 4)
+            || (incoming
+                && !self.picker.is_complete()
+                && taken(&|peer| !peer.outgoing) >= places.div_ceil(5) * 4)
             || (!lan && taken(&|peer| peer.addr.ip() == addr.ip()) >= PEERS_PER_IP_MAX)
             || self.dialer.is_banned(now, addr)
             || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
@@ -665,9 +667,12 @@ impl Swarm {
         // What it was asked for is free again: others with room take it at their next block or tick.
     }
 
-    /// Those who want something dial. A seed that dialled would spend its places on other seeds.
+    /// Those who want something dial. A seed dials too, because it may be the one that cannot be
+    /// dialled, but keeps half of its places for those who come.
     fn dials(&self) -> bool {
-        !self.picker.is_complete() || self.geometry.piece_count() == 0
+        !self.picker.is_complete()
+            || self.geometry.piece_count() == 0
+            || self.peers.len() < self.config.connections_max / 2
     }
 
     fn dial(&mut self, now: Duration) {
@@ -697,8 +702,10 @@ impl Swarm {
             }
             let ours = peer.extensions.documents.is_some() && self.config.documents;
             if complete && peer.have.is_full() && !ours {
-                // Two seeds have nothing to say to each other.
+                // Two seeds have nothing to say to each other, now or later.
+                let addrs = [Some(peer.addr), peer.listens];
                 self.close(now, key);
+                addrs.into_iter().flatten().for_each(|addr| self.dialer.forget(addr));
                 continue;
             }
             if now.saturating_sub(peer.last_sent) >= KEEP_ALIVE {

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracker::{Link, OwnSeed, Tracker};
 use updraft_manifests::feed::{Feed, rendezvous};
 use updraft_manifests::head::{HEAD_PATH, Head};
@@ -42,6 +42,10 @@ use url::Url;
 
 /// How often the head file is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// …and not more often than this, whoever announces what.
+const LOOK_MIN: Duration = Duration::from_millis(100);
+/// How long an announce of an unknown torrent waits for a look at the repository.
+const LOOK_MAX: Duration = Duration::from_secs(3);
 /// How often numbers are told, when they changed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the head's age is looked at.
@@ -73,6 +77,10 @@ struct Site {
     views: RwLock<Views>,
     counters: Arc<Counters>,
     tracker: Mutex<Tracker>,
+    /// Somebody announced a torrent that is not known: a release may just have been published.
+    look: Notify,
+    /// The repository has been looked at.
+    looked: Notify,
 }
 
 /// Serves until `stop` ends.
@@ -100,6 +108,8 @@ pub async fn serve(
         views: RwLock::default(),
         counters: Arc::default(),
         tracker: Mutex::new(tracker),
+        look: Notify::new(),
+        looked: Notify::new(),
     });
     let (mut seeds, bittorrent) = start_seeds(home, options, &repository).await?;
     seeds.open_rendezvous(rendezvous(&repository.fingerprint), &site.tracker).await?;
@@ -228,7 +238,7 @@ async fn handle(
     match path {
         "/announce" | "/scrape" if request.method() == Method::GET => {
             bencoded(if path == "/announce" {
-                announce(&site, ends, query)
+                announce(&site, ends, query).await
             } else {
                 scrape(&site, query)
             })
@@ -245,13 +255,22 @@ async fn handle(
     }
 }
 
-fn announce(site: &Site, ends: Ends, query: &str) -> Vec<u8> {
+async fn announce(site: &Site, ends: Ends, query: &str) -> Vec<u8> {
     let asked = match Announce::parse(query) {
         Ok(asked) => asked,
         Err(error) => return encode_failure(&error.to_string()),
     };
     let link = Link { remote: ends.remote.ip(), local: ends.local.ip() };
-    match lock(&site.tracker).announce(Instant::now(), link, &asked) {
+    let answer = || lock(&site.tracker).announce(Instant::now(), link, &asked);
+    let mut answered = answer();
+    if answered.is_none() {
+        // The head may name it already: players are quick on release day.
+        let looked = site.looked.notified();
+        site.look.notify_one();
+        let _ = tokio::time::timeout(LOOK_MAX, looked).await;
+        answered = answer();
+    }
+    match answered {
         Some((reply, _)) if asked.compact => reply.encode(),
         Some((reply, ids)) => reply.encode_listed(&ids),
         None => encode_failure("this tracker does not know that torrent"),
@@ -313,7 +332,9 @@ async fn watch(
                 tell_numbers(site, seeds, out);
             }
         }
-        tokio::time::sleep(WATCH_INTERVAL).await;
+        site.looked.notify_waiters();
+        tokio::time::sleep(LOOK_MIN).await;
+        let _ = tokio::time::timeout(WATCH_INTERVAL, site.look.notified()).await;
     }
 }
 

@@ -137,19 +137,24 @@ fn failed(error: CreateError) -> Error {
     }
 }
 
-/// Bytes, or a number of KiB, MiB or GiB.
+/// A piece length: see [`parse_bytes`].
 fn parse_size(text: &str) -> Result<u32, String> {
+    let size = parse_bytes(text)?;
+    u32::try_from(size).map_err(|_| "this is more than any client accepts".to_owned())
+}
+
+/// Bytes, or a number of KiB, MiB or GiB.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let factor: u64 = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
         _ => return Err("write bytes, or a number with KiB or MiB, such as 256KiB".to_owned()),
     };
     let number: u64 = digits.parse().map_err(|_| "this is not a number of bytes".to_owned())?;
-    let size = number.checked_mul(factor).and_then(|size| u32::try_from(size).ok());
-    size.ok_or_else(|| "this is more than any client accepts".to_owned())
+    number.checked_mul(factor).ok_or_else(|| "this is more than 64 bits hold".to_owned())
 }
 
 fn parse_url(text: &str, schemes: &[&str]) -> Result<String, String> {

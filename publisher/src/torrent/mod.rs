@@ -1,7 +1,7 @@
 //! The toolbox for single torrents: `torrent create|show|verify|magnet`. It knows nothing of
 //! repositories, keys or manifests.
 
-mod create;
+pub(crate) mod create;
 mod progress;
 mod show;
 mod verify;
