@@ -160,6 +160,31 @@ fn the_origin_may_go_once_one_copy_is_out() {
 }
 
 #[test]
+fn news_of_a_release_travels_between_launchers() {
+    let world = World::new();
+    let mut origin = world.product.serve();
+    let feed = world.product.feed();
+    let (anna, mut ben) = (world.install("anna"), world.install("ben"));
+    for install in [&anna, &ben] {
+        let mut proc = install.install(&feed, false);
+        wait_complete(&proc, TRANSFER_WAIT);
+        proc.finish(READY_WAIT);
+    }
+    world.publish_next("1.1", 9);
+    ours::wait_offered(&origin, "1.1");
+    let staying = anna.update(true);
+    wait_complete(&staying, TRANSFER_WAIT);
+    origin.kill();
+    // Head, manifest, torrent and content: all of it from another player, verified as ever.
+    ben.flags = vec!["--peer".into(), anna.listen().to_string()];
+    let mut proc = ben.update(false);
+    let report = wait_complete(&proc, TRANSFER_WAIT);
+    proc.finish(READY_WAIT);
+    world.assert_installed(&ben);
+    assert!(report.http == 0 && report.peers > 0, "{report:?}");
+}
+
+#[test]
 fn a_piece_travels_on_before_the_download_ends() {
     let lab = Lab::new();
     let source = lab.path("source/data.bin");
