@@ -12,7 +12,7 @@ use super::documents::{Documents, Order};
 use super::locality::is_lan;
 use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
-use super::webseed;
+use super::webseed::{self, WebSeedError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
 use crate::policy::limiter::Limiter;
@@ -110,7 +110,7 @@ pub(super) enum Note {
     /// Blocks of an HTTP range, with their bytes taken from the write budget.
     Fetched { torrent: TorrentKey, fetch: PeerKey, blocks: Vec<(Block, Bytes)> },
     /// An HTTP range has ended.
-    FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<String> },
+    FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<WebSeedError> },
     /// The finished files have their exact lengths and bits.
     Completed { torrent: TorrentKey, result: io::Result<()> },
     /// A tracker answered or failed.
@@ -582,13 +582,14 @@ impl Engine {
             }
             Note::FetchEnded { torrent: key, fetch, error } => {
                 let complete = error.is_none();
+                let retry_after = error.as_ref().and_then(WebSeedError::retry_after);
                 if let Some(torrent) = self.torrents.get_mut(&key) {
                     torrent.fetches.remove(&fetch);
                     if let Some(error) = error {
-                        torrent.tell(TorrentEvent::WebSeedError { error });
+                        torrent.tell(TorrentEvent::WebSeedError { error: error.to_string() });
                     }
                 }
-                self.input(key, Input::FetchEnded { fetch, complete });
+                self.input(key, Input::FetchEnded { fetch, complete, retry_after });
             }
             Note::Completed { torrent: key, result } => {
                 let Some(torrent) = self.torrents.get_mut(&key) else { return };

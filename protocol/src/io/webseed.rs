@@ -92,17 +92,6 @@ impl WebSeed {
             }
         }
     }
-
-    /// True if this seed has every byte of `piece`.
-    pub fn covers(&self, info: &Info, piece: PieceIndex) -> bool {
-        match self {
-            Self::Bep19(_) => true,
-            Self::PerFile { urls, .. } => info
-                .geometry
-                .files_of(piece)
-                .all(|file| urls.get(file.get()).is_some_and(Option::is_some)),
-        }
-    }
 }
 
 /// Why a web seed did not deliver. What came before the error was delivered.
@@ -184,22 +173,6 @@ pub enum WebSeedError {
 }
 
 impl WebSeedError {
-    /// True if asking again for the same will not help.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::NotFound { .. }
-            | Self::Forbidden { .. }
-            | Self::NoRange { .. }
-            | Self::Reply { .. }
-            | Self::NotOffered { .. }
-            | Self::CalledOff => true,
-            Self::Busy { .. }
-            | Self::Status { .. }
-            | Self::Stalled { .. }
-            | Self::Transport { .. } => false,
-        }
-    }
-
     /// How long the server wants to be left alone, if it said so.
     pub fn retry_after(&self) -> Option<Duration> {
         if let Self::Busy { retry_after, .. } = self { *retry_after } else { None }

@@ -169,6 +169,8 @@ pub enum Input {
         fetch: PeerKey,
         /// Whether all of it came.
         complete: bool,
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
     },
     /// Who may be sent payload from now on.
     SetUpload(UploadPolicy),
@@ -363,7 +365,9 @@ impl Swarm {
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
             Input::TrackersAsked => self.trackers_asked = true,
             Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
-            Input::FetchEnded { fetch, complete } => self.on_fetch_ended(now, fetch, complete),
+            Input::FetchEnded { fetch, complete, retry_after } => {
+                self.on_fetch_ended(now, fetch, complete, retry_after);
+            }
             Input::SetUpload(policy) => {
                 self.config.upload = policy;
                 self.rechoke(now, true);

@@ -17,9 +17,6 @@ pub enum Misbehaviour {
     /// It alone delivered pieces that do not hash.
     #[error("it sent wrong data")]
     WrongData,
-    /// HAVE ALL and HAVE NONE are only allowed as the first message (BEP 6).
-    #[error("it sent HAVE ALL or HAVE NONE after other messages")]
-    LateBitfield,
     /// Wrong length or spare bits set.
     #[error("its bitfield does not fit the torrent")]
     MalformedBitfield,

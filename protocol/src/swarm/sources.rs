@@ -112,12 +112,20 @@ impl Swarm {
         self.take_block(now, fetch, block, data, false);
     }
 
-    pub(super) fn on_fetch_ended(&mut self, now: Duration, fetch: PeerKey, complete: bool) {
+    pub(super) fn on_fetch_ended(
+        &mut self,
+        now: Duration,
+        fetch: PeerKey,
+        complete: bool,
+        retry_after: Option<Duration>,
+    ) {
         let Some(source) = self.source_of(fetch) else { return };
         if !complete {
             source.failures += 1;
             let wait = RETRY * (1 << source.failures.min(7)) / 2;
-            source.blocked_until = source.blocked_until.max(now + wait.min(RETRY_MAX));
+            source.blocked_until = source
+                .blocked_until
+                .max(now + wait.min(RETRY_MAX).max(retry_after.unwrap_or_default()));
         }
         let at = source.spans.iter().position(|(key, _)| *key == fetch);
         let (_, span) = source.spans.swap_remove(at.expect("source_of found the range"));

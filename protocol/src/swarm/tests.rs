@@ -34,6 +34,8 @@ struct Node {
     liar: bool,
     /// So many HTTP answers break off in the middle.
     http_breaks: u32,
+    /// …and ask to be left alone so long.
+    http_rest: Option<Duration>,
     /// From then on nothing leaves it.
     silent_from: Option<Duration>,
     written: BTreeMap<u32, (BTreeSet<u32>, bool)>,
@@ -99,6 +101,7 @@ impl World {
             http_free_at: Duration::ZERO,
             liar: false,
             http_breaks: 0,
+            http_rest: None,
             silent_from: None,
             written: BTreeMap::new(),
             complete_at: None,
@@ -283,7 +286,8 @@ impl World {
                     self.input(at, Input::Fetched { fetch, block, data });
                 }
                 Happening::FetchEnded { at, fetch, complete } => {
-                    self.input(at, Input::FetchEnded { fetch, complete });
+                    let retry_after = self.nodes[at].http_rest.filter(|_| !complete);
+                    self.input(at, Input::FetchEnded { fetch, complete, retry_after });
                 }
                 Happening::Wake { at } => {
                     self.nodes[at].wake = None;
@@ -586,4 +590,13 @@ fn a_lost_piece_is_asked_for_again() {
     world.nodes[1].complete_at = None;
     world.input(1, Input::Lost { piece: PieceIndex(3) });
     world.run(&[1], secs(60));
+}
+
+#[test]
+fn a_server_that_asks_for_rest_gets_it() {
+    let mut world = World::new(160);
+    world.add(false, 1_000_000, 1);
+    (world.nodes[0].http_breaks, world.nodes[0].http_rest) = (4, Some(secs(40)));
+    let took = world.run(&[0], secs(200));
+    assert!((secs(40)..secs(60)).contains(&took), "{took:?}");
 }

@@ -291,7 +291,7 @@ impl Torrent {
                 result
             };
             let (result, ()) = tokio::join!(work, forward);
-            let error = result.err().map(|error| error.to_string());
+            let error = result.err();
             let _ = note.send(Note::FetchEnded { torrent: key, fetch, error }).await;
         });
         self.fetches.insert(fetch, task.abort_handle());
