@@ -1,0 +1,57 @@
+//! Measures our torrent creation and our transfer beside other clients, in the same run on the same
+//! machine, and prints tables with ratios.
+//!
+//! ```text
+//! bench create [--file-bytes N] [--files N] [--files-bytes N]
+//! bench pair   [--bytes N]
+//! ```
+//!
+//! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
+//! are the sizes that the figures of the project are quoted for; machines are noisy, so quote ratios.
+#![allow(clippy::print_stdout)]
+
+#[cfg(target_os = "linux")]
+mod create;
+#[cfg(target_os = "linux")]
+mod pair;
+#[cfg(target_os = "linux")]
+mod report;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("the benchmark runs on Linux, beside libtorrent");
+}
+
+#[cfg(target_os = "linux")]
+#[derive(clap::Parser)]
+#[command(about = "Measures Updraft beside other clients")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// Where the data lies; memory by default.
+    #[arg(long, global = true, default_value = "/dev/shm")]
+    dir: std::path::PathBuf,
+    /// Runs of each kind; the fastest counts.
+    #[arg(long, global = true, default_value_t = 2)]
+    rounds: u32,
+}
+
+#[cfg(target_os = "linux")]
+#[derive(clap::Subcommand)]
+enum What {
+    /// Creating torrents: one big file, and many small ones.
+    Create(create::Args),
+    /// One seed, one leech, a link without limits.
+    Pair(pair::Args),
+}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    let args = <Args as clap::Parser>::parse();
+    let dir = tempfile::Builder::new().prefix("updraft-bench-").tempdir_in(&args.dir);
+    let dir = dir.expect("a folder for the data can be made");
+    match args.what {
+        What::Create(what) => create::run(dir.path(), args.rounds, what),
+        What::Pair(what) => pair::run(dir.path(), args.rounds, what),
+    }
+}

@@ -1,0 +1,24 @@
+//! What the benchmarks share: how long a run may take, units, and content of one kind.
+
+use std::path::Path;
+use std::time::Duration;
+
+use updraft_tests::content;
+
+/// How long one measured run may take.
+pub(crate) const RUN_WAIT: Duration = Duration::from_secs(600);
+const MIB: f64 = 1_048_576.0;
+
+/// Bytes in MiB.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / MIB
+}
+
+/// Makes a tree of files with sizes from a quarter to seven quarters of the mean.
+pub(crate) fn small_files(path: &Path, files: u64, mean: u64) {
+    for index in 0..files {
+        let len = mean / 4 + (index * 7919) % (mean * 3 / 2 + 1);
+        content::write_file(&path.join(format!("{:03}/{index:05}.bin", index / 100)), index, len);
+    }
+}
