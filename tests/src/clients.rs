@@ -2,7 +2,7 @@
 //! with; only discovery that could leave the lab is off.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -80,14 +80,15 @@ impl Reading {
     }
 }
 
+/// Where builds go, and what `tests/run` installs beside them.
+fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 fn python() -> PathBuf {
     let python = std::env::var_os("UPDRAFT_TEST_PYTHON").map(PathBuf::from);
-    python.unwrap_or_else(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        target.join("test-venv/bin/python")
-    })
+    python.unwrap_or_else(|| target().join("test-venv/bin/python"))
 }
 
 fn script() -> PathBuf {
@@ -133,6 +134,11 @@ impl Libtorrent {
     /// The same with settings beside the defaults.
     pub fn start_with(node: &Node, settings: &Value) -> Self {
         let listen = format!("{}:{PEER_PORT},[{}]:{PEER_PORT}", node.ip, node.ip6);
+        Self::start_on(node, &listen, settings)
+    }
+
+    /// The same, listening where `listen` says in libtorrent's notation.
+    pub fn start_on(node: &Node, listen: &str, settings: &Value) -> Self {
         let spec = json!({"listen": listen, "settings": settings}).to_string();
         let args = [script().to_string_lossy().into_owned(), "session".to_owned(), spec];
         let proc = node.spawn("libtorrent", python(), &args);
@@ -149,6 +155,17 @@ impl Libtorrent {
         let peers: Vec<_> =
             peers.iter().map(|peer| json!([peer.ip().to_string(), peer.port()])).collect();
         self.command(&json!({"do": "add", "torrent": torrent, "dir": dir, "peers": peers}));
+    }
+
+    /// Payload bytes that it has sent of a torrent.
+    pub fn uploaded(&mut self, torrent: &Path) -> u64 {
+        let asked = self.proc.json().len();
+        self.command(&json!({"do": "stat", "torrent": torrent}));
+        let answer = until("libtorrent's numbers", START_WAIT, || {
+            let events = self.proc.json();
+            events.into_iter().skip(asked).find(|event| event["event"] == "stat")
+        });
+        answer["up"].as_u64().unwrap_or(0)
     }
 
     /// Waits until every piece is verified, whether or not the last ones are written.
@@ -394,6 +411,86 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
+// ---- rqbit --------------------------------------------------------------------------------------
+
+/// An rqbit daemon: `$UPDRAFT_TEST_RQBIT`, or the one that `tests/run bench` installs.
+pub struct Rqbit {
+    /// Its process.
+    pub proc: Proc,
+    node: Node,
+    torrents: Vec<(PathBuf, u64)>,
+}
+
+impl Rqbit {
+    /// The port of its HTTP interface, on the node's loopback.
+    const API_PORT: u16 = 3030;
+
+    /// Starts it with its state in a folder of the lab, listening at all addresses of the node.
+    pub fn start(lab: &Lab, node: &Node) -> Self {
+        let home = lab.folder(&format!("rqbit-{}", node.ip));
+        let program = std::env::var_os("UPDRAFT_TEST_RQBIT")
+            .map_or_else(|| target().join("test-tools/bin/rqbit"), PathBuf::from);
+        let mut command = node.command(program);
+        command.env("HOME", &home).args(["-v", "warn", "--disable-dht", "--disable-lsd"]);
+        command.args(["--disable-upnp-port-forward", "--listen-ip", "0.0.0.0"]);
+        command.args(["--listen-port", &PEER_PORT.to_string()]);
+        command.args(["--http-api-listen-addr", &format!("127.0.0.1:{}", Self::API_PORT)]);
+        command.args(["server", "start", "--disable-persistence"]).arg(&home);
+        let rqbit =
+            Self { proc: Proc::start("rqbit", command), node: node.clone(), torrents: Vec::new() };
+        until("rqbit answers", START_WAIT, || rqbit.call("GET", "/torrents", &[]).ok());
+        rqbit
+    }
+
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Value, String> {
+        let host = SocketAddr::from(([127, 0, 0, 1], Self::API_PORT));
+        let connection = self.node.connect(host).map_err(|error| error.to_string())?;
+        let answer = http::request(connection, host, method, path, &[], body);
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status != 200 {
+            return Err(answer.text());
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
+    }
+
+    fn add(&mut self, torrent: &Path, dir: &Path) {
+        let bytes = fs::read(torrent).expect("the torrent can be read");
+        let path = format!("/torrents?overwrite=true&output_folder={}", dir.display());
+        let added = self.call("POST", &path, &bytes).expect("rqbit takes the torrent");
+        let id = added["id"].as_u64().expect("rqbit numbers its torrents");
+        self.torrents.push((torrent.to_owned(), id));
+    }
+
+    fn stat(&self, torrent: &Path) -> Value {
+        let id = self.torrents.iter().find(|(path, _)| path == torrent).expect("it was added").1;
+        self.call("GET", &format!("/torrents/{id}/stats/v1"), &[]).expect("rqbit answers")
+    }
+
+    /// Payload bytes that it has sent of a torrent.
+    pub fn uploaded(&self, torrent: &Path) -> u64 {
+        self.stat(torrent)["uploaded_bytes"].as_u64().unwrap_or(0)
+    }
+}
+
+impl Client for Rqbit {
+    fn seed(&mut self, torrent: &Path, dir: &Path) {
+        self.add(torrent, dir);
+        self.wait_done(torrent, START_WAIT);
+    }
+
+    fn leech(&mut self, torrent: &Path, dir: &Path) {
+        self.add(torrent, dir);
+    }
+
+    fn wait_done(&mut self, torrent: &Path, within: Duration) {
+        until("rqbit completes", within, || {
+            let state = self.stat(torrent);
+            assert!(state["state"] != "error", "rqbit: {state}");
+            (state["finished"] == true && state["state"] == "live").then_some(())
+        });
+    }
+}
+
 // ---- opentracker and nginx ----------------------------------------------------------------------
 
 /// opentracker, serving a list of torrents.
@@ -408,7 +505,12 @@ impl OpenTracker {
 
     /// The announce URL it will have on `node`.
     pub fn url(node: &Node) -> String {
-        format!("http://{}:{}/announce", node.ip, Self::PORT)
+        Self::url_at(node.ip)
+    }
+
+    /// The announce URL at one of the addresses of its node.
+    pub fn url_at(ip: Ipv4Addr) -> String {
+        format!("http://{ip}:{}/announce", Self::PORT)
     }
 
     /// Starts it for the given 20-byte hashes in hex (Debian's build serves listed torrents only).
@@ -418,10 +520,12 @@ impl OpenTracker {
             .expect("the list can be written");
         // The list is read after the change of root, so its path starts at the folder.
         let conf = format!(
-            "listen.tcp {}:{}\naccess.whitelist /whitelist\ntracker.rootdir {}\n",
-            node.ip,
-            Self::PORT,
-            dir.display()
+            "listen.tcp {ip}:{port}\nlisten.tcp {wide}:{port}\naccess.whitelist /whitelist\n\
+             tracker.rootdir {}\n",
+            dir.display(),
+            ip = node.ip,
+            wide = node.wide,
+            port = Self::PORT,
         );
         fs::write(dir.join("conf"), conf).expect("the configuration can be written");
         let mut command = node.command("opentracker");

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::process::Proc;
+use crate::process::{Proc, sent_by};
 
 /// Labs made by this process so far; it keeps their names apart.
 static LABS_MADE: AtomicU32 = AtomicU32::new(0);
@@ -218,8 +218,7 @@ impl Node {
     pub fn bytes_sent(&self) -> u64 {
         let table = self.inside(|| fs::read_to_string("/proc/thread-self/net/dev"));
         let table = table.expect("a thread sees its own interfaces");
-        let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
-        line.and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).expect("eth0 exists")
+        sent_by("eth0", &table).expect("eth0 exists")
     }
 
     /// Pulls the cable: nothing gets in or out any more.

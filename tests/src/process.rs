@@ -20,6 +20,8 @@ pub struct Line {
     pub error: bool,
     /// The text, without its line end.
     pub text: String,
+    /// When it was read.
+    pub at: Instant,
 }
 
 #[derive(Default)]
@@ -50,7 +52,7 @@ impl Output {
                 bytes.clear();
                 let mut seen = output.lock();
                 if seen.lines.len() < LINES_MAX {
-                    seen.lines.push(Line { error, text });
+                    seen.lines.push(Line { error, text, at: Instant::now() });
                 }
                 output.changed.notify_all();
             }
@@ -428,6 +430,21 @@ impl Proc {
         self.ended = Some(exit);
         exit
     }
+}
+
+/// Bytes that the host of a process has sent over `eth0`, headers included (Linux; 0 elsewhere).
+pub fn host_bytes_sent(pid: u32) -> u64 {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev"));
+    sent_by("eth0", &table.unwrap_or_default()).unwrap_or(0)
+}
+
+/// The sent bytes of one interface in a table as `/proc/net/dev` has it.
+pub(crate) fn sent_by(interface: &str, table: &str) -> Option<u64> {
+    let fields = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        (name.trim() == interface).then(|| numbers.split_whitespace().nth(8)?.parse().ok())?
+    };
+    table.lines().find_map(fields)
 }
 
 impl Drop for Proc {

@@ -4,6 +4,7 @@
 //! ```text
 //! bench create [--file-bytes N] [--files N] [--files-bytes N]
 //! bench pair   [--bytes N]
+//! bench flash  [--leechers N] [--seed-up MBIT] [--peer-up MBIT] [--with ENGINE,...] [--mixed] [--http]
 //! ```
 //!
 //! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
@@ -11,11 +12,19 @@
 #![allow(clippy::print_stdout)]
 
 #[cfg(target_os = "linux")]
+mod capture;
+#[cfg(target_os = "linux")]
 mod create;
+#[cfg(target_os = "linux")]
+mod engine;
+#[cfg(target_os = "linux")]
+mod flash;
 #[cfg(target_os = "linux")]
 mod pair;
 #[cfg(target_os = "linux")]
 mod report;
+#[cfg(target_os = "linux")]
+mod swarm;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -43,6 +52,8 @@ enum What {
     Create(create::Args),
     /// One seed, one leech, a link without limits.
     Pair(pair::Args),
+    /// One seed and a crowd that begins at once, on shaped uplinks.
+    Flash(flash::Args),
 }
 
 #[cfg(target_os = "linux")]
@@ -53,5 +64,6 @@ fn main() {
     match args.what {
         What::Create(what) => create::run(dir.path(), args.rounds, what),
         What::Pair(what) => pair::run(dir.path(), args.rounds, what),
+        What::Flash(what) => flash::run(dir.path(), args.rounds, &what),
     }
 }

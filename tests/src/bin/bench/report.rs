@@ -22,3 +22,16 @@ pub(crate) fn small_files(path: &Path, files: u64, mean: u64) {
         content::write_file(&path.join(format!("{:03}/{index:05}.bin", index / 100)), index, len);
     }
 }
+
+/// How many times the one is the other.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// The middle of sorted numbers.
+pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
+    let upper = sorted.get(sorted.len() / 2)?;
+    let lower = sorted.get((sorted.len() - 1) / 2)?;
+    Some(f64::midpoint(*lower, *upper))
+}
