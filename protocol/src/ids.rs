@@ -119,6 +119,12 @@ impl PeerId {
         id[8..].copy_from_slice(&random);
         Self(id)
     }
+
+    /// True if it names our own client, of any version. Anybody can say so: nothing but who takes
+    /// turns with whom may hang on it.
+    pub fn is_ours(&self) -> bool {
+        self.0.starts_with(&Self::PREFIX[..3])
+    }
 }
 
 impl fmt::Debug for PeerId {

@@ -19,5 +19,7 @@ pub mod io;
 pub mod merkle;
 pub mod metainfo;
 pub mod policy;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod swarm;
 pub mod wire;

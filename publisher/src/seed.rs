@@ -49,6 +49,7 @@ pub async fn seed(
     let mut config = SessionConfig {
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
+        spread: true,
         ..SessionConfig::default()
     };
     if let Some(listen) = options.listen {

@@ -40,8 +40,8 @@ pub struct SessionConfig {
     pub down_limit: Option<u64>,
     /// Connections per torrent.
     pub connections_max: usize,
-    /// Peers beyond the LAN that are served at once, per torrent.
-    pub upload_slots: usize,
+    /// The publisher's seed: gives each piece to somebody once before any twice.
+    pub spread: bool,
 }
 
 impl Default for SessionConfig {
@@ -52,7 +52,7 @@ impl Default for SessionConfig {
             up_limit: None,
             down_limit: None,
             connections_max: 50,
-            upload_slots: 8,
+            spread: false,
         }
     }
 }

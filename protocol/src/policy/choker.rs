@@ -1,171 +1,256 @@
-//! Whom to serve.
+//! Whom to serve, and how many at once.
 //!
-//! A leech serves those it gets most from, and one more at random so that better partners are found
-//! and newcomers get their first piece (BEP 3's tit for tat). A seed has nothing to gain: it gives
-//! every interested peer a turn, longest wait first, for at least [`TURN_MIN`]. Peers on the LAN
-//! stand outside the slots: they cost no uplink. A free slot is filled at once, not at the next
-//! round, so nobody waits beside an idle uplink.
+//! What counts is when the whole swarm is done, so an uplink is given to few peers at a time, a piece
+//! or more each, in turn: a piece can be passed on only once it is whole, and the fewer share an
+//! uplink the sooner that is. [`Slots`] says how many: as many as let a piece take about a second at
+//! each, and more while more of them make the total grow. A peer that has nothing asked of us, or
+//! that takes little, leaves its place to others, so the uplink never waits.
+//!
+//! Peers that run our own client take turns, the longest wait first. From other clients a leech
+//! wants something back (BEP 3's tit for tat): their share of the places goes to those that send
+//! most, and now and then to one at random, so that better partners are found. Peers on the LAN cost
+//! no internet uplink and have places of their own.
 
 use crate::ids::PeerKey;
 use std::time::Duration;
 
-/// Time between two rounds.
-pub const ROUND: Duration = Duration::from_secs(10);
-/// Time between two optimistic choices.
-pub const OPTIMISTIC_ROUND: Duration = Duration::from_secs(30);
-/// A seed does not choke a peer sooner than this after unchoking it.
-const TURN_MIN: Duration = Duration::from_secs(20);
-/// Peers on the LAN that are served at once, beside the slots.
-const LAN_MAX: usize = 50;
+/// Fewest places.
+const SLOTS_MIN: u32 = 4;
+/// Most places, and most peers unchoked at once.
+const SLOTS_MAX: u32 = 50;
+/// A piece is to take about this long at each place.
+const PIECE_TIME: Duration = Duration::from_secs(1);
+/// The best rate is forgotten by this share each second.
+const FORGET: f64 = 0.02;
+/// Growth of the total that shows that another place was of use.
+const GROWTH: f64 = 1.05;
+/// Seconds until a place that was added without use is taken away.
+const EXTRA_SECONDS: u32 = 3;
+/// A turn lasts at least this long, for a peer that runs our client or when we have everything.
+pub const TURN: Duration = Duration::from_secs(1);
+/// The same for other clients, which need time to pay back.
+pub const TURN_FOREIGN: Duration = Duration::from_secs(10);
+/// Time for a peer just unchoked to ask for something.
+const GRACE: Duration = Duration::from_millis(1500);
+/// One in so many places for other clients goes to one at random.
+const OPTIMISTIC: u8 = 4;
 
 /// A peer that could be served.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// The peer.
     pub peer: PeerKey,
-    /// It wants something of us.
-    pub interested: bool,
-    /// It may be sent anything at all (consent, not banned).
-    pub allowed: bool,
-    /// It is on the LAN.
-    pub lan: bool,
+    /// It wants something of us, and may have it.
+    pub wants: bool,
+    /// It runs our client.
+    pub ours: bool,
     /// Payload it sends us, in bytes per second.
     pub rate_from: u64,
+    /// Payload we send it, in bytes per second.
+    pub rate_to: u64,
     /// It is being served.
     pub unchoked: bool,
     /// When that last changed.
     pub changed_at: Duration,
-    /// It is the optimistic choice.
-    pub optimistic: bool,
+    /// Requests of it are waiting or on their way.
+    pub busy: bool,
+    /// It has had its turn.
+    pub turn_over: bool,
 }
 
-/// The outcome of a round.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Choice {
-    /// Everybody to be served from now on.
-    pub unchoked: Vec<PeerKey>,
-    /// The one of them served at random.
-    pub optimistic: Option<PeerKey>,
+/// How many to serve at once: one for the LAN, one for the rest.
+#[derive(Debug, Clone, Default)]
+pub struct Slots {
+    best: f64,
+    extra: u32,
+    idle: u32,
 }
 
-/// Chooses whom to serve with `slots` places for peers beyond the LAN.
-///
-/// `full_round` is false for the quick fill between rounds: then nobody loses a place.
+impl Slots {
+    /// A second is over in which `rate` bytes per second were sent; `short` if somebody waited for a
+    /// place all the while.
+    #[allow(clippy::cast_precision_loss)] // a rate is an estimate
+    pub fn on_tick(&mut self, rate: u64, short: bool) {
+        let rate = rate as f64;
+        if rate > self.best * GROWTH {
+            self.extra = (self.extra + u32::from(short)).min(SLOTS_MAX);
+            self.idle = 0;
+        } else {
+            self.idle += 1;
+            if self.idle.is_multiple_of(EXTRA_SECONDS) {
+                self.extra = self.extra.saturating_sub(1);
+            }
+        }
+        self.best = rate.max(self.best * (1.0 - FORGET));
+    }
+
+    /// The most that was sent lately, in bytes per second.
+    pub fn best(&self) -> f64 {
+        self.best
+    }
+
+    /// Places for pieces of `piece_length` bytes.
+    pub fn count(&self, piece_length: u32) -> u32 {
+        let fitting = self.best * PIECE_TIME.as_secs_f64() / f64::from(piece_length.max(1));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // clamped before
+        let fitting = fitting.clamp(0.0, f64::from(SLOTS_MAX)) as u32;
+        (fitting.max(SLOTS_MIN) + self.extra).min(SLOTS_MAX)
+    }
+}
+
+/// Chooses whom to serve from now on with `count` places of a link that brought `best` bytes per
+/// second. `leech` if we want something ourselves.
 pub fn choose(
     now: Duration,
-    seeding: bool,
-    slots: usize,
-    full_round: bool,
-    new_optimistic: bool,
+    leech: bool,
+    count: u32,
+    best: f64,
     candidates: &[Candidate],
     rng: &mut fastrand::Rng,
-) -> Choice {
-    let mut wanting: Vec<&Candidate> =
-        candidates.iter().filter(|peer| peer.interested && peer.allowed).collect();
-    rng.shuffle(&mut wanting);
-    let mut choice = Choice::default();
-    let (lan, mut rest): (Vec<&Candidate>, Vec<&Candidate>) =
-        wanting.into_iter().partition(|peer| peer.lan);
-    choice.unchoked.extend(lan.iter().take(LAN_MAX).map(|peer| peer.peer));
-
+) -> Vec<PeerKey> {
     let waited = |peer: &Candidate| now.saturating_sub(peer.changed_at);
-    if !full_round {
-        // Those who have a place keep it; the others fill what is free, longest wait first.
-        rest.sort_by_key(|peer| (!peer.unchoked, std::cmp::Reverse(waited(peer))));
-        choice.unchoked.extend(rest.iter().take(slots).map(|peer| peer.peer));
-        choice.optimistic = rest
-            .iter()
-            .take(slots)
-            .find(|peer| peer.optimistic && peer.unchoked)
-            .map(|peer| peer.peer);
-        return choice;
+    // What a peer takes of a link with `count` places: a whole one unless it takes less than its share.
+    let weight = |peer: &Candidate| -> f64 {
+        if !peer.busy {
+            return f64::from(u8::from(waited(peer) < GRACE));
+        }
+        if waited(peer) < GRACE || best <= 0.0 {
+            return 1.0;
+        }
+        #[allow(clippy::cast_precision_loss)] // a rate is an estimate
+        let share = peer.rate_to as f64 * f64::from(count) / best;
+        share.clamp(0.05, 1.0)
+    };
+    let mut chosen = Vec::new();
+    let mut used = 0.0;
+    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    for peer in candidates.iter().filter(|peer| peer.wants) {
+        if peer.unchoked && !peer.turn_over {
+            chosen.push(peer.peer);
+            used += weight(peer);
+        } else if peer.ours || !leech {
+            own.push(peer);
+        } else {
+            foreign.push(peer);
+        }
     }
-    if seeding {
-        rest.sort_by_key(|peer| match (peer.unchoked, waited(peer)) {
-            (true, time) if time < TURN_MIN => (0, std::cmp::Reverse(Duration::ZERO)),
-            (false, time) => (1, std::cmp::Reverse(time)),
-            (true, _) => (2, std::cmp::Reverse(Duration::ZERO)),
-        });
-        choice.unchoked.extend(rest.iter().take(slots).map(|peer| peer.peer));
-        return choice;
+    // The longest wait is taken first; who had a turn just now comes last.
+    rng.shuffle(&mut own);
+    own.sort_by_key(|peer| if peer.unchoked { Duration::ZERO } else { waited(peer) });
+    rng.shuffle(&mut foreign);
+    foreign.sort_by_key(|peer| peer.rate_from);
+    while used + 0.5 <= f64::from(count) && chosen.len() < SLOTS_MAX as usize {
+        let waiting = own.len() + foreign.len();
+        if waiting == 0 {
+            break;
+        }
+        let next = if rng.usize(0..waiting) < own.len() {
+            own.pop()
+        } else if rng.u8(0..OPTIMISTIC) == 0 {
+            Some(foreign.swap_remove(rng.usize(0..foreign.len())))
+        } else {
+            foreign.pop()
+        };
+        let next = next.expect("one of the two is not empty");
+        used += if next.unchoked { weight(next) } else { 1.0 };
+        chosen.push(next.peer);
     }
-    let kept = rest.iter().find(|peer| peer.optimistic && !new_optimistic).map(|peer| peer.peer);
-    rest.sort_by_key(|peer| std::cmp::Reverse(peer.rate_from));
-    let regular = slots.saturating_sub(1);
-    let chosen: Vec<PeerKey> = rest
-        .iter()
-        .filter(|peer| Some(peer.peer) != kept)
-        .take(regular)
-        .map(|peer| peer.peer)
-        .collect();
-    let optimistic = kept.or_else(|| {
-        // Never served before the longest; the shuffle decides between equals.
-        rest.iter()
-            .filter(|peer| !chosen.contains(&peer.peer))
-            .max_by_key(|peer| (!peer.unchoked, waited(peer)))
-            .map(|peer| peer.peer)
-    });
-    choice.unchoked.extend(chosen);
-    if slots > 0 {
-        choice.unchoked.extend(optimistic);
-        choice.optimistic = optimistic;
-    }
-    choice
+    chosen
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Each peer as `key:flags:rate:seconds`; flags `i`nterested, `u`nchoked, `l`an, `o`ptimistic,
-    /// `x` not allowed.
-    fn check(seeding: bool, slots: usize, full: bool, peers: &str, expected: &[u32]) {
+    /// Each peer as `key:flags:rate from:seconds since it changed`; flags `w`ants, `u`nchoked, `b`usy,
+    /// `o`urs, `t`urn over.
+    fn check(leech: bool, count: u32, peers: &str, expected: &[u32]) {
         let candidates: Vec<Candidate> = peers
             .split_whitespace()
             .map(|text| {
                 let part: Vec<&str> = text.split(':').collect();
+                let flag = |flag: char| part[1].contains(flag);
                 Candidate {
                     peer: PeerKey(part[0].parse().unwrap()),
-                    interested: part[1].contains('i'),
-                    allowed: !part[1].contains('x'),
-                    lan: part[1].contains('l'),
+                    wants: flag('w'),
+                    ours: flag('o'),
                     rate_from: part[2].parse().unwrap(),
-                    unchoked: part[1].contains('u'),
+                    rate_to: if flag('s') { 1 } else { 1000 },
+                    unchoked: flag('u'),
                     changed_at: Duration::from_secs(1000 - part[3].parse::<u64>().unwrap()),
-                    optimistic: part[1].contains('o'),
+                    busy: flag('b'),
+                    turn_over: flag('t'),
                 }
             })
             .collect();
-        let now = Duration::from_secs(1000);
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let now = Duration::from_secs(1000);
+            let mut got: Vec<u32> = choose(now, leech, count, 2000.0, &candidates, &mut rng)
+                .iter()
+                .map(|peer| peer.0)
+                .collect();
+            got.sort_unstable();
+            assert_eq!(got, expected, "{peers}");
+        }
+    }
+
+    #[test]
+    fn our_own_clients_take_turns() {
+        check(true, 2, "1:wo:0:5 2:wo:0:50 3:wo:0:20", &[2, 3]);
+        check(true, 2, "1:woub:0:5 2:woubt:0:50 3:wo:0:20", &[1, 3]);
+        check(true, 2, "1:woub:0:5 2:woubt:0:50", &[1, 2]);
+        check(true, 2, "1:oub:0:5 2:o:0:50", &[]);
+    }
+
+    #[test]
+    fn a_seed_gives_turns_to_all_clients() {
+        check(false, 2, "1:w:0:5 2:w:900:10 3:wo:0:20", &[2, 3]);
+    }
+
+    #[test]
+    fn who_takes_nothing_or_little_leaves_its_place_to_others() {
+        check(true, 2, "1:wou:0:5 2:wou:0:5 3:wo:0:5 4:wo:0:9", &[1, 2, 3, 4]);
+        check(true, 2, "1:woubs:0:5 2:woubs:0:5 3:wo:0:5 4:wo:0:9", &[1, 2, 3, 4]);
+        check(true, 2, "1:wou:0:1 2:wou:0:1 3:wo:0:5 4:wo:0:9", &[1, 2]);
+    }
+
+    #[test]
+    fn another_client_pays_back() {
+        let text = "1:w:10:5 2:w:900:5";
+        let candidates = |flag: &str| text.replace(":w:", &format!(":w{flag}:"));
+        check(true, 2, &candidates(""), &[1, 2]);
         let mut rng = fastrand::Rng::with_seed(1);
-        let choice = choose(now, seeding, slots, full, false, &candidates, &mut rng);
-        let mut got: Vec<u32> = choice.unchoked.iter().map(|peer| peer.0).collect();
-        got.sort_unstable();
-        assert_eq!(got, expected);
+        let list: Vec<Candidate> = (1..=10)
+            .map(|key| Candidate {
+                peer: PeerKey(key),
+                wants: true,
+                ours: false,
+                rate_from: u64::from(key),
+                rate_to: 0,
+                unchoked: false,
+                changed_at: Duration::ZERO,
+                busy: false,
+                turn_over: false,
+            })
+            .collect();
+        let mut best = 0;
+        for _ in 0..1000 {
+            let chosen = choose(Duration::from_secs(9), true, 1, 1.0, &list, &mut rng);
+            best += u32::from(chosen == [PeerKey(10)]);
+        }
+        assert!((700..900).contains(&best), "{best} of 1000 places went to the best partner");
     }
 
     #[test]
-    fn a_leech_pays_back_and_tries_one_more() {
-        check(false, 3, true, "1:i:50:5 2:i:90:5 3:i:10:5 4:i:0:60", &[1, 2, 4]);
-        check(false, 3, true, "1:i:50:5 2:iu:90:5 3:iuo:0:5 4:i:0:60", &[1, 2, 3]);
-        check(false, 3, true, "1:u:50:5 2:ix:90:5 3:i:1:5", &[3]);
-    }
-
-    #[test]
-    fn a_seed_gives_turns() {
-        check(true, 2, true, "1:iu:0:5 2:iu:0:40 3:i:0:10 4:i:0:90", &[1, 4]);
-        check(true, 2, true, "1:iu:0:50 2:iu:0:40", &[1, 2]);
-    }
-
-    #[test]
-    fn the_lan_takes_no_slot() {
-        check(true, 1, true, "1:il:0:5 2:il:0:5 3:i:0:5", &[1, 2, 3]);
-        check(true, 0, true, "1:il:0:5 3:i:0:5", &[1]);
-    }
-
-    #[test]
-    fn between_rounds_nobody_loses_a_place() {
-        check(false, 2, false, "1:iu:0:5 2:i:90:5 3:i:0:50", &[1, 3]);
-        check(false, 2, false, "1:iu:0:5 2:iu:0:5 3:i:900:50", &[1, 2]);
+    fn places_follow_the_rate_and_the_piece() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.count(256 << 10), SLOTS_MIN);
+        slots.on_tick(2_500_000, false);
+        assert_eq!((slots.count(256 << 10), slots.count(1 << 20)), (9, SLOTS_MIN));
+        (0..5).for_each(|step| slots.on_tick(2_500_000 * (step + 2), true));
+        assert_eq!(slots.count(16 << 20), SLOTS_MIN + 5);
+        (0..30).for_each(|_| slots.on_tick(5_000_000, true));
+        assert_eq!(slots.count(16 << 20), SLOTS_MIN);
     }
 }

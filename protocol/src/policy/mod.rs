@@ -9,4 +9,5 @@ pub mod http;
 pub mod limiter;
 pub mod picker;
 pub mod rate;
+pub mod spread;
 pub mod window;

@@ -7,6 +7,7 @@
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{PeerKey, PieceIndex};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +15,10 @@ use std::sync::Arc;
 /// While we have fewer pieces than this, pieces are begun at random: something to trade soon is
 /// worth more than something rare late.
 const RANDOM_FIRST_PIECES: u32 = 4;
+
+/// A piece begun goes before one that so many fewer peers have, if anybody but seeds has that: half a
+/// piece is of no use to others.
+const FINISH_FIRST: u16 = 2;
 
 /// The state of a piece, as far as requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +64,7 @@ pub struct Ask<'a> {
     pub current: Option<PieceIndex>,
     /// Only whole pieces of its own: for a peer on parole.
     pub exclusive: bool,
-    /// Only these pieces, when it chokes us (BEP 6, allowed fast).
+    /// Only these pieces, in this order: it chokes us but for them, or suggests them (BEP 6).
     pub only: Option<&'a [PieceIndex]>,
 }
 
@@ -203,23 +208,43 @@ impl Picker {
     /// Appends up to `count` blocks for the asking peer to `out` and counts them as requested.
     pub fn pick(&mut self, ask: &Ask, count: usize, rng: &mut fastrand::Rng, out: &mut Vec<Block>) {
         let goal = out.len() + count;
+        if let Some(only) = ask.only {
+            for &piece in only.iter().filter(|&&piece| ask.have.has(piece)) {
+                if out.len() >= goal {
+                    break;
+                }
+                if self.state[piece.get()] == State::Free {
+                    self.begin(piece, ask.exclusive.then_some(ask.peer));
+                }
+                self.pick_open(ask, piece, goal, out);
+            }
+            return;
+        }
         if let Some(current) = ask.current {
             self.pick_open(ask, current, goal, out);
         }
-        if out.len() < goal && !ask.exclusive {
-            let begun: Vec<PieceIndex> = self
-                .open
-                .iter()
-                .filter(|(_, open)| open.free > 0 && open.owner.is_none())
-                .map(|(&piece, _)| piece)
-                .collect();
-            for piece in begun {
-                self.pick_open(ask, piece, goal, out);
-            }
-        }
+        // The rarest of those begun, last.
+        let mut begun: Vec<(Reverse<u16>, PieceIndex)> = self
+            .open
+            .iter()
+            .filter(|(piece, open)| {
+                open.free > 0 && open.owner.is_none() && !ask.exclusive && ask.have.has(**piece)
+            })
+            .map(|(&piece, _)| (Reverse(self.availability[piece.get()]), piece))
+            .collect();
+        begun.sort_unstable();
         while out.len() < goal {
-            let Some(piece) = self.rarest(ask, rng) else { break };
-            self.begin(piece, ask.exclusive.then_some(ask.peer));
+            let rarest = self.rarest(ask, rng);
+            let finish = begun.last().is_some_and(|&(Reverse(peers), _)| {
+                rarest.is_none_or(|piece| {
+                    let fewest = self.availability[piece.get()];
+                    peers <= fewest || (fewest > 0 && peers <= fewest + FINISH_FIRST)
+                })
+            });
+            let Some(piece) = (if finish { begun.pop().map(|(_, piece)| piece) } else { rarest }) else { break };
+            if !finish {
+                self.begin(piece, ask.exclusive.then_some(ask.peer));
+            }
             self.pick_open(ask, piece, goal, out);
         }
         if ask.exclusive && out.is_empty() {
@@ -419,7 +444,7 @@ impl Picker {
     }
 
     fn pick_open(&mut self, ask: &Ask, piece: PieceIndex, goal: usize, out: &mut Vec<Block>) {
-        if !ask.have.has(piece) || ask.only.is_some_and(|only| !only.contains(&piece)) {
+        if !ask.have.has(piece) {
             return;
         }
         let Some(open) = self.open.get_mut(&piece) else { return };
@@ -441,12 +466,6 @@ impl Picker {
 
     fn rarest(&self, ask: &Ask, rng: &mut fastrand::Rng) -> Option<PieceIndex> {
         let fits = |&piece: &u32| ask.have.has(PieceIndex(piece));
-        if let Some(only) = ask.only {
-            let free = |&&piece: &&PieceIndex| {
-                self.state.get(piece.get()) == Some(&State::Free) && ask.have.has(piece)
-            };
-            return only.iter().find(free).copied();
-        }
         if self.have.count() < RANDOM_FIRST_PIECES {
             let from = rng.u32(0..self.geometry.piece_count().max(1));
             let order = (from..self.geometry.piece_count()).chain(0..from);

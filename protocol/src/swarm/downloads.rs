@@ -22,6 +22,8 @@ const UNREQUESTED_MAX: u32 = 600;
 const STRIKES_MAX: u32 = 2;
 /// Allowed-fast pieces remembered of a peer (BEP 6 suggests ten).
 const ALLOWED_FAST_MAX: usize = 32;
+/// Suggested pieces remembered of a peer.
+const SUGGESTED_MAX: usize = 2048;
 
 impl Swarm {
     pub(super) fn on_bitfield(&mut self, now: Duration, key: PeerKey, have: Bitfield) {
@@ -29,6 +31,9 @@ impl Swarm {
         self.picker.peer_left(&peer.have);
         self.picker.peer_joined(&have);
         peer.useful = self.picker.useful(&have);
+        if let Some(spread) = &mut self.spread {
+            have.iter().for_each(|piece| _ = spread.take(piece));
+        }
         peer.have = have;
         self.update_interest(now, key);
     }
@@ -48,6 +53,8 @@ impl Swarm {
             return;
         }
         self.picker.peer_gained(piece, peer.have.is_full());
+        self.seen_elsewhere(now, key, piece);
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         if self.picker.wants(piece) {
             peer.useful += 1;
             self.update_interest(now, key);
@@ -91,7 +98,9 @@ impl Swarm {
         if peer.chokes_us {
             peer.allowed_fast.retain(|&piece| piece != block.piece);
         } else {
-            if !request.cancelled {
+            if peer.extensions.spread {
+                peer.suggested.retain(|&piece| piece != block.piece); // Somebody else was given it.
+            } else if !request.cancelled {
                 // It serves us but not this: asking again at once would only spin.
                 self.drop_claim(now, key, block.piece);
             }
@@ -113,8 +122,30 @@ impl Swarm {
         if !peer.abilities.fast {
             return self.ban(now, key, Misbehaviour::NotNegotiated);
         }
-        if peer.allowed_fast.len() < ALLOWED_FAST_MAX && !peer.allowed_fast.contains(&piece) {
+        peer.allowed_fast.retain(|&known| known != piece && self.picker.wants(known));
+        if peer.allowed_fast.len() < ALLOWED_FAST_MAX {
             peer.allowed_fast.push(piece);
+            self.request(now, limiter, key);
+        }
+    }
+
+    pub(super) fn on_suggest(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        piece: PieceIndex,
+    ) {
+        if self.geometry.piece(piece.0).is_none() {
+            return self.ban(now, key, Misbehaviour::NoSuchPiece);
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.extensions.spread {
+            return; // A hint; rarest first knows better.
+        }
+        peer.suggested.retain(|&known| known != piece && self.picker.wants(known));
+        if peer.suggested.len() < SUGGESTED_MAX {
+            peer.suggested.push(piece);
             self.request(now, limiter, key);
         }
     }
@@ -218,7 +249,11 @@ impl Swarm {
             have: &peer.have,
             current: peer.current,
             exclusive: peer.parole,
-            only: peer.chokes_us.then_some(peer.allowed_fast.as_slice()),
+            only: if peer.chokes_us {
+                Some(peer.allowed_fast.as_slice())
+            } else {
+                peer.extensions.spread.then_some(peer.suggested.as_slice())
+            },
         };
         let mut blocks = Vec::new();
         if peer.lan || limiter.down.rate().is_none() {
@@ -237,7 +272,12 @@ impl Swarm {
                 }
             }
         }
-        if blocks.is_empty() && outstanding == 0 && !self.limited && self.picker.free_blocks() == 0
+        let spreads = peer.extensions.spread;
+        if blocks.is_empty()
+            && outstanding == 0
+            && !self.limited
+            && !spreads
+            && self.picker.free_blocks() == 0
         {
             blocks = self.steal(now, limiter, key, room.min(8));
         }
@@ -345,18 +385,22 @@ impl Swarm {
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         for key in keys {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
-            if peer.have.has(piece) {
+            let has = peer.have.has(piece);
+            // A seed that spreads goes by what it hears.
+            let tell = !has || peer.extensions.spread;
+            if has {
                 peer.useful = peer.useful.saturating_sub(1);
                 if peer.useful == 0 {
                     self.update_interest(now, key);
                 }
-            } else {
+            }
+            if tell {
                 self.send(now, key, Message::Have(piece));
             }
         }
         if self.picker.is_complete() && !was_complete {
             self.event(Event::Complete);
-            self.rechoke(now, true);
+            self.choke_now = true;
         } else if self.picker.free_blocks() > 0 {
             let idle: Vec<PeerKey> = self
                 .peers

@@ -11,6 +11,7 @@
 mod downloads;
 mod peer;
 mod sources;
+mod spreading;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -20,11 +21,12 @@ pub use peer::{Misbehaviour, PeerSummary};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
-use crate::policy::choker;
+use crate::policy::choker::Slots;
 use crate::policy::dialer::Dialer;
 use crate::policy::limiter::Limiter;
 use crate::policy::picker::Picker;
 use crate::policy::rate::Rate;
+use crate::policy::spread::Spread;
 use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
@@ -73,14 +75,14 @@ pub struct Config {
     pub client: String,
     /// The port others reach us at; told to peers.
     pub listen_port: Option<u16>,
-    /// Peers beyond the LAN served at once.
-    pub upload_slots: usize,
     /// Connections at once.
     pub connections_max: usize,
     /// Who may be sent payload.
     pub upload: UploadPolicy,
     /// Whether the document extension is offered.
     pub documents: bool,
+    /// The publisher's seed: gives each piece to somebody once before any twice.
+    pub spread: bool,
     /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.
     pub metadata: Bytes,
     /// How many HTTP sources there are.
@@ -270,6 +272,22 @@ pub struct Stats {
     pub seeds: usize,
 }
 
+/// What goes out to peers of one kind.
+#[derive(Debug, Default)]
+struct Uplink {
+    slots: Slots,
+    rate: Rate,
+    /// Somebody waits for a place.
+    short: bool,
+}
+
+impl Uplink {
+    fn tick(&mut self, passed: Duration) {
+        self.rate.tick(passed);
+        self.slots.on_tick(self.rate.get(), self.short);
+    }
+}
+
 /// The engine.
 #[derive(Debug)]
 pub struct Swarm {
@@ -290,9 +308,11 @@ pub struct Swarm {
     /// Where the next round of uploads and requests begins, so that a short limit is shared out.
     turn: u32,
     ticked_at: Option<Duration>,
-    choked_at: Duration,
-    optimistic_at: Duration,
+    /// Places for peers on the LAN, and for others, with what goes to each.
+    lan: Uplink,
+    wide: Uplink,
     choke_now: bool,
+    spread: Option<Spread>,
     limited: bool,
     down: Rate,
     up: Rate,
@@ -304,6 +324,8 @@ pub struct Swarm {
 impl Swarm {
     /// An engine that has `have` of the torrent on disk and wants `wanted`.
     pub fn new(config: Config, geometry: Arc<Geometry>, have: &Bitfield, wanted: Bitfield) -> Self {
+        let mut rng = fastrand::Rng::with_seed(config.seed);
+        let spread = (config.spread && !have.is_empty()).then(|| Spread::new(have, &mut rng));
         Self {
             picker: Picker::new(Arc::clone(&geometry), have, &wanted),
             peers: BTreeMap::new(),
@@ -317,15 +339,16 @@ impl Swarm {
             reading: 0,
             turn: 0,
             ticked_at: None,
-            choked_at: Duration::ZERO,
-            optimistic_at: Duration::ZERO,
+            lan: Uplink::default(),
+            wide: Uplink::default(),
             choke_now: false,
+            spread,
             limited: false,
             down: Rate::default(),
             up: Rate::default(),
             stats: Stats::default(),
             outputs: VecDeque::new(),
-            rng: fastrand::Rng::with_seed(config.seed),
+            rng,
             config,
             geometry,
             wanted,
@@ -370,7 +393,7 @@ impl Swarm {
             }
             Input::SetUpload(policy) => {
                 self.config.upload = policy;
-                self.rechoke(now, true);
+                self.choke_now = true;
             }
             Input::SeedOnly => self.wanted = Bitfield::empty(self.geometry.piece_count()),
             Input::Timeout => {}
@@ -385,7 +408,7 @@ impl Swarm {
             self.resume_limited(now, limiter);
         }
         if self.choke_now {
-            self.rechoke(now, false);
+            self.rechoke(now);
         }
         if ticks || !frequent {
             self.dial(now);
@@ -502,29 +525,43 @@ impl Swarm {
             self.dialer.connected(addr);
         }
         let abilities = peer.abilities;
-        self.peers.insert(key, peer);
-        if abilities.extensions {
-            let hello = ExtensionHandshake {
-                metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
-                documents: self.config.documents.then_some(ours::DOCUMENTS),
-                metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
-                listen_port: self.config.listen_port,
-                requests_max: Some(REQUESTS_IN_MAX),
-                client: Some(self.config.client.clone()),
-                upload_only: self.picker.is_complete(),
-            };
-            self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
-        }
+        // BEP 16: to other clients the publisher's seed shows only what they are to ask for.
+        let hides = self.spread.is_some() && !peer.id.is_ours();
+        self.peers.insert(key, Peer { hidden: hides, ..peer });
+        self.introduce(now, key);
         let have = self.picker.have();
+        let nothing = hides || have.is_empty();
         let opening = match abilities.fast {
+            true if nothing => Some(Message::HaveNone),
             true if have.is_full() => Some(Message::HaveAll),
-            true if have.is_empty() => Some(Message::HaveNone),
-            false if have.is_empty() => None,
+            false if nothing => None,
             true | false => Some(Message::Bitfield(Bytes::copy_from_slice(have.as_bytes()))),
         };
         if let Some(opening) = opening {
             self.send(now, key, opening);
         }
+        if hides {
+            self.give(now, key);
+        }
+    }
+
+    /// Says, or says anew, who we are.
+    fn introduce(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        if !peer.abilities.extensions {
+            return;
+        }
+        let hello = ExtensionHandshake {
+            metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
+            documents: self.config.documents.then_some(ours::DOCUMENTS),
+            metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
+            listen_port: self.config.listen_port,
+            requests_max: Some(REQUESTS_IN_MAX),
+            client: Some(self.config.client.clone()),
+            upload_only: self.picker.is_complete() && !peer.hidden,
+            spread: self.spread.is_some() && peer.abilities.fast,
+        };
+        self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
     }
 
     fn on_message(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey, message: Message) {
@@ -575,8 +612,7 @@ impl Swarm {
                 self.on_piece(now, limiter, key, piece, offset, data);
             }
             Message::Reject(block) => self.on_reject(now, limiter, key, block),
-            // A hint; rarest first knows better.
-            Message::Suggest(_) => {}
+            Message::Suggest(piece) => self.on_suggest(now, limiter, key, piece),
             Message::AllowedFast(piece) => self.on_allowed_fast(now, limiter, key, piece),
             Message::Extended { id: 0, payload } => {
                 peer.opening = opens_with;
@@ -664,6 +700,7 @@ impl Swarm {
         }
         self.picker.disown(key);
         self.reading -= peer.reading;
+        self.take_back(&peer);
         if let Some(addr) = if peer.outgoing { Some(peer.addr) } else { peer.listens } {
             self.dialer.closed(now, addr);
         }
@@ -694,6 +731,8 @@ impl Swarm {
         self.down.tick(passed);
         self.up.tick(passed);
         self.sources.iter_mut().for_each(|source| source.rate.tick(passed));
+        self.lan.tick(passed);
+        self.wide.tick(passed);
         let endgame = self.picker.free_blocks() == 0;
         let complete = self.picker.is_complete() && self.geometry.piece_count() > 0;
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
@@ -717,9 +756,7 @@ impl Swarm {
             }
             self.snub_if_stalled(now, key, endgame);
         }
-        if now.saturating_sub(self.choked_at) >= choker::ROUND {
-            self.rechoke(now, true);
-        }
+        self.choke_now = true;
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         keys.into_iter().for_each(|key| self.request(now, limiter, key));
     }

@@ -74,6 +74,15 @@ pub struct PeerSummary {
     pub documents: bool,
 }
 
+/// A piece that a publisher's seed has given to a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    pub(super) piece: PieceIndex,
+    /// Bytes of it that the peer has not asked for yet.
+    pub(super) left: u32,
+    pub(super) at: Duration,
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
@@ -95,13 +104,14 @@ pub(super) struct Peer {
     pub(super) chokes_us: bool,
     pub(super) interested: bool,
     pub(super) choke_changed_at: Duration,
-    pub(super) optimistic: bool,
     pub(super) requests: VecDeque<Request>,
     pub(super) window: Window,
     pub(super) snubbed: bool,
     pub(super) last_block: Duration,
     pub(super) current: Option<PieceIndex>,
     pub(super) allowed_fast: Vec<PieceIndex>,
+    /// Pieces it suggested; while it spreads, the only ones to ask it for.
+    pub(super) suggested: Vec<PieceIndex>,
     /// Blocks that came unasked, less what cancels and chokes explain.
     pub(super) unrequested: u32,
     /// It took part in a wrong piece with others: it gets pieces of its own until one is right.
@@ -109,6 +119,18 @@ pub(super) struct Peer {
     /// Wrong pieces that it alone delivered.
     pub(super) strikes: u32,
     pub(super) upload_queue: VecDeque<Block>,
+    /// Payload read for it since it was last unchoked, in bytes.
+    pub(super) turn_bytes: u64,
+    /// The piece it is being sent, and how much of it.
+    pub(super) serving: Option<(PieceIndex, u32)>,
+    /// The piece it may finish though choked.
+    pub(super) finishing: Option<PieceIndex>,
+    /// When requests of it were last waiting or on their way.
+    pub(super) busy_at: Duration,
+    /// Pieces it was given and has not yet said to have.
+    pub(super) given: Vec<Given>,
+    /// It was told that we have nothing but what it was given (BEP 16).
+    pub(super) hidden: bool,
     /// Requests turned away because the queue was full.
     pub(super) overflow: u32,
     /// Pieces of metadata it asked for.
@@ -148,17 +170,23 @@ impl Peer {
             chokes_us: true,
             interested: false,
             choke_changed_at: now,
-            optimistic: false,
             requests: VecDeque::new(),
             window: Window::default(),
             snubbed: false,
             last_block: now,
             current: None,
             allowed_fast: Vec::new(),
+            suggested: Vec::new(),
             unrequested: 0,
             parole: false,
             strikes: 0,
             upload_queue: VecDeque::new(),
+            turn_bytes: 0,
+            serving: None,
+            finishing: None,
+            busy_at: now,
+            given: Vec::new(),
+            hidden: false,
             overflow: 0,
             metadata_sent: 0,
             reading: 0,

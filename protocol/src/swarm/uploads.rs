@@ -1,6 +1,6 @@
 //! The sending half: who is unchoked, and which requests are answered when.
 
-use super::peer::Misbehaviour;
+use super::peer::{Misbehaviour, Peer};
 use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
 use crate::geometry::Block;
 use crate::ids::PeerKey;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Payload read ahead for one peer: half a second of its rate, within these bounds. What lies in
 /// the socket cannot be taken back, and what does not lie there leaves the link idle.
-const READ_AHEAD_MIN: u64 = 512 * 1024;
+const READ_AHEAD_MIN: u64 = 64 * 1024;
 const READ_AHEAD_MAX: u64 = 4 << 20;
 /// Payload read ahead for all peers of a swarm.
 const READ_AHEAD_TOTAL: u64 = 12 << 20;
@@ -20,65 +20,94 @@ const READ_AHEAD_TOTAL: u64 = 12 << 20;
 const READ_BLOCKS: usize = 16;
 /// Requests turned away for a full queue, within the last seconds, before a peer is thrown out.
 const OVERFLOW_MAX: u32 = 20_000;
+/// An unchoked peer that asked for nothing this long has had its turn.
+const IDLE_MAX: Duration = Duration::from_secs(3);
+
+impl Peer {
+    /// Requests of it are waiting or on their way.
+    fn is_busy(&self) -> bool {
+        !self.upload_queue.is_empty() || self.reading > 0
+    }
+
+    /// It has had its turn: a whole piece and some time, or all it asked for.
+    fn turn_over(&self, now: Duration, leech: bool, piece_length: u32) -> bool {
+        let turn = if self.id.is_ours() || !leech { choker::TURN } else { choker::TURN_FOREIGN };
+        let idle = !self.is_busy() && now.saturating_sub(self.busy_at) >= IDLE_MAX;
+        let served = self.turn_bytes >= u64::from(piece_length);
+        !self.am_choking
+            && now.saturating_sub(self.choke_changed_at) >= turn
+            && (served || idle)
+    }
+}
 
 impl Swarm {
-    /// Decides anew whom to serve; between full rounds only free places are filled.
-    pub(super) fn rechoke(&mut self, now: Duration, full_round: bool) {
+    /// Decides anew whom to serve.
+    pub(super) fn rechoke(&mut self, now: Duration) {
         self.choke_now = false;
-        let new_optimistic =
-            full_round && now.saturating_sub(self.optimistic_at) >= choker::OPTIMISTIC_ROUND;
-        if full_round {
-            self.choked_at = now;
-        }
-        if new_optimistic {
-            self.optimistic_at = now;
-        }
         let everyone = self.config.upload == UploadPolicy::Everyone;
-        let candidates: Vec<Candidate> = self
-            .peers
-            .iter()
-            .map(|(&key, peer)| Candidate {
-                peer: key,
-                interested: peer.interested,
-                allowed: everyone || peer.lan,
-                lan: peer.lan,
-                rate_from: peer.down.get(),
-                unchoked: !peer.am_choking,
-                changed_at: peer.choke_changed_at,
-                optimistic: peer.optimistic,
-            })
-            .collect();
-        let choice = choker::choose(
-            now,
-            self.picker.is_complete(),
-            self.config.upload_slots,
-            full_round,
-            new_optimistic,
-            &candidates,
-            &mut self.rng,
-        );
-        for Candidate { peer: key, .. } in candidates {
-            let serve = choice.unchoked.contains(&key);
-            let Some(peer) = self.peers.get_mut(&key) else { continue };
-            peer.optimistic = choice.optimistic == Some(key);
-            if peer.am_choking != serve {
-                continue;
-            }
-            peer.am_choking = !serve;
-            peer.choke_changed_at = now;
-            if serve {
-                self.send(now, key, Message::Unchoke);
-            } else {
-                let dropped: Vec<Block> = peer.upload_queue.drain(..).collect();
-                let fast = peer.abilities.fast;
-                self.send(now, key, Message::Choke);
-                if fast {
-                    dropped
-                        .into_iter()
-                        .for_each(|block| self.send(now, key, Message::Reject(block)));
+        let leech = !self.picker.is_complete();
+        let piece_length = self.geometry.piece_length();
+        for lan in [true, false] {
+            let candidates: Vec<Candidate> = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.lan == lan)
+                .map(|(&key, peer)| Candidate {
+                    peer: key,
+                    wants: peer.interested && (everyone || lan),
+                    ours: peer.id.is_ours(),
+                    rate_from: peer.down.get(),
+                    rate_to: peer.up.get(),
+                    unchoked: !peer.am_choking,
+                    changed_at: peer.choke_changed_at,
+                    busy: peer.is_busy(),
+                    turn_over: peer.turn_over(now, leech, piece_length),
+                })
+                .collect();
+            let uplink = if lan { &mut self.lan } else { &mut self.wide };
+            let count = uplink.slots.count(piece_length);
+            let best = uplink.slots.best();
+            let chosen = choker::choose(now, leech, count, best, &candidates, &mut self.rng);
+            let wanting = candidates.iter().filter(|candidate| candidate.wants).count();
+            uplink.short = chosen.len() < wanting;
+            for Candidate { peer, unchoked, .. } in candidates {
+                match (unchoked, chosen.contains(&peer)) {
+                    (true, false) => self.choke(now, peer),
+                    (false, true) => self.unchoke(now, peer),
+                    (true, true) | (false, false) => {}
                 }
             }
         }
+    }
+
+    fn unchoke(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        (peer.am_choking, peer.choke_changed_at, peer.busy_at) = (false, now, now);
+        (peer.turn_bytes, peer.finishing) = (0, None);
+        self.send(now, key, Message::Unchoke);
+        self.give(now, key);
+    }
+
+    /// What it asked for is rejected, but for the piece that it is in the middle of: half a piece is
+    /// of no use to anybody.
+    fn choke(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        (peer.am_choking, peer.choke_changed_at) = (true, now);
+        let fast = peer.abilities.fast;
+        let half = peer.serving.filter(|&(piece, sent)| sent < self.geometry.data_len(piece));
+        peer.finishing = half.map(|(piece, _)| piece).filter(|_| fast);
+        let finishing = peer.finishing;
+        let (kept, dropped): (VecDeque<Block>, VecDeque<Block>) =
+            peer.upload_queue.drain(..).partition(|block| Some(block.piece) == finishing);
+        peer.upload_queue = kept;
+        if let Some(piece) = finishing {
+            self.send(now, key, Message::AllowedFast(piece));
+        }
+        self.send(now, key, Message::Choke);
+        if fast {
+            dropped.iter().for_each(|&block| self.send(now, key, Message::Reject(block)));
+        }
+        self.take_back_untouched(key, &dropped);
     }
 
     pub(super) fn on_request(
@@ -99,12 +128,16 @@ impl Swarm {
                 return self.ban(now, key, Misbehaviour::RequestFlood);
             }
         }
-        if full || peer.am_choking || !self.picker.have().has(block.piece) {
-            if peer.abilities.fast {
+        let choked = peer.am_choking && peer.finishing != Some(block.piece);
+        let fast = peer.abilities.fast;
+        if full || choked || !self.picker.have().has(block.piece) || !self.may_have(now, key, block)
+        {
+            if fast {
                 self.send(now, key, Message::Reject(block));
             }
             return;
         }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.upload_queue.push_back(block);
         self.serve(now, limiter, key);
     }
@@ -130,10 +163,19 @@ impl Swarm {
         peer.reading = peer.reading.saturating_sub(bytes);
         self.reading = self.reading.saturating_sub(bytes);
         peer.up.add(bytes);
+        (peer.last_sent, peer.busy_at) = (now, now);
+        let lan = peer.lan;
         self.up.add(bytes);
+        if lan { &mut self.lan } else { &mut self.wide }.rate.add(bytes);
         self.stats.up += bytes;
-        peer.last_sent = now;
         self.serve(now, limiter, key);
+        self.give(now, key);
+        let (leech, piece_length) = (!self.picker.is_complete(), self.geometry.piece_length());
+        if let Some(peer) = self.peers.get(&key) {
+            let uplink = if lan { &self.lan } else { &self.wide };
+            let over = uplink.short && peer.turn_over(now, leech, piece_length);
+            self.choke_now |= over || !peer.is_busy();
+        }
         if self.reading + READ_AHEAD_MIN > READ_AHEAD_TOTAL {
             // The common bound may have held others up.
             self.limited = true;
@@ -174,6 +216,12 @@ impl Swarm {
             }
             peer.reading += bytes;
             self.reading += bytes;
+            peer.turn_bytes += bytes;
+            if let Some(piece) = blocks.first().map(|block| block.piece) {
+                let before = peer.serving.filter(|&(serving, _)| serving == piece);
+                let len = u32::try_from(bytes).expect("a run of blocks is within a piece");
+                peer.serving = Some((piece, before.map_or(0, |(_, sent)| sent) + len));
+            }
             let more = !peer.upload_queue.is_empty();
             self.outputs.push_back(Output::Read { peer: key, blocks });
             if !unlimited {

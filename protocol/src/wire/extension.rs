@@ -14,6 +14,7 @@ pub mod ours {
 /// The name of the document extension.
 pub const DOCUMENTS_NAME: &str = "ud_documents";
 const METADATA_NAME: &str = "ut_metadata";
+const SPREAD_NAME: &[u8] = b"ud_spread";
 
 /// Bytes of one piece of metadata (BEP 9).
 pub const METADATA_PIECE: usize = 16 * 1024;
@@ -35,6 +36,9 @@ pub struct ExtensionHandshake {
     pub client: Option<String>,
     /// BEP 21: wants nothing any more.
     pub upload_only: bool,
+    /// The sender is a publisher's seed that gives each piece to somebody once before any twice: only
+    /// the pieces it suggests (BEP 6) are to be asked of it, until it says otherwise.
+    pub spread: bool,
 }
 
 impl ExtensionHandshake {
@@ -57,6 +61,9 @@ impl ExtensionHandshake {
             }
             if let Some(requests) = self.requests_max {
                 dict.key(b"reqq").int(i64::from(requests));
+            }
+            if self.spread {
+                dict.key(SPREAD_NAME).int(1);
             }
             if self.upload_only {
                 dict.key(b"upload_only").int(1);
@@ -89,6 +96,7 @@ impl ExtensionHandshake {
             requests_max: number(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|&n| n != 0),
             client,
             upload_only: number(b"upload_only") == Some(1),
+            spread: number(SPREAD_NAME) == Some(1),
         })
     }
 }

@@ -54,8 +54,6 @@ const SIGN_INTERVAL: Duration = Duration::from_secs(30);
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// Peers connected at once, per torrent.
 const CONNECTIONS_MAX: usize = 200;
-/// Peers served at once, per torrent: an origin has more to give than a player.
-const UPLOAD_SLOTS: usize = 16;
 
 /// What to serve, and where.
 #[derive(Debug, Clone)]
@@ -169,7 +167,7 @@ async fn start_seeds(
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
         connections_max: CONNECTIONS_MAX,
-        upload_slots: UPLOAD_SLOTS,
+        spread: true,
         ..SessionConfig::default()
     };
     let session = Session::start(config).await.map_err(session_error)?;

@@ -1,0 +1,152 @@
+//! The publisher's seed at work: what it gives to whom.
+
+use super::peer::{Given, Peer};
+use super::{Output, Swarm};
+use crate::geometry::Block;
+use crate::ids::{PeerKey, PieceIndex};
+use crate::policy::spread::Spread;
+use crate::wire::message::Message;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// What a peer is given ahead: half a second of its rate, within these bounds, in bytes.
+const AHEAD_MIN: u64 = 64 * 1024;
+const AHEAD_MAX: u64 = 16 << 20;
+/// What a peer was given and does not ask for in this time, it does not want.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Swarm {
+    /// Gives a peer more pieces if it will soon have asked for all it was given.
+    pub(super) fn give(&mut self, now: Duration, key: PeerKey) {
+        if self.spread.is_none() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        // To be interested at all, a peer that was shown nothing must be shown something.
+        let first = peer.hidden && peer.given.is_empty();
+        if (peer.am_choking && !first) || !(peer.hidden || peer.abilities.fast) {
+            return;
+        }
+        peer.given.retain(|given| now.saturating_sub(given.at) < PATIENCE);
+        // Until its rate is known, twice what it took: like a window that opens.
+        let rate = if peer.up.is_known() { peer.up.get() / 2 } else { peer.turn_bytes };
+        let goal = rate.clamp(AHEAD_MIN, AHEAD_MAX);
+        let queued: u64 = peer.upload_queue.iter().map(|block| u64::from(block.len)).sum();
+        let mut ahead = queued + peer.given.iter().map(|given| u64::from(given.left)).sum::<u64>();
+        while ahead < goal {
+            let next = self.spread.as_mut().and_then(|spread| spread.next(&self.peers[&key].have));
+            let Some(piece) = next.or_else(|| self.rarest_not_given(key)) else { break };
+            let left = self.geometry.data_len(piece);
+            let Some(peer) = self.peers.get_mut(&key) else { return };
+            peer.given.push(Given { piece, left, at: now });
+            let message =
+                if peer.hidden { Message::Have(piece) } else { Message::Suggest(piece) };
+            self.outputs.push_back(Output::Send { peer: key, message });
+            ahead += u64::from(left);
+            if first {
+                break;
+            }
+        }
+        self.end_spread_if_over(now);
+    }
+
+    /// While the last pieces are on their way to those they were given to, others get what fewest
+    /// have.
+    fn rarest_not_given(&self, key: PeerKey) -> Option<PieceIndex> {
+        let peer = self.peers.get(&key)?;
+        let given: BTreeSet<PieceIndex> =
+            self.peers.values().flat_map(|peer| &peer.given).map(|given| given.piece).collect();
+        self.picker
+            .have()
+            .iter()
+            .filter(|piece| !peer.have.has(*piece) && !given.contains(piece))
+            .min_by_key(|&piece| self.picker.availability(piece))
+    }
+
+    /// True if a peer may be sent `block`: while pieces are spread, only of those it was given.
+    pub(super) fn may_have(&mut self, now: Duration, key: PeerKey, block: Block) -> bool {
+        let Some(spread) = &mut self.spread else { return true };
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        if let Some(given) = peer.given.iter_mut().find(|given| given.piece == block.piece) {
+            given.left = given.left.saturating_sub(block.len);
+            given.at = now;
+            return true;
+        }
+        if !peer.hidden && !peer.abilities.fast {
+            spread.take(block.piece);
+            return true;
+        }
+        if !spread.take(block.piece) {
+            return false;
+        }
+        let left = self.geometry.data_len(block.piece).saturating_sub(block.len);
+        peer.given.push(Given { piece: block.piece, left, at: now });
+        true
+    }
+
+    /// A peer has `piece`: nobody else need be given it.
+    pub(super) fn seen_elsewhere(&mut self, now: Duration, key: PeerKey, piece: PieceIndex) {
+        let Some(spread) = &mut self.spread else { return };
+        spread.take(piece);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.given.retain(|given| given.piece != piece);
+        }
+        self.give(now, key);
+    }
+
+    /// The peer is gone: what it was given and did not get is for others.
+    pub(super) fn take_back(&mut self, peer: &Peer) {
+        let Some(spread) = &mut self.spread else { return };
+        let nobody_has = |piece: PieceIndex| self.peers.values().all(|peer| !peer.have.has(piece));
+        for given in peer.given.iter().filter(|given| nobody_has(given.piece)) {
+            spread.give_back(given.piece);
+        }
+    }
+
+    /// The peer is choked: what it was given and has not begun is for others.
+    pub(super) fn take_back_untouched(&mut self, key: PeerKey, rejected: &VecDeque<Block>) {
+        let Some(spread) = &mut self.spread else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        for block in rejected {
+            let given = peer.given.iter_mut().find(|given| given.piece == block.piece);
+            given.into_iter().for_each(|given| given.left += block.len);
+        }
+        if peer.hidden {
+            return; // What it was shown it knows.
+        }
+        peer.given.retain(|given| {
+            let begun = given.left < self.geometry.data_len(given.piece);
+            // What others have by now need not be given again.
+            if !begun && self.picker.availability(given.piece) == 0 {
+                spread.give_back(given.piece);
+            }
+            begun
+        });
+    }
+
+    /// When everything has reached somebody, everybody may ask for anything.
+    fn end_spread_if_over(&mut self, now: Duration) {
+        let given = |peer: &Peer| peer.given.iter().any(|given| self.picker.availability(given.piece) == 0);
+        if !self.spread.as_ref().is_some_and(Spread::is_over) || self.peers.values().any(given) {
+            return;
+        }
+        self.spread = None;
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let hidden = std::mem::take(&mut peer.hidden);
+            let given = std::mem::take(&mut peer.given);
+            if hidden {
+                let shown = |piece: PieceIndex| given.iter().any(|given| given.piece == piece);
+                let rest: Vec<PieceIndex> = self
+                    .picker
+                    .have()
+                    .iter()
+                    .filter(|&piece| !peer.have.has(piece) && !shown(piece))
+                    .collect();
+                rest.into_iter().for_each(|piece| self.send(now, key, Message::Have(piece)));
+            }
+            self.introduce(now, key);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Runs a release day in the simulator: the shipping engine, a thousand of it, under virtual time.
+//!
+//! ```text
+//! simulate [--leechers N] [--mixed] [--pieces N] [--piece-length N] [--origin BYTES_PER_SECOND] …
+//! ```
+#![allow(clippy::print_stdout)]
+
+use clap::Parser;
+use std::time::{Duration, Instant};
+use updraft_protocol::simulation::{Crowd, Report};
+
+#[derive(Parser)]
+#[command(about = "Runs a flash crowd of shipping engines under virtual time")]
+struct Args {
+    /// Leechers beside the one seed.
+    #[arg(long, default_value_t = 16)]
+    leechers: usize,
+    /// Pieces of the release.
+    #[arg(long, default_value_t = 160)]
+    pieces: u32,
+    /// Bytes of a piece.
+    #[arg(long, default_value_t = 256 << 10)]
+    piece_length: u32,
+    /// Home links of all kinds instead of equal ones.
+    #[arg(long)]
+    mixed: bool,
+    /// The seed's upstream rate, in bytes per second.
+    #[arg(long)]
+    seed_up: Option<u64>,
+    /// The leechers' upstream rate, in bytes per second.
+    #[arg(long)]
+    up: Option<u64>,
+    /// An HTTP origin with this rate, in bytes per second.
+    #[arg(long)]
+    origin: Option<u64>,
+    /// One in so many leaves when it is complete.
+    #[arg(long, default_value_t = 0)]
+    leaves: usize,
+    /// One in so many is ten times slower.
+    #[arg(long, default_value_t = 0)]
+    slow: usize,
+    /// One in so many lies.
+    #[arg(long, default_value_t = 0)]
+    liars: usize,
+    /// The seed of every choice.
+    #[arg(long, default_value_t = 1)]
+    random: u64,
+}
+
+fn main() {
+    let args = Args::parse();
+    let base = if args.mixed { Crowd::mixed } else { Crowd::plain };
+    let mut crowd = base(args.leechers, args.pieces, args.piece_length);
+    crowd.seed_up = args.seed_up.unwrap_or(crowd.seed_up);
+    if let Some(up) = args.up {
+        crowd.up = vec![up];
+    }
+    (crowd.origin, crowd.random) = (args.origin, args.random);
+    (crowd.leaves, crowd.slow, crowd.liars) = (args.leaves, args.slow, args.liars);
+    let began = Instant::now();
+    let (mut world, leechers) = crowd.world();
+    let last = world.run(&leechers, Duration::from_secs(100_000));
+    let report = Report::of(&world, &leechers);
+    println!("{report:.3?}");
+    let all: u64 = world.nodes.iter().map(|node| node.host.up).sum();
+    let shares: Vec<u64> = world.sent.iter().map(|sent| sent * 100 / all).collect();
+    println!("uplinks in use, percent by second: {shares:?}");
+    println!("virtual {:.1} s, real {:.1} s", last.as_secs_f64(), began.elapsed().as_secs_f64());
+}
