@@ -518,9 +518,9 @@ impl OpenTracker {
         let dir = lab.folder(&format!("opentracker-{}", node.ip));
         fs::write(dir.join("whitelist"), hashes.join("\n") + "\n")
             .expect("the list can be written");
-        // The list is read after the change of root, so its path starts at the folder.
+        // As root it would become somebody else itself, and then no longer die with the test.
         let conf = format!(
-            "listen.tcp {ip}:{port}\nlisten.tcp {wide}:{port}\naccess.whitelist /whitelist\n\
+            "listen.tcp {ip}:{port}\nlisten.tcp {wide}:{port}\naccess.whitelist whitelist\n\
              tracker.rootdir {}\n",
             dir.display(),
             ip = node.ip,
@@ -528,8 +528,9 @@ impl OpenTracker {
             port = Self::PORT,
         );
         fs::write(dir.join("conf"), conf).expect("the configuration can be written");
-        let mut command = node.command("opentracker");
-        command.arg("-f").arg(dir.join("conf"));
+        let mut command = node.command("setpriv");
+        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
+        command.args(["--pdeathsig", "KILL", "--", "opentracker", "-f"]).arg(dir.join("conf"));
         let tracker = Self { proc: Proc::start("opentracker", command), node: node.clone() };
         until("opentracker answers", START_WAIT, || node.connect(node.addr(Self::PORT)).ok());
         tracker

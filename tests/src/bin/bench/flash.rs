@@ -1,6 +1,7 @@
 //! A flash crowd on shaped uplinks, against the time that no scheduling can beat.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use updraft_tests::content;
@@ -8,6 +9,9 @@ use updraft_tests::content;
 use crate::engine::{Distance, Engine};
 use crate::report::{median, mib, ratio};
 use crate::swarm::{Outcome, Swarm};
+
+/// A leecher that takes so many times the bound will never be done.
+const PATIENCE: f64 = 6.0;
 
 /// The crowd.
 #[derive(clap::Args)]
@@ -71,6 +75,7 @@ pub(crate) fn run(dir: &Path, rounds: u32, args: &Args) {
                 seed_up: Some(&seed_up),
                 peer_up: Some(&peer_up),
                 distance: if args.near { Distance::Near } else { Distance::Far },
+                within: Duration::from_secs_f64(bound * PATIENCE + 30.0),
                 http: args.http,
             };
             let outcome = swarm.run();

@@ -3,8 +3,12 @@
 //!
 //! ```text
 //! bench create [--file-bytes N] [--files N] [--files-bytes N]
-//! bench pair   [--bytes N]
+//! bench pair   [--bytes N] [--dir FOLDER]      a folder on a disk for a pair on disk
+//! bench small  [--files N] [--bytes N]
 //! bench flash  [--leechers N] [--seed-up MBIT] [--peer-up MBIT] [--with ENGINE,...] [--mixed] [--http]
+//! bench many   [--leechers N] [--bytes N] [--with ENGINE,...]
+//! bench webseed [--bytes N] [--rate MBIT]
+//! bench delay  [--rate-mib N] [--delay-ms N]
 //! ```
 //!
 //! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
@@ -16,15 +20,23 @@ mod capture;
 #[cfg(target_os = "linux")]
 mod create;
 #[cfg(target_os = "linux")]
+mod delay;
+#[cfg(target_os = "linux")]
 mod engine;
 #[cfg(target_os = "linux")]
 mod flash;
+#[cfg(target_os = "linux")]
+mod many;
 #[cfg(target_os = "linux")]
 mod pair;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
 mod swarm;
+#[cfg(target_os = "linux")]
+mod transfer;
+#[cfg(target_os = "linux")]
+mod webseed;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -54,6 +66,14 @@ enum What {
     Pair(pair::Args),
     /// One seed and a crowd that begins at once, on shaped uplinks.
     Flash(flash::Args),
+    /// One seed and some leechers, links without limits.
+    Many(many::Args),
+    /// One seed, one leech, many small files.
+    Small(pair::SmallArgs),
+    /// A web server alone, beside curl.
+    Webseed(webseed::Args),
+    /// One seed, one leech, a line with a delay.
+    Delay(delay::Args),
 }
 
 #[cfg(target_os = "linux")]
@@ -63,7 +83,11 @@ fn main() {
     let dir = dir.expect("a folder for the data can be made");
     match args.what {
         What::Create(what) => create::run(dir.path(), args.rounds, what),
-        What::Pair(what) => pair::run(dir.path(), args.rounds, what),
+        What::Pair(what) => pair::run(dir.path(), args.rounds, &what),
         What::Flash(what) => flash::run(dir.path(), args.rounds, &what),
+        What::Many(what) => many::run(dir.path(), args.rounds, &what),
+        What::Small(what) => pair::run_small(dir.path(), args.rounds, &what),
+        What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
+        What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
     }
 }

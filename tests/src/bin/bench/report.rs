@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use updraft_tests::content;
+use updraft_tests::ours::Place;
+use updraft_tests::process::Proc;
 
 /// How long one measured run may take.
 pub(crate) const RUN_WAIT: Duration = Duration::from_secs(600);
@@ -34,4 +36,12 @@ pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
     let upper = sorted.get(sorted.len() / 2)?;
     let lower = sorted.get((sorted.len() - 1) / 2)?;
     Some(f64::midpoint(*lower, *upper))
+}
+
+/// Makes a torrent with our publisher; `flags` as its command line has them.
+pub(crate) fn create_torrent(source: &Path, out: &Path, flags: &[&str]) {
+    let _ = std::fs::remove_file(out);
+    let mut command = Place::Here.publisher();
+    command.args(["torrent", "create"]).arg(source).arg("-o").arg(out).args(flags);
+    Proc::start("torrent create", command).finish(RUN_WAIT);
 }

@@ -10,11 +10,11 @@ use updraft_tests::clients::{Nginx, OpenTracker, read_torrent};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours;
-use updraft_tests::process::{Proc, host_bytes_sent};
+use updraft_tests::process::host_bytes_sent;
 
 use crate::capture::{self, Capture};
 use crate::engine::{self, Distance, Engine, Running};
-use crate::report::RUN_WAIT;
+use crate::report::create_torrent;
 
 /// How often the links' counters are read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -39,6 +39,8 @@ pub(crate) struct Swarm<'a> {
     pub(crate) peer_up: Option<&'a str>,
     /// Which addresses.
     pub(crate) distance: Distance,
+    /// How long anybody may take.
+    pub(crate) within: Duration,
     /// Whether a web server has the content too, on an unlimited link.
     pub(crate) http: bool,
 }
@@ -102,7 +104,7 @@ impl Swarm<'_> {
         let mut running: Vec<_> = ready.map(|(ready, into)| ready.go(&torrent, into)).collect();
         let pids: Vec<_> = running.iter().map(|client| client.proc().pid()).collect();
         let links = Links { seed: seed.proc().pid(), peers: pids };
-        let (ends, rates) = watch(&mut running, &torrent, start, &links);
+        let (ends, rates) = watch(&mut running, &torrent, start, self.within, &links);
 
         let wire = sent(&nodes) + seed_node.bytes_sent() - before;
         let http_wire = web_node.bytes_sent() - web_before;
@@ -147,16 +149,12 @@ impl Swarm<'_> {
 
     fn torrent(&self, tracker: &Node, web: Option<&Nginx>) -> PathBuf {
         let torrent = self.dir.join("swarm.torrent");
-        let mut command = ours::Place::Here.publisher();
-        command.args(["torrent", "create"]).arg(self.source).arg("-o").arg(&torrent);
-        command.args(["--format", self.format]);
-        command.args(["--piece-length", &self.piece_bytes.to_string()]);
-        command.args(["--tracker", &OpenTracker::url_at(self.distance.of(tracker))]);
-        if let Some(web) = web {
-            command.args(["--web-seed", &web.url]);
-        }
-        let _ = std::fs::remove_file(&torrent);
-        Proc::start("torrent create", command).finish(RUN_WAIT);
+        let (piece, tracker) =
+            (self.piece_bytes.to_string(), OpenTracker::url_at(self.distance.of(tracker)));
+        let mut flags =
+            vec!["--format", self.format, "--piece-length", &piece, "--tracker", &tracker];
+        flags.extend(web.iter().flat_map(|web| ["--web-seed", &web.url]));
+        create_torrent(self.source, &torrent, &flags);
         torrent
     }
 }
@@ -174,6 +172,7 @@ fn watch(
     running: &mut [Running],
     torrent: &Path,
     start: Instant,
+    within: Duration,
     links: &Links,
 ) -> (Vec<Option<f64>>, Rates) {
     let over = AtomicBool::new(false);
@@ -181,7 +180,7 @@ fn watch(
         let sampler = scope.spawn(|| sample(links, &over));
         let waiting: Vec<_> = running
             .iter_mut()
-            .map(|client| scope.spawn(move || client.completed(torrent, RUN_WAIT)))
+            .map(|client| scope.spawn(move || client.completed(torrent, within)))
             .collect();
         let ends = waiting.into_iter().map(|thread| {
             let end = thread.join().expect("a wait does not panic");
