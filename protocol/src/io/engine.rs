@@ -475,7 +475,7 @@ impl Engine {
         };
         let Some(torrent) = self.torrents.get(&key) else { return };
         let State::Running(swarm) = &torrent.state else { return };
-        if swarm.refuses(now, addr, true, is_lan(addr.ip())) {
+        if swarm.refuses(now, addr, is_lan(addr.ip())) {
             return;
         }
         let hashes = torrent.info.hashes;

@@ -30,8 +30,12 @@ const EXTRA_SECONDS: u32 = 3;
 pub const TURN: Duration = Duration::from_secs(1);
 /// The same for other clients, which need time to pay back.
 pub const TURN_FOREIGN: Duration = Duration::from_secs(10);
-/// Time for a peer just unchoked to ask for something.
-const GRACE: Duration = Duration::from_millis(1500);
+/// Time for a peer just unchoked to ask for something, before its place counts as free.
+pub const GRACE: Duration = Duration::from_millis(300);
+/// Time after which the rate of a turn says something.
+const MEASURED: Duration = Duration::from_secs(1);
+/// A peer that takes next to nothing still counts as this much of a place.
+const WEIGHT_MIN: f64 = 0.1;
 /// One in so many places for other clients goes to one at random.
 const OPTIMISTIC: u8 = 4;
 
@@ -46,7 +50,7 @@ pub struct Candidate {
     pub ours: bool,
     /// Payload it sends us, in bytes per second.
     pub rate_from: u64,
-    /// Payload we send it, in bytes per second.
+    /// Payload we sent it in its turn, in bytes per second.
     pub rate_to: u64,
     /// It is being served.
     pub unchoked: bool,
@@ -84,11 +88,6 @@ impl Slots {
         self.best = rate.max(self.best * (1.0 - FORGET));
     }
 
-    /// The most that was sent lately, in bytes per second.
-    pub fn best(&self) -> f64 {
-        self.best
-    }
-
     /// Places for pieces of `piece_length` bytes.
     pub fn count(&self, piece_length: u32) -> u32 {
         let fitting = self.best * PIECE_TIME.as_secs_f64() / f64::from(piece_length.max(1));
@@ -98,28 +97,28 @@ impl Slots {
     }
 }
 
-/// Chooses whom to serve from now on with `count` places of a link that brought `best` bytes per
-/// second. `leech` if we want something ourselves.
+/// Chooses whom to serve from now on with `count` places. `leech` if we want something ourselves.
 pub fn choose(
     now: Duration,
     leech: bool,
     count: u32,
-    best: f64,
     candidates: &[Candidate],
     rng: &mut fastrand::Rng,
 ) -> Vec<PeerKey> {
     let waited = |peer: &Candidate| now.saturating_sub(peer.changed_at);
-    // What a peer takes of a link with `count` places: a whole one unless it takes less than its share.
+    let measured = |peer: &&Candidate| peer.busy && waited(peer) >= MEASURED;
+    let fastest = candidates.iter().filter(measured).map(|peer| peer.rate_to).max();
+    // A whole place, unless it asks for nothing, or takes less than others who share the same uplink.
     let weight = |peer: &Candidate| -> f64 {
-        if !peer.busy {
-            return f64::from(u8::from(waited(peer) < GRACE));
+        match (peer.busy, waited(peer)) {
+            (false, waited) => f64::from(u8::from(waited < GRACE)),
+            (true, waited) if waited < MEASURED => 1.0,
+            (true, _) => {
+                #[allow(clippy::cast_precision_loss)] // a rate is an estimate
+                let share = peer.rate_to as f64 / fastest.unwrap_or(0).max(1) as f64;
+                share.clamp(WEIGHT_MIN, 1.0)
+            }
         }
-        if waited(peer) < GRACE || best <= 0.0 {
-            return 1.0;
-        }
-        #[allow(clippy::cast_precision_loss)] // a rate is an estimate
-        let share = peer.rate_to as f64 * f64::from(count) / best;
-        share.clamp(0.05, 1.0)
     };
     let mut chosen = Vec::new();
     let mut used = 0.0;
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     /// Each peer as `key:flags:rate from:seconds since it changed`; flags `w`ants, `u`nchoked, `b`usy,
-    /// `o`urs, `t`urn over.
+    /// `o`urs, `t`urn over, `s`low.
     fn check(leech: bool, count: u32, peers: &str, expected: &[u32]) {
         let candidates: Vec<Candidate> = peers
             .split_whitespace()
@@ -186,7 +185,7 @@ mod tests {
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let now = Duration::from_secs(1000);
-            let mut got: Vec<u32> = choose(now, leech, count, 2000.0, &candidates, &mut rng)
+            let mut got: Vec<u32> = choose(now, leech, count, &candidates, &mut rng)
                 .iter()
                 .map(|peer| peer.0)
                 .collect();
@@ -211,8 +210,13 @@ mod tests {
     #[test]
     fn who_takes_nothing_or_little_leaves_its_place_to_others() {
         check(true, 2, "1:wou:0:5 2:wou:0:5 3:wo:0:5 4:wo:0:9", &[1, 2, 3, 4]);
-        check(true, 2, "1:woubs:0:5 2:woubs:0:5 3:wo:0:5 4:wo:0:9", &[1, 2, 3, 4]);
-        check(true, 2, "1:wou:0:1 2:wou:0:1 3:wo:0:5 4:wo:0:9", &[1, 2]);
+        check(
+            true,
+            3,
+            "1:woub:0:5 2:woubs:0:5 3:woubs:0:5 4:wo:0:7 5:wo:0:6 6:wo:0:5",
+            &[1, 2, 3, 4, 5],
+        );
+        check(true, 2, "1:wou:0:0 2:wou:0:0 3:wo:0:5 4:wo:0:9", &[1, 2]);
     }
 
     #[test]
@@ -236,7 +240,7 @@ mod tests {
             .collect();
         let mut best = 0;
         for _ in 0..1000 {
-            let chosen = choose(Duration::from_secs(9), true, 1, 1.0, &list, &mut rng);
+            let chosen = choose(Duration::from_secs(9), true, 1, &list, &mut rng);
             best += u32::from(chosen == [PeerKey(10)]);
         }
         assert!((700..900).contains(&best), "{best} of 1000 places went to the best partner");

@@ -241,7 +241,10 @@ impl Picker {
                     peers <= fewest || (fewest > 0 && peers <= fewest + FINISH_FIRST)
                 })
             });
-            let Some(piece) = (if finish { begun.pop().map(|(_, piece)| piece) } else { rarest }) else { break };
+            let Some(piece) = (if finish { begun.pop().map(|(_, piece)| piece) } else { rarest })
+            else {
+                break;
+            };
             if !finish {
                 self.begin(piece, ask.exclusive.then_some(ask.peer));
             }

@@ -17,8 +17,8 @@ pub struct Crowd {
     pub seed_up: u64,
     /// The upstream rates of leechers, in bytes per second; each gets one of them in turn.
     pub up: Vec<u64>,
-    /// Downstream rate over upstream rate; `None` for any amount.
-    pub down: Option<u64>,
+    /// Downstream rate over upstream rate, and its least, in bytes per second; `None` for any amount.
+    pub down: Option<(u64, u64)>,
     /// The longest delay from a host to the middle of the network; each gets one up to it.
     pub delay: Duration,
     /// How likely a block is lost once on its way into or out of a leecher.
@@ -58,13 +58,13 @@ impl Crowd {
         }
     }
 
-    /// Players at home: uplinks from 2 to 50 Mbit/s, downlinks eight times that, delays up to 40 ms,
-    /// one in three behind a router that lets nobody in, some loss.
+    /// Players at home: uplinks from 2 to 50 Mbit/s, downlinks eight times that and at least 50 Mbit/s,
+    /// delays up to 40 ms, one in three behind a router that lets nobody in, some loss.
     pub fn mixed(leechers: usize, pieces: u32, piece_length: u32) -> Self {
         Self {
             seed_up: 25_000_000,
             up: vec![250_000, 625_000, 1_250_000, 1_250_000, 2_500_000, 6_250_000],
-            down: Some(8),
+            down: Some((8, 6_250_000)),
             delay: Duration::from_millis(40),
             loss: 0.001,
             nat: 3,
@@ -78,7 +78,8 @@ impl Crowd {
         let mut rng = fastrand::Rng::with_seed(self.random ^ 0x5eed);
         let tracked = true;
         world.add(Host { tracked, ..Host::seed(self.seed_up) });
-        let every = |step: usize, index: usize, phase: usize| step > 0 && index % step == phase % step;
+        let every =
+            |step: usize, index: usize, phase: usize| step > 0 && index % step == phase % step;
         let mut honest = Vec::new();
         let mut hosts = Vec::new();
         for index in 0..self.leechers {
@@ -89,7 +90,7 @@ impl Crowd {
             let liar = every(self.liars, index, 2);
             let micros = u64::try_from(self.delay.as_micros()).unwrap_or(u64::MAX);
             hosts.push(Host {
-                down: self.down.map(|factor| up * factor),
+                down: self.down.map(|(factor, least)| least.max(up * factor)),
                 delay: Duration::from_micros(rng.u64(micros / 4..=micros)),
                 loss: self.loss,
                 nat: every(self.nat, index, 0),

@@ -19,7 +19,7 @@ pub use host::{Behaviour, Host};
 pub use report::{Bound, Report};
 
 use crate::bitfield::Bitfield;
-use crate::geometry::{FileSpan, Geometry};
+use crate::geometry::{Block, FileSpan, Geometry};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::limiter::Limiter;
 use crate::swarm::{Config, Event, Input, Output, Stats, Swarm, UploadPolicy};
@@ -114,6 +114,10 @@ pub struct Node {
     pub complete_at: Option<Duration>,
     /// When it had 99 of 100 pieces.
     pub nearly_at: Option<Duration>,
+    /// So many HTTP answers to it break off in the middle…
+    pub http_breaks: u32,
+    /// …and ask to be left alone so long.
+    pub http_rest: Option<Duration>,
     /// Counters at the end, of a host that left.
     pub last_stats: Stats,
     peers: BTreeMap<PeerKey, usize>,
@@ -207,6 +211,8 @@ impl World {
             swarm: None,
             complete_at: None,
             nearly_at: None,
+            http_breaks: 0,
+            http_rest: None,
             last_stats: Stats::default(),
             peers: BTreeMap::new(),
             next_key: 0,
@@ -389,8 +395,9 @@ impl World {
             return;
         }
         let complete = self.nodes[host].swarm.as_ref().is_some_and(Swarm::is_complete);
-        let wanted =
-            |&&other: &&usize| other != host && !(complete && self.nodes[other].complete_at.is_some());
+        let wanted = |&&other: &&usize| {
+            other != host && !(complete && self.nodes[other].complete_at.is_some())
+        };
         let others: Vec<usize> = self.tracked.iter().filter(wanted).copied().collect();
         let chosen = self.rng.choose_multiple(others, TRACKER_PEERS);
         if !self.tracked.contains(&host) {
@@ -428,8 +435,7 @@ impl World {
         let lan = false;
         let there = |world: &Self| {
             world.nodes.get(to).is_some_and(|node| {
-                let accepts =
-                    |swarm: &Swarm| !swarm.refuses(world.now, addr(from), true, lan);
+                let accepts = |swarm: &Swarm| !swarm.refuses(world.now, addr(from), lan);
                 node.swarm.as_ref().is_some_and(accepts) && !node.host.nat
             }) && !world.net.is_silent(to)
         };
@@ -496,16 +502,17 @@ impl World {
     fn arrived(&mut self, flow: usize, cargo: Cargo) {
         self.net.landed(flow);
         let (host, peer) = (self.net.flow(flow).to, self.net.flow(flow).far);
-        if let Some(fetch) = self.net.flow(flow).fetch {
+        if let Some((fetch, complete)) = self.net.flow(flow).fetch {
             for message in cargo.messages {
                 let Message::Piece { piece, offset, data } = message else { continue };
                 let len = u32::try_from(data.len()).expect("a block is short");
-                let block = crate::geometry::Block { piece, offset, len };
+                let block = Block { piece, offset, len };
                 self.input(host, Input::Fetched { fetch, block, data });
             }
             if self.net.is_drained(flow) {
                 self.net.close(flow);
-                self.input(host, Input::FetchEnded { fetch, complete: true, retry_after: None });
+                let retry_after = self.nodes[host].http_rest.filter(|_| !complete);
+                self.input(host, Input::FetchEnded { fetch, complete, retry_after });
             }
             return;
         }
@@ -582,14 +589,24 @@ impl World {
                     }
                 }
                 Output::Fetch { fetch, pieces, .. } => {
-                    let flow = self.net.open_fetch(host, fetch);
-                    for piece in pieces.map(PieceIndex) {
-                        for index in 0..self.geometry.block_count(piece) {
-                            let block = self.geometry.block(piece, index);
-                            let data = Bytes::from_static(&TRUTH[..block.len as usize]);
-                            let message = Message::Piece { piece, offset: block.offset, data };
-                            self.net.enqueue(flow, message);
-                        }
+                    let node = &mut self.nodes[host];
+                    let complete = node.http_breaks == 0;
+                    node.http_breaks = node.http_breaks.saturating_sub(1);
+                    let flow = self.net.open_fetch(host, fetch, complete);
+                    let mut blocks: Vec<Block> = pieces
+                        .map(PieceIndex)
+                        .flat_map(|piece| {
+                            let geometry = &self.geometry;
+                            (0..geometry.block_count(piece))
+                                .map(move |index| geometry.block(piece, index))
+                        })
+                        .collect();
+                    if !complete {
+                        blocks.truncate(blocks.len() / 2 + 1);
+                    }
+                    for Block { piece, offset, len } in blocks {
+                        let data = Bytes::from_static(&TRUTH[..len as usize]);
+                        self.net.enqueue(flow, Message::Piece { piece, offset, data });
                     }
                     self.transmit(self.net.flow(flow).from);
                 }
@@ -606,7 +623,7 @@ impl World {
     }
 
     /// What a host sends when its engine wants blocks sent.
-    fn read(&mut self, host: usize, peer: PeerKey, blocks: Vec<crate::geometry::Block>) {
+    fn read(&mut self, host: usize, peer: PeerKey, blocks: Vec<Block>) {
         let Some(&flow) = self.nodes[host].peers.get(&peer) else { return };
         let node = &mut self.nodes[host];
         let bytes = match node.host.behaviour {

@@ -29,8 +29,8 @@ pub(super) struct Flow {
     pub(super) near: PeerKey,
     /// The receiver's name for it.
     pub(super) far: PeerKey,
-    /// It is an answer to this range request.
-    pub(super) fetch: Option<PeerKey>,
+    /// It is an answer to this range request, and whether it comes to its end.
+    pub(super) fetch: Option<(PeerKey, bool)>,
     queue: VecDeque<Message>,
     /// It waits for its turn at the uplink.
     waiting: bool,
@@ -124,12 +124,12 @@ impl Net {
     ///
     /// # Panics
     /// Without an origin.
-    pub(super) fn open_fetch(&mut self, host: usize, fetch: PeerKey) -> usize {
+    pub(super) fn open_fetch(&mut self, host: usize, fetch: PeerKey, complete: bool) -> usize {
         let origin = self.origin.expect("hosts with sources need an origin");
         let first = self.flows.len();
-        self.push_flow(origin, host, fetch, fetch, Some(fetch));
+        self.push_flow(origin, host, fetch, fetch, Some((fetch, complete)));
         // Directions come in pairs; the request itself costs a trip and no bytes.
-        self.push_flow(host, origin, fetch, fetch, Some(fetch));
+        self.push_flow(host, origin, fetch, fetch, Some((fetch, complete)));
         first
     }
 
@@ -139,7 +139,7 @@ impl Net {
         to: usize,
         near: PeerKey,
         far: PeerKey,
-        fetch: Option<PeerKey>,
+        fetch: Option<(PeerKey, bool)>,
     ) {
         self.flows.push(Flow {
             from,

@@ -58,8 +58,10 @@ pub struct Report {
     pub http: f64,
     /// Payload that came for nothing, as a share of all.
     pub wasted: f64,
-    /// The longest time from 99 of 100 pieces to all, over the bound.
+    /// The longest time from 99 of 100 pieces to all, over the whole time of that leecher.
     pub tail: f64,
+    /// The same of the middle one.
+    pub tail_median: f64,
     /// Time that the seeds' uplinks stood idle before the first copy was out, in seconds.
     pub seed_idle: f64,
 }
@@ -84,8 +86,11 @@ impl Report {
         };
         let tail = leechers.iter().filter_map(|&host| {
             let node = &world.nodes[host];
-            Some(bound.ratio(node.complete_at? - node.nearly_at?))
+            let whole = node.complete_at?.saturating_sub(node.host.start).as_secs_f64();
+            Some((node.complete_at? - node.nearly_at?).as_secs_f64() / whole)
         });
+        let mut tail: Vec<f64> = tail.collect();
+        tail.sort_by(f64::total_cmp);
         let size = world.size() as f64;
         let sum = |of: &dyn Fn(&super::Node) -> u64| {
             leechers.iter().map(|&host| of(&world.nodes[host])).sum::<u64>() as f64
@@ -102,7 +107,8 @@ impl Report {
             seeds_sent: seeds.map(|node| node.stats().up).sum::<u64>() as f64 / size,
             http: http / all,
             wasted: sum(&|node| node.stats().wasted) / all,
-            tail: tail.fold(0.0, f64::max),
+            tail: tail.last().copied().unwrap_or_default(),
+            tail_median: tail.get(tail.len() / 2).copied().unwrap_or_default(),
             seed_idle: world.seed_idle.as_secs_f64(),
         }
     }

@@ -294,6 +294,12 @@ impl Swarm {
             peer.last_sent = now;
         }
         for &block in blocks {
+            // Given up on, and now asked of the same peer again: it has been told already.
+            let known = |request: &&mut Request| request.block == block && !request.cancelled;
+            if let Some(request) = peer.requests.iter_mut().find(known) {
+                request.released = false;
+                continue;
+            }
             peer.requests.push_back(Request {
                 block,
                 sent: now,
@@ -313,12 +319,15 @@ impl Swarm {
         count: usize,
     ) -> Vec<Block> {
         let Some(peer) = self.peers.get(&key) else { return Vec::new() };
-        if peer.chokes_us || peer.parole || !peer.down.is_known() {
+        if peer.chokes_us || peer.parole {
             return Vec::new();
         }
+        // Of a peer that has not shown its rate, what peers bring on average.
+        let active = self.peers.values().filter(|peer| peer.down.get() > 0).count();
+        let average = self.down.get() / u64::try_from(active.max(1)).unwrap_or(1);
         let mut out_there: Vec<(Duration, Block)> = Vec::new();
         let others = self.peers.iter().filter(|(other, _)| **other != key);
-        for (_, other) in others.filter(|(_, other)| other.down.is_known()) {
+        for (_, other) in others {
             let rate = if other.snubbed { 0 } else { other.down.get() };
             let mut place = 0;
             for request in other.requests.iter().filter(|request| !request.released) {
@@ -336,7 +345,7 @@ impl Swarm {
                 out_there.extend(blocks.map(|block| (due, block)));
             }
         }
-        let rate = peer.down.get();
+        let rate = if peer.down.get() > 0 { peer.down.get() } else { average };
         let mut chosen = endgame::steal(&mut out_there, peer.requests.len(), rate, count);
         let lan = peer.lan;
         chosen.retain(|&block| {

@@ -312,6 +312,8 @@ pub struct Swarm {
     lan: Uplink,
     wide: Uplink,
     choke_now: bool,
+    /// When to look again whether those unchoked have asked for something.
+    rechoke_at: Option<Duration>,
     spread: Option<Spread>,
     limited: bool,
     down: Rate,
@@ -342,6 +344,7 @@ impl Swarm {
             lan: Uplink::default(),
             wide: Uplink::default(),
             choke_now: false,
+            rechoke_at: None,
             spread,
             limited: false,
             down: Rate::default(),
@@ -382,7 +385,7 @@ impl Swarm {
             Input::Closed { peer } => self.remove_peer(now, peer),
             Input::DialFailed { addr } => self.dialer.failed(now, addr),
             Input::Sent { peer, bytes } => self.on_sent(now, limiter, peer, bytes),
-            Input::Unsent { peer, blocks } => self.on_unsent(now, peer, &blocks),
+            Input::Unsent { peer, blocks } => self.on_unsent(now, limiter, peer, &blocks),
             Input::Stored { piece, right } => self.on_stored(now, limiter, piece, right),
             Input::Lost { piece } => self.on_lost(now, piece),
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
@@ -407,7 +410,7 @@ impl Swarm {
             limiter.refill(now);
             self.resume_limited(now, limiter);
         }
-        if self.choke_now {
+        if self.choke_now || self.rechoke_at.is_some_and(|at| at <= now) {
             self.rechoke(now);
         }
         if ticks || !frequent {
@@ -427,16 +430,12 @@ impl Swarm {
             || self.dialer.dialling() > 0
             || (!self.picker.is_complete() && !self.sources.is_empty());
         let tick = active.then(|| self.ticked_at.unwrap_or_default() + TICK);
-        let dial = if self.dials() {
-            self.dialer.next_due(self.peers.len(), self.config.connections_max)
-        } else {
-            None
-        };
+        let dial = self.dialer.next_due(self.peers.len(), self.config.connections_max.div_ceil(2));
         let limit = self.limited.then(|| {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
         });
-        [tick, dial, limit.flatten()].into_iter().flatten().min()
+        [tick, dial, limit.flatten(), self.rechoke_at].into_iter().flatten().min()
     }
 
     /// What is verified and on disk.
@@ -471,16 +470,13 @@ impl Swarm {
     }
 
     /// True if a connection with `addr` is to be refused: the address is banned, or there are enough.
-    /// Some places are kept for those we dial, and beyond the LAN one address gets few.
-    pub fn refuses(&self, now: Duration, addr: SocketAddr, incoming: bool, lan: bool) -> bool {
+    /// Beyond the LAN one address gets few places.
+    pub fn refuses(&self, now: Duration, addr: SocketAddr, lan: bool) -> bool {
         let places = self.config.connections_max;
         let taken = |wanted: &dyn Fn(&Peer) -> bool| {
             self.peers.values().filter(|peer| wanted(peer)).count()
         };
         self.peers.len() >= places
-            || (incoming
-                && !self.picker.is_complete()
-                && taken(&|peer| !peer.outgoing) >= places.div_ceil(5) * 4)
             || (!lan && taken(&|peer| peer.addr.ip() == addr.ip()) >= PEERS_PER_IP_MAX)
             || self.dialer.is_banned(now, addr)
             || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
@@ -516,7 +512,7 @@ impl Swarm {
             }
             self.close(now, twin);
         }
-        if self.refuses(now, addr, !peer.outgoing, peer.lan) {
+        if self.refuses(now, addr, peer.lan) {
             self.outputs.push_back(Output::Close { peer: key });
             self.dialer.closed(now, addr);
             return;
@@ -708,19 +704,12 @@ impl Swarm {
         // What it was asked for is free again: others with room take it at their next block or tick.
     }
 
-    /// Those who want something dial. A seed dials too, because it may be the one that cannot be
-    /// dialled, but keeps half of its places for those who come.
-    fn dials(&self) -> bool {
-        !self.picker.is_complete()
-            || self.geometry.piece_count() == 0
-            || self.peers.len() < self.config.connections_max / 2
-    }
-
+    /// Half of the places are for those who come: in a swarm larger than that, whoever appears last
+    /// must find somebody with a place. A seed dials too, because it may be the one that cannot be
+    /// dialled.
     fn dial(&mut self, now: Duration) {
-        if !self.dials() {
-            return;
-        }
-        for addr in self.dialer.due(now, self.peers.len(), self.config.connections_max) {
+        for addr in self.dialer.due(now, self.peers.len(), self.config.connections_max.div_ceil(2))
+        {
             self.outputs.push_back(Output::Dial { addr });
         }
     }

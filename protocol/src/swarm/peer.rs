@@ -123,8 +123,6 @@ pub(super) struct Peer {
     pub(super) turn_bytes: u64,
     /// The piece it is being sent, and how much of it.
     pub(super) serving: Option<(PieceIndex, u32)>,
-    /// The piece it may finish though choked.
-    pub(super) finishing: Option<PieceIndex>,
     /// When requests of it were last waiting or on their way.
     pub(super) busy_at: Duration,
     /// Pieces it was given and has not yet said to have.
@@ -183,7 +181,6 @@ impl Peer {
             upload_queue: VecDeque::new(),
             turn_bytes: 0,
             serving: None,
-            finishing: None,
             busy_at: now,
             given: Vec::new(),
             hidden: false,

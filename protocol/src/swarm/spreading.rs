@@ -15,7 +15,26 @@ const AHEAD_MAX: u64 = 16 << 20;
 /// What a peer was given and does not ask for in this time, it does not want.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+impl Peer {
+    /// Bytes that it was given and has not been sent.
+    fn ahead(&self) -> u64 {
+        let queued = self.upload_queue.iter().map(|block| u64::from(block.len));
+        queued.chain(self.given.iter().map(|given| u64::from(given.left))).sum()
+    }
+}
+
 impl Swarm {
+    /// Something was sent to a peer, so it, or towards the end anybody, may be given more.
+    pub(super) fn give_on(&mut self, now: Duration, key: PeerKey) {
+        let Some(spread) = &self.spread else { return };
+        if !spread.is_over() {
+            return self.give(now, key);
+        }
+        let unchoked = self.peers.iter().filter(|(_, peer)| !peer.am_choking);
+        let keys: Vec<PeerKey> = unchoked.map(|(&key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.give(now, key));
+    }
+
     /// Gives a peer more pieces if it will soon have asked for all it was given.
     pub(super) fn give(&mut self, now: Duration, key: PeerKey) {
         if self.spread.is_none() {
@@ -27,20 +46,20 @@ impl Swarm {
         if (peer.am_choking && !first) || !(peer.hidden || peer.abilities.fast) {
             return;
         }
-        peer.given.retain(|given| now.saturating_sub(given.at) < PATIENCE);
+        if !peer.is_busy() {
+            peer.given.retain(|given| now.saturating_sub(given.at) < PATIENCE);
+        }
         // Until its rate is known, twice what it took: like a window that opens.
         let rate = if peer.up.is_known() { peer.up.get() / 2 } else { peer.turn_bytes };
         let goal = rate.clamp(AHEAD_MIN, AHEAD_MAX);
-        let queued: u64 = peer.upload_queue.iter().map(|block| u64::from(block.len)).sum();
-        let mut ahead = queued + peer.given.iter().map(|given| u64::from(given.left)).sum::<u64>();
+        let mut ahead = peer.ahead();
         while ahead < goal {
             let next = self.spread.as_mut().and_then(|spread| spread.next(&self.peers[&key].have));
             let Some(piece) = next.or_else(|| self.rarest_not_given(key)) else { break };
             let left = self.geometry.data_len(piece);
             let Some(peer) = self.peers.get_mut(&key) else { return };
             peer.given.push(Given { piece, left, at: now });
-            let message =
-                if peer.hidden { Message::Have(piece) } else { Message::Suggest(piece) };
+            let message = if peer.hidden { Message::Have(piece) } else { Message::Suggest(piece) };
             self.outputs.push_back(Output::Send { peer: key, message });
             ahead += u64::from(left);
             if first {
@@ -54,6 +73,10 @@ impl Swarm {
     /// have.
     fn rarest_not_given(&self, key: PeerKey) -> Option<PieceIndex> {
         let peer = self.peers.get(&key)?;
+        let left: u64 = self.peers.values().map(Peer::ahead).sum();
+        if left > AHEAD_MIN.max(self.up.get() / 4) {
+            return None; // The last pieces go first; they keep the link busy.
+        }
         let given: BTreeSet<PieceIndex> =
             self.peers.values().flat_map(|peer| &peer.given).map(|given| given.piece).collect();
         self.picker
@@ -126,7 +149,8 @@ impl Swarm {
 
     /// When everything has reached somebody, everybody may ask for anything.
     fn end_spread_if_over(&mut self, now: Duration) {
-        let given = |peer: &Peer| peer.given.iter().any(|given| self.picker.availability(given.piece) == 0);
+        let given =
+            |peer: &Peer| peer.given.iter().any(|given| self.picker.availability(given.piece) == 0);
         if !self.spread.as_ref().is_some_and(Spread::is_over) || self.peers.values().any(given) {
             return;
         }

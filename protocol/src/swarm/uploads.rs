@@ -2,7 +2,7 @@
 
 use super::peer::{Misbehaviour, Peer};
 use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
-use crate::geometry::Block;
+use crate::geometry::{Block, Geometry};
 use crate::ids::PeerKey;
 use crate::policy::choker::{self, Candidate};
 use crate::policy::limiter::Limiter;
@@ -22,28 +22,38 @@ const READ_BLOCKS: usize = 16;
 const OVERFLOW_MAX: u32 = 20_000;
 /// An unchoked peer that asked for nothing this long has had its turn.
 const IDLE_MAX: Duration = Duration::from_secs(3);
+/// A turn ends after so many pieces even if none of them is whole.
+const CRISS_CROSS_PIECES: u64 = 8;
 
 impl Peer {
     /// Requests of it are waiting or on their way.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.upload_queue.is_empty() || self.reading > 0
     }
 
-    /// It has had its turn: a whole piece and some time, or all it asked for.
-    fn turn_over(&self, now: Duration, leech: bool, piece_length: u32) -> bool {
+    /// Payload read for it in its turn, in bytes per second.
+    fn turn_rate(&self, now: Duration) -> u64 {
+        let millis = now.saturating_sub(self.choke_changed_at).as_millis().max(1);
+        u64::try_from(u128::from(self.turn_bytes) * 1000 / millis).unwrap_or(u64::MAX)
+    }
+
+    /// It has had its turn: whole pieces and some time, or all it asked for. Half a piece is of no use
+    /// to anybody, so a turn ends between two, unless the peer takes them criss-cross.
+    fn turn_over(&self, now: Duration, leech: bool, geometry: &Geometry) -> bool {
         let turn = if self.id.is_ours() || !leech { choker::TURN } else { choker::TURN_FOREIGN };
         let idle = !self.is_busy() && now.saturating_sub(self.busy_at) >= IDLE_MAX;
-        let served = self.turn_bytes >= u64::from(piece_length);
-        !self.am_choking
-            && now.saturating_sub(self.choke_changed_at) >= turn
-            && (served || idle)
+        let piece_length = u64::from(geometry.piece_length());
+        let between = self.serving.is_none_or(|(piece, sent)| sent >= geometry.data_len(piece));
+        let served = self.turn_bytes >= piece_length && between
+            || self.turn_bytes >= CRISS_CROSS_PIECES * piece_length;
+        !self.am_choking && now.saturating_sub(self.choke_changed_at) >= turn && (served || idle)
     }
 }
 
 impl Swarm {
     /// Decides anew whom to serve.
     pub(super) fn rechoke(&mut self, now: Duration) {
-        self.choke_now = false;
+        (self.choke_now, self.rechoke_at) = (false, None);
         let everyone = self.config.upload == UploadPolicy::Everyone;
         let leech = !self.picker.is_complete();
         let piece_length = self.geometry.piece_length();
@@ -57,19 +67,27 @@ impl Swarm {
                     wants: peer.interested && (everyone || lan),
                     ours: peer.id.is_ours(),
                     rate_from: peer.down.get(),
-                    rate_to: peer.up.get(),
+                    rate_to: peer.turn_rate(now),
                     unchoked: !peer.am_choking,
                     changed_at: peer.choke_changed_at,
                     busy: peer.is_busy(),
-                    turn_over: peer.turn_over(now, leech, piece_length),
+                    turn_over: peer.turn_over(now, leech, &self.geometry),
                 })
                 .collect();
             let uplink = if lan { &mut self.lan } else { &mut self.wide };
             let count = uplink.slots.count(piece_length);
-            let best = uplink.slots.best();
-            let chosen = choker::choose(now, leech, count, best, &candidates, &mut self.rng);
+            let chosen = choker::choose(now, leech, count, &candidates, &mut self.rng);
             let wanting = candidates.iter().filter(|candidate| candidate.wants).count();
             uplink.short = chosen.len() < wanting;
+            // Who has not asked for anything yet is looked at again when it should have.
+            let fresh = |candidate: &Candidate| {
+                let waited = now.saturating_sub(candidate.changed_at);
+                !candidate.unchoked || (!candidate.busy && waited < choker::GRACE)
+            };
+            let mut served = candidates.iter().filter(|candidate| chosen.contains(&candidate.peer));
+            if uplink.short && served.any(fresh) {
+                self.rechoke_at = Some(now + choker::GRACE);
+            }
             for Candidate { peer, unchoked, .. } in candidates {
                 match (unchoked, chosen.contains(&peer)) {
                     (true, false) => self.choke(now, peer),
@@ -83,26 +101,17 @@ impl Swarm {
     fn unchoke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         (peer.am_choking, peer.choke_changed_at, peer.busy_at) = (false, now, now);
-        (peer.turn_bytes, peer.finishing) = (0, None);
+        (peer.turn_bytes, peer.serving) = (0, None);
         self.send(now, key, Message::Unchoke);
         self.give(now, key);
     }
 
-    /// What it asked for is rejected, but for the piece that it is in the middle of: half a piece is
-    /// of no use to anybody.
+    /// What it asked for and did not get is rejected.
     fn choke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         (peer.am_choking, peer.choke_changed_at) = (true, now);
         let fast = peer.abilities.fast;
-        let half = peer.serving.filter(|&(piece, sent)| sent < self.geometry.data_len(piece));
-        peer.finishing = half.map(|(piece, _)| piece).filter(|_| fast);
-        let finishing = peer.finishing;
-        let (kept, dropped): (VecDeque<Block>, VecDeque<Block>) =
-            peer.upload_queue.drain(..).partition(|block| Some(block.piece) == finishing);
-        peer.upload_queue = kept;
-        if let Some(piece) = finishing {
-            self.send(now, key, Message::AllowedFast(piece));
-        }
+        let dropped = std::mem::take(&mut peer.upload_queue);
         self.send(now, key, Message::Choke);
         if fast {
             dropped.iter().for_each(|&block| self.send(now, key, Message::Reject(block)));
@@ -128,8 +137,7 @@ impl Swarm {
                 return self.ban(now, key, Misbehaviour::RequestFlood);
             }
         }
-        let choked = peer.am_choking && peer.finishing != Some(block.piece);
-        let fast = peer.abilities.fast;
+        let (choked, fast) = (peer.am_choking, peer.abilities.fast);
         if full || choked || !self.picker.have().has(block.piece) || !self.may_have(now, key, block)
         {
             if fast {
@@ -169,20 +177,21 @@ impl Swarm {
         if lan { &mut self.lan } else { &mut self.wide }.rate.add(bytes);
         self.stats.up += bytes;
         self.serve(now, limiter, key);
-        self.give(now, key);
-        let (leech, piece_length) = (!self.picker.is_complete(), self.geometry.piece_length());
-        if let Some(peer) = self.peers.get(&key) {
-            let uplink = if lan { &self.lan } else { &self.wide };
-            let over = uplink.short && peer.turn_over(now, leech, piece_length);
-            self.choke_now |= over || !peer.is_busy();
-        }
+        self.give_on(now, key);
+        self.choke_now |= self.peers.get(&key).is_some_and(|peer| !peer.is_busy());
         if self.reading + READ_AHEAD_MIN > READ_AHEAD_TOTAL {
             // The common bound may have held others up.
             self.limited = true;
         }
     }
 
-    pub(super) fn on_unsent(&mut self, now: Duration, key: PeerKey, blocks: &[Block]) {
+    pub(super) fn on_unsent(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        blocks: &[Block],
+    ) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
         peer.reading = peer.reading.saturating_sub(bytes);
@@ -190,6 +199,7 @@ impl Swarm {
         if peer.abilities.fast {
             blocks.iter().for_each(|&block| self.send(now, key, Message::Reject(block)));
         }
+        self.serve(now, limiter, key);
     }
 
     /// Orders reads for what the peer asked for, as far as it, the limit and memory allow. Under a
@@ -204,6 +214,12 @@ impl Swarm {
             }
             if self.reading >= READ_AHEAD_TOTAL {
                 self.limited = true;
+                return false;
+            }
+            let others_wait = if peer.lan { self.lan.short } else { self.wide.short };
+            let leech = !self.picker.is_complete();
+            if others_wait && peer.turn_over(now, leech, &self.geometry) {
+                self.choke_now = true;
                 return false;
             }
             let unlimited = peer.lan || limiter.up.rate().is_none();

@@ -181,6 +181,7 @@ mod tests {
             requests_max: Some(2000),
             client: Some("Updraft 0.1".into()),
             upload_only: true,
+            spread: true,
         };
         assert_eq!(ExtensionHandshake::parse(&full.encode()), Some(full));
         let none = ExtensionHandshake::default();
