@@ -12,6 +12,7 @@
 //! launcher on the same folder.
 //!
 //! [`launcher::Launcher`] is the handle; the command line ([`cli`]) is one face over it.
+#![forbid(unsafe_code)]
 
 pub mod apply;
 pub mod cli;

@@ -1,4 +1,5 @@
 //! `updraft-launcher`: the command line.
+#![forbid(unsafe_code)]
 
 use clap::Parser;
 use std::process::ExitCode;

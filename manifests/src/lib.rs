@@ -15,6 +15,7 @@
 //! assert!(RelPath::parse("data/levels/one.pak").is_ok());
 //! assert!(RelPath::parse("../../etc/passwd").is_err());
 //! ```
+#![forbid(unsafe_code)]
 
 pub mod document;
 pub mod feed;

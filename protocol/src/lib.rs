@@ -12,6 +12,7 @@
 
 pub mod bencode;
 pub mod bitfield;
+pub mod digest;
 pub mod geometry;
 pub mod ids;
 #[cfg(feature = "io")]

@@ -9,6 +9,7 @@
 //! Goes in: a folder, keys, a configuration. Comes out: the repository, described in
 //! `updraft_manifests`. Never: a half-published release, whatever is killed when; a build that is
 //! changed or linked to; a signature that launchers would not accept.
+#![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod disk;

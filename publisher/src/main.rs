@@ -1,4 +1,5 @@
 //! `updraft-publisher`: see the library.
+#![forbid(unsafe_code)]
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@
 //! ([`clients`]), and peers and servers that misbehave on purpose ([`hostile`]). [`content`] makes
 //! builds from seeds and compares folders byte for byte. Nothing here sleeps where an event can be
 //! awaited, nothing uses a fixed folder, and nothing outlives its test.
+#![forbid(unsafe_code)]
 
 pub mod content;
 pub mod http;

@@ -35,28 +35,34 @@ pub(super) fn hash_pieces<R: ReadFiles, T: Send>(
     reader: impl Fn() -> R + Sync,
     each: impl Fn(PieceIndex, Result<PieceDigests, R::Error>) -> Result<T, R::Error> + Sync,
 ) -> Result<Vec<T>, R::Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = geometry.piece_count() as usize;
     let span = usize::try_from(SPAN_BYTES / u64::from(geometry.piece_length()));
-    let span = span.expect("pieces are counted in u32").max(1);
+    let span = span.expect("pieces are counted in u32");
+    // Whole groups of pieces that are hashed side by side, but something to do for every thread.
+    let width = PieceHasher::width(geometry, digests) as usize;
+    let span = span.next_multiple_of(width).max(width).min(count.div_ceil(threads)).max(1);
     let mut results: Vec<Option<T>> = Vec::new();
-    results.resize_with(geometry.piece_count() as usize, || None);
+    results.resize_with(count, || None);
     let failed = AtomicBool::new(false);
     let spans = Mutex::new(geometry.pieces().step_by(span).zip(results.chunks_mut(span)));
 
     let work = || -> Result<(), R::Error> {
-        let (mut hasher, mut reader) = (PieceHasher::new(digests), reader());
+        let (mut hasher, mut reader) = (PieceHasher::new(geometry, digests), reader());
         while !failed.load(Ordering::Relaxed) {
             let next = spans.lock().expect("taking a span does not panic").next();
             let Some((start, span)) = next else { break };
-            for (piece, result) in (start.0..).map(PieceIndex).zip(span) {
-                let read = |file, offset, buffer: &mut [u8]| reader.read(file, offset, buffer);
-                *result = Some(each(piece, hasher.hash(geometry, piece, read))?);
+            let read = |file, offset, buffer: &mut [u8]| reader.read(file, offset, buffer);
+            let end = start.0 + u32::try_from(span.len()).expect("pieces are counted in u32");
+            let found = hasher.hash(start.0..end, read);
+            for ((piece, result), found) in (start.0..).map(PieceIndex).zip(span).zip(found) {
+                *result = Some(each(piece, found)?);
             }
         }
         reader.finish()
     };
     let work = || work().inspect_err(|_| failed.store(true, Ordering::Relaxed));
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let ends: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().expect("hashing does not panic")).collect()

@@ -4,7 +4,6 @@
 //! parsed is checked once, here: after that the types are the proof. The info dictionary is kept as
 //! the bytes it came in, because they are what the info-hash is over.
 
-mod both;
 pub mod create;
 pub mod hash;
 pub mod magnet;

@@ -3,6 +3,7 @@
 use super::Verdict;
 use super::handles::{DiskError, Handles, read_full_at};
 use super::torrent::Torrent;
+use crate::digest::sha256_many;
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::ids::{PieceIndex, Sha256Hash};
 use crate::merkle;
@@ -66,8 +67,9 @@ impl Partial {
         self.missing -= written.len();
         match &mut self.state {
             State::Leaves(leaves) => {
-                for (index, bytes) in written {
-                    leaves[*index as usize] = merkle::leaf(bytes);
+                let messages: Vec<&[u8]> = written.iter().map(|(_, bytes)| &bytes[..]).collect();
+                for ((index, _), leaf) in written.iter().zip(sha256_many(&messages)) {
+                    leaves[*index as usize] = leaf;
                 }
                 Ok(true)
             }
@@ -151,7 +153,8 @@ impl Reader<'_> {
         let data_len = info.geometry.data_len(piece);
         let mut leaves = Vec::with_capacity(info.geometry.block_count(piece) as usize);
         let whole = self.each_chunk(piece, 0, data_len, |bytes| {
-            leaves.extend(bytes.chunks(BLOCK_LEN as usize).map(merkle::leaf));
+            let messages: Vec<&[u8]> = bytes.chunks(BLOCK_LEN as usize).collect();
+            leaves.extend(sha256_many(&messages));
         })?;
         Ok(if !whole {
             Found::Missing

@@ -13,6 +13,7 @@
 //!
 //! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
 //! are the sizes that the figures of the project are quoted for; machines are noisy, so quote ratios.
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
 #[cfg(target_os = "linux")]
