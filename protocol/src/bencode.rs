@@ -351,6 +351,11 @@ pub fn encode_dict(fill: impl FnOnce(&mut DictEncoder<'_>)) -> Vec<u8> {
 }
 
 impl Encoder {
+    /// An encoder with room for so many bytes: what is large is then not moved while it grows.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes) }
+    }
+
     /// What was written.
     pub fn finish(self) -> Vec<u8> {
         self.out

@@ -123,7 +123,12 @@ impl Metainfo {
 
     /// The torrent file: canonical, the same bytes for the same content.
     pub fn encode(&self) -> Vec<u8> {
-        bencode::encode_dict(|top| {
+        let layers = self.info.piece_layers();
+        let layer_bytes = layers.values().map(|layer| (layer.len() + 2) * size_of::<Sha256Hash>());
+        // Everything else is a few lines of text.
+        let capacity = self.info.raw.len() + layer_bytes.sum::<usize>() + 4096;
+        let mut encoder = bencode::Encoder::with_capacity(capacity);
+        encoder.dict(|top| {
             let first = self.trackers.iter().flatten().next();
             if let Some(first) = first {
                 top.key(b"announce").bytes(first.as_bytes());
@@ -147,7 +152,7 @@ impl Metainfo {
             top.key(b"info").raw(&self.info.raw);
             if self.info.is_v2() {
                 top.key(b"piece layers").dict(|out| {
-                    for (root, layer) in self.info.piece_layers() {
+                    for (root, layer) in &layers {
                         out.key(&root.0)
                             .bytes(&layer.iter().flat_map(|hash| hash.0).collect::<Vec<_>>());
                     }
@@ -160,7 +165,8 @@ impl Metainfo {
                     .key(b"url-list")
                     .list(|list| many.iter().for_each(|url| list.bytes(url.as_bytes()))),
             }
-        })
+        });
+        encoder.finish()
     }
 }
 

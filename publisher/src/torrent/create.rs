@@ -73,6 +73,7 @@ pub(super) fn run(args: &CreateArgs, output: Output) -> Result<(), Error> {
     let torrent = create::create(&source, &options, &|done, total| progress.tell(done, total));
     drop(progress);
     let torrent = torrent.map_err(failed)?;
+    drop(source);
     write_atomic(&target, &torrent.encode()).inspect_err(|_| {
         let _ = std::fs::remove_file(temporary(&target));
     })?;
