@@ -20,6 +20,9 @@ static LABS_MADE: AtomicU32 = AtomicU32::new(0);
 /// What every namespace's and folder's name begins with; the process id follows.
 const PREFIX: &str = "updraft-lab-";
 
+/// How long telling one host of all others may take.
+const INTRODUCTION_WAIT: Duration = Duration::from_secs(10);
+
 /// A network, a folder, and everything cleaned up at the end.
 pub struct Lab {
     name: String,
@@ -104,7 +107,19 @@ impl Lab {
         ip(&["netns", "add", ns]);
         ip(&["-n", ns, "link", "set", "lo", "up"]);
         ip(&[
-            "-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns",
+            "-n",
+            ns,
+            "link",
+            "add",
+            "eth0",
+            "address",
+            &node.mac(),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &port,
+            "netns",
             &switch,
         ]);
         ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
@@ -114,6 +129,31 @@ impl Lab {
         ip(&["-n", ns, "addr", "add", &format!("{}/64", node.ip6), "dev", "eth0", "nodad"]);
         ip(&["-n", ns, "link", "set", "eth0", "up"]);
         node
+    }
+
+    /// Tells hosts each other's link addresses, for crowds: the kernel has one table of neighbours for
+    /// all namespaces, and thirty hosts that find each other fill its 1024 places. What is told for
+    /// good stands outside of them.
+    pub fn introduce(nodes: &[&Node]) {
+        for node in nodes {
+            let others = nodes.iter().filter(|other| other.ip != node.ip);
+            let lines: String = others
+                .flat_map(|other| {
+                    [other.ip, other.wide].map(|ip| {
+                        format!(
+                            "neigh replace {ip} dev eth0 lladdr {} nud permanent\n",
+                            other.mac()
+                        )
+                    })
+                })
+                .collect();
+            let mut batch = Command::new("ip");
+            batch.args(["-n", &node.namespace, "-batch", "-"]);
+            let mut batch = Proc::start("ip", batch);
+            batch.send_line(&lines);
+            batch.close_stdin();
+            batch.finish(INTRODUCTION_WAIT);
+        }
     }
 
     /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit").
@@ -157,6 +197,11 @@ impl Drop for Lab {
 }
 
 impl Node {
+    /// Its link address.
+    fn mac(&self) -> String {
+        format!("02:77:00:00:00:{:02x}", self.ip.octets()[3])
+    }
+
     /// Its IPv4 address with a port.
     pub fn addr(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.ip), port)

@@ -2,7 +2,7 @@
 //!
 //! A [`lab::Lab`] is a network of namespaces in which [`process::Proc`]esses run: our two programs as
 //! a user would start them ([`ours`]), other people's BitTorrent clients, trackers and web servers
-//! ([`clients`]), and peers and servers that misbehave on purpose ([`hostile`]). [`content`] makes
+//! ([`clients`]), peers and servers that misbehave on purpose ([`hostile`]) or only watch ([`watcher`]). [`content`] makes
 //! builds from seeds and compares folders byte for byte. Nothing here sleeps where an event can be
 //! awaited, nothing uses a fixed folder, and nothing outlives its test.
 #![forbid(unsafe_code)]
@@ -18,3 +18,5 @@ pub mod clients;
 pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod lab;
+#[cfg(target_os = "linux")]
+pub mod watcher;

@@ -78,6 +78,8 @@ impl Swarm<'_> {
         let seed_node = shaped(self.seed_up);
         let nodes: Vec<Node> = self.leechers.iter().map(|_| shaped(self.peer_up)).collect();
 
+        let here = [&tracker_node, &web_node, &seed_node];
+        Lab::introduce(&here.into_iter().chain(&nodes).collect::<Vec<_>>());
         let folder = self.source.parent().expect("the content lies in a folder");
         let web = self.http.then(|| Nginx::start(&lab, &web_node, folder));
         let torrent = self.torrent(&tracker_node, web.as_ref());
