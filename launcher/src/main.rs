@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use updraft_launcher::cli::{self, args::Args};
 use updraft_launcher::exit::Exit;
 
-/// Threads for the network; hashing and disk work have their own.
-const NETWORK_THREADS: usize = 2;
+/// Threads for documents and the command line; transfers and hashing have their own.
+const THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -23,10 +23,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(NETWORK_THREADS)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
     match runtime {
         Ok(runtime) => {
             let exit = runtime.block_on(cli::run(args));

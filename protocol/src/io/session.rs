@@ -281,12 +281,42 @@ pub struct Session {
 }
 
 impl Session {
-    /// Binds the sockets and starts the engine on the current tokio runtime.
+    /// Binds the sockets and starts the engine on a thread of its own. One thread is enough for
+    /// several GiB/s, as hashing and files are left to others, and nothing that the caller does on
+    /// its own threads holds up a peer.
     ///
     /// # Errors
     /// When an address cannot be bound (of several unspecified ones, when none can), or the system
     /// refuses threads or randomness.
     pub async fn start(config: SessionConfig) -> Result<Self, SessionError> {
+        let (reply, started) = oneshot::channel();
+        let work = || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(reply.send(Err(SessionError::Start(error)))),
+            };
+            runtime.block_on(async move {
+                match Self::open(config) {
+                    Ok((session, engine, commands)) => {
+                        if reply.send(Ok(session)).is_ok() {
+                            engine.run(commands).await;
+                        }
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            });
+            // What is left are look-ups of documents on a disk that does not answer.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("network".to_owned());
+        thread.spawn(work).map_err(SessionError::Start)?;
+        started.await.map_err(|_| SessionError::Stopped)?
+    }
+
+    /// Sockets and engine, on the runtime that will run it.
+    fn open(
+        config: SessionConfig,
+    ) -> Result<(Self, engine::Engine, mpsc::Receiver<Command>), SessionError> {
         let listeners = listen(&config.listen)?;
         let addrs: Arc<[SocketAddr]> =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -303,8 +333,7 @@ impl Session {
         for listener in listeners {
             tokio::spawn(accept_all(listener, engine.net_events(), commands.downgrade()));
         }
-        tokio::spawn(engine.run(receiver));
-        Ok(Self { commands, listen: addrs, peer_id })
+        Ok((Self { commands, listen: addrs, peer_id }, engine, receiver))
     }
 
     /// The addresses listened on, with their real ports.
