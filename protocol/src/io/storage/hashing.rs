@@ -51,11 +51,13 @@ impl Partial {
         self.missing == 0
     }
 
-    /// Takes in blocks that were just written, ascending by number. Where SHA-1 now continues over
-    /// blocks written earlier, those are read back from the files. `Ok(false)` if they are gone.
+    /// Takes in blocks that were just written, ascending by number, and their leaves if the torrent
+    /// has any. Where SHA-1 now continues over blocks written earlier, those are read back from the
+    /// files. `Ok(false)` if they are gone.
     pub(super) fn add(
         &mut self,
         written: &[(u32, Bytes)],
+        new_leaves: &mut impl Iterator<Item = Sha256Hash>,
         piece: PieceIndex,
         reader: &mut Reader<'_>,
     ) -> Result<bool, DiskError> {
@@ -67,8 +69,7 @@ impl Partial {
         self.missing -= written.len();
         match &mut self.state {
             State::Leaves(leaves) => {
-                let messages: Vec<&[u8]> = written.iter().map(|(_, bytes)| &bytes[..]).collect();
-                for ((index, _), leaf) in written.iter().zip(sha256_many(&messages)) {
+                for ((index, _), leaf) in written.iter().zip(new_leaves) {
                     leaves[*index as usize] = leaf;
                 }
                 Ok(true)

@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use torrent::Torrent;
-use worker::{Barrier, Job, Shared, Task};
+use worker::{Barrier, Job, Shared, Task, Write};
 
 pub use handles::HANDLES_MAX;
 
@@ -54,6 +54,9 @@ pub const JOBS_MAX: usize = 16 * 1024;
 
 /// The part of [`JOBS_MAX`] that reads may take.
 const READ_JOBS_MAX: usize = JOBS_MAX / 4;
+
+/// What lies next to each other within this many bytes meets the same thread.
+const STRIDE_BYTES: u32 = 1 << 20;
 
 /// Names a torrent towards the disk, unique for the life of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,14 +110,14 @@ pub enum DiskEvent {
         /// Right or not.
         verdict: Verdict,
     },
-    /// One [`Disk::write`] is done (written, failed or a duplicate): its buffers are free. Comes
-    /// before the [`DiskEvent::Piece`] it may have completed.
+    /// One or several [`Disk::write`]s to a piece are done (written, failed or duplicates): their
+    /// buffers are free. Comes before the [`DiskEvent::Piece`] they may have completed.
     Written {
         /// The torrent.
         torrent: TorrentKey,
         /// The piece.
         piece: PieceIndex,
-        /// Payload bytes of that job.
+        /// Payload bytes of them.
         bytes: u64,
     },
     /// One [`Disk::read`], or the part of it in one piece, is done. Every block ordered comes back
@@ -258,9 +261,9 @@ impl Disk {
         blocks: Vec<(Block, Bytes)>,
     ) -> Result<(), Busy<Vec<(Block, Bytes)>>> {
         let Some(torrent) = self.torrents.get(&torrent) else { return Err(Busy(blocks)) };
-        let job = Job::Write { torrent: Arc::clone(torrent), piece, blocks };
+        let job = Job::Write(Write { torrent: Arc::clone(torrent), piece, blocks });
         self.queue(torrent, piece).try_send(job).map_err(|refused| match refused.into_inner() {
-            Job::Write { blocks, .. } => Busy(blocks),
+            Job::Write(Write { blocks, .. }) => Busy(blocks),
             Job::Read { .. } | Job::Check(_) | Job::Barrier(_) => Busy(Vec::new()),
         })
     }
@@ -340,8 +343,10 @@ impl Disk {
     }
 
     fn queue(&self, torrent: &Torrent, piece: PieceIndex) -> &mpsc::Sender<Job> {
-        // Neighbours go to different threads, so a download in order keeps all of them busy.
-        let number = torrent.key.0 as usize + piece.get();
+        // Neighbours meet the same thread, which hashes their blocks side by side; but a download in
+        // order keeps all threads busy.
+        let stride = (STRIDE_BYTES / torrent.info.geometry.piece_length()).max(1);
+        let number = torrent.key.0 as usize + (piece.0 / stride) as usize;
         &self.queues[number % self.queues.len()]
     }
 

@@ -3,10 +3,11 @@
 use super::handles::{DiskError, Handles, write_all_at};
 use super::hashing::{Found, Partial, Reader, read_block};
 use super::torrent::{Place, Torrent};
-use super::worker::{Shared, Worker};
+use super::worker::{Shared, Worker, Write};
 use super::{DiskEvent, DiskOp, Verdict};
+use crate::digest::sha256_many;
 use crate::geometry::Block;
-use crate::ids::{PeerKey, PieceIndex};
+use crate::ids::{PeerKey, PieceIndex, Sha256Hash};
 use crate::io::buffers::BUFFER_PAYLOAD_LEN;
 use bytes::Bytes;
 use std::collections::hash_map::Entry;
@@ -16,44 +17,62 @@ use std::io::IoSlice;
 const SMALL_READ_LEN: usize = 64 * 1024;
 
 impl Worker<'_> {
-    /// Writes the blocks that the piece lacks, hashes them, and judges the piece if it is whole.
-    pub(super) fn write(
-        &mut self,
-        torrent: &Torrent,
-        piece: PieceIndex,
-        blocks: Vec<(Block, Bytes)>,
-    ) {
-        let bytes = blocks.iter().map(|(block, _)| u64::from(block.len)).sum();
-        let verdict = self.write_and_hash(torrent, piece, blocks);
-        self.shared.emit(DiskEvent::Written { torrent: torrent.key, piece, bytes });
-        match verdict {
-            Ok(None) => {}
-            Ok(Some(verdict)) => {
-                if verdict == Verdict::Verified {
-                    torrent.trust(piece);
-                    self.shared.record(torrent, piece);
-                }
-                self.shared.emit(DiskEvent::Piece { torrent: torrent.key, piece, verdict });
+    /// Writes the blocks that their pieces lack, hashes all of them side by side, and judges the
+    /// pieces that are whole.
+    pub(super) fn write(&mut self, orders: Vec<Write>) {
+        let mut pieces: Vec<Write> = Vec::with_capacity(orders.len());
+        for order in orders {
+            let same = |other: &&mut Write| {
+                other.torrent.key == order.torrent.key && other.piece == order.piece
+            };
+            match pieces.iter_mut().find(same) {
+                Some(piece) => piece.blocks.extend(order.blocks),
+                None => pieces.push(order),
             }
-            Err(error) => {
-                self.partials.remove(&(torrent.key, piece));
-                self.shared.emit_error(torrent, error);
+        }
+        let written: Vec<_> = pieces
+            .into_iter()
+            .map(|order| {
+                let (bytes, piece) = (order.bytes(), order.piece);
+                let fresh = self.write_fresh(&order.torrent, piece, order.blocks);
+                (order.torrent, piece, bytes, fresh)
+            })
+            .collect();
+        let to_hash = written.iter().filter(|(torrent, ..)| torrent.info.is_v2());
+        let to_hash = to_hash.filter_map(|(.., fresh)| fresh.as_ref().ok());
+        let to_hash: Vec<&[u8]> = to_hash.flatten().map(|(_, bytes)| &bytes[..]).collect();
+        let mut leaves = sha256_many(&to_hash).into_iter();
+        for (torrent, piece, bytes, fresh) in written {
+            let verdict = fresh.and_then(|fresh| self.judge(&torrent, piece, &fresh, &mut leaves));
+            self.shared.emit(DiskEvent::Written { torrent: torrent.key, piece, bytes });
+            match verdict {
+                Ok(None) => {}
+                Ok(Some(verdict)) => {
+                    if verdict == Verdict::Verified {
+                        torrent.trust(piece);
+                        self.shared.record(&torrent, piece);
+                    }
+                    self.shared.emit(DiskEvent::Piece { torrent: torrent.key, piece, verdict });
+                }
+                Err(error) => {
+                    self.partials.remove(&(torrent.key, piece));
+                    self.shared.emit_error(&torrent, error);
+                }
             }
         }
     }
 
-    fn write_and_hash(
+    /// Writes the blocks that the piece lacks; returns them, ascending by number.
+    fn write_fresh(
         &mut self,
         torrent: &Torrent,
         piece: PieceIndex,
         blocks: Vec<(Block, Bytes)>,
-    ) -> Result<Option<Verdict>, DiskError> {
+    ) -> Result<Vec<(u32, Bytes)>, DiskError> {
         let geometry = &torrent.info.geometry;
-        let mut entry = match self.partials.entry((torrent.key, piece)) {
-            Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => entry.insert_entry(Partial::new(&torrent.info, piece)),
-        };
-        let partial = entry.get_mut();
+        let key = (torrent.key, piece);
+        let partial =
+            self.partials.entry(key).or_insert_with(|| Partial::new(&torrent.info, piece));
         let mut fresh: Vec<(u32, Bytes)> = blocks
             .into_iter()
             .map(|(block, bytes)| {
@@ -65,16 +84,30 @@ impl Worker<'_> {
             .collect();
         fresh.sort_unstable_by_key(|(index, _)| *index);
         fresh.dedup_by_key(|(index, _)| *index);
-
         write_blocks(torrent, &self.shared.handles, piece, &fresh)?;
+        Ok(fresh)
+    }
+
+    /// Takes blocks that were just written into the hash of their piece, and judges it if it is
+    /// whole. `leaves` has theirs next, if the torrent has leaves.
+    fn judge(
+        &mut self,
+        torrent: &Torrent,
+        piece: PieceIndex,
+        fresh: &[(u32, Bytes)],
+        leaves: &mut impl Iterator<Item = Sha256Hash>,
+    ) -> Result<Option<Verdict>, DiskError> {
         let mut reader =
             Reader { torrent, handles: &self.shared.handles, scratch: &mut self.scratch };
-        if !partial.add(&fresh, piece, &mut reader)? {
+        let Entry::Occupied(mut entry) = self.partials.entry((torrent.key, piece)) else {
+            unreachable!("its blocks were written just now");
+        };
+        if !entry.get_mut().add(fresh, leaves, piece, &mut reader)? {
             // Blocks written earlier are gone: somebody cut the file. Start the piece again.
             entry.remove();
             return Ok(Some(Verdict::Wrong));
         }
-        if !partial.is_complete() {
+        if !entry.get().is_complete() {
             return Ok(None);
         }
         entry.remove().verdict(piece, &mut reader).map(Some)

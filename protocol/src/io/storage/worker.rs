@@ -21,13 +21,33 @@ use tokio::sync::{mpsc, oneshot};
 #[cfg(target_os = "linux")]
 const SINGLE_FLUSHES_MAX: usize = 256;
 
+/// Jobs taken from the queue in one go.
+const JOBS_TAKEN: usize = 64;
+/// Writes that are queued one after the other are done together up to this many bytes: their blocks
+/// are hashed side by side, and the sockets do not wait long for their budget.
+const WRITE_GROUP_BYTES: u64 = 1 << 20;
+
 /// An order in a thread's queue.
 #[derive(Debug)]
 pub(super) enum Job {
-    Write { torrent: Arc<Torrent>, piece: PieceIndex, blocks: Vec<(Block, Bytes)> },
+    Write(Write),
     Read { torrent: Arc<Torrent>, peer: PeerKey, piece: PieceIndex, blocks: Vec<Block> },
     Check(Arc<Check>),
     Barrier(Arc<Barrier>),
+}
+
+/// Blocks of one piece, to be written and hashed.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) torrent: Arc<Torrent>,
+    pub(super) piece: PieceIndex,
+    pub(super) blocks: Vec<(Block, Bytes)>,
+}
+
+impl Write {
+    pub(super) fn bytes(&self) -> u64 {
+        self.blocks.iter().map(|(block, _)| u64::from(block.len)).sum()
+    }
 }
 
 /// A task for when every thread is done with what it had queued: the last to arrive does it.
@@ -138,32 +158,45 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
         checks: VecDeque::new(),
         scratch: vec![0; SCRATCH_LEN],
     };
+    let mut taken = Vec::with_capacity(JOBS_TAKEN);
     loop {
-        let job = if worker.checks.is_empty() {
-            jobs.blocking_recv()
+        if worker.checks.is_empty() {
+            if jobs.blocking_recv_many(&mut taken, JOBS_TAKEN) == 0 {
+                return;
+            }
         } else {
             match jobs.try_recv() {
-                Ok(job) => Some(job),
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    worker.check_step();
-                    continue;
-                }
-                Err(mpsc::error::TryRecvError::Disconnected) => None,
+                Ok(job) => taken.push(job),
+                Err(mpsc::error::TryRecvError::Empty) => worker.check_step(),
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
-        };
-        match job {
-            None => return,
-            Some(Job::Write { torrent, piece, blocks }) => worker.write(&torrent, piece, blocks),
-            Some(Job::Read { torrent, peer, piece, blocks }) => {
-                worker.read(&torrent, peer, piece, blocks);
-            }
-            Some(Job::Check(check)) => worker.checks.push_back(Share::new(check)),
-            Some(Job::Barrier(barrier)) => {
-                if let Some(torrent) = barrier.removes() {
-                    worker.partials.retain(|(key, _), _| *key != torrent);
+        }
+        let mut batch = taken.drain(..).peekable();
+        while let Some(job) = batch.next() {
+            match job {
+                Job::Write(first) => {
+                    let mut bytes = first.bytes();
+                    let mut group = vec![first];
+                    while bytes < WRITE_GROUP_BYTES
+                        && let Some(Job::Write(next)) =
+                            batch.next_if(|job| matches!(job, Job::Write(_)))
+                    {
+                        bytes += next.bytes();
+                        group.push(next);
+                    }
+                    worker.write(group);
                 }
-                if let Some(task) = barrier.arrive() {
-                    run_task(shared, task);
+                Job::Read { torrent, peer, piece, blocks } => {
+                    worker.read(&torrent, peer, piece, blocks);
+                }
+                Job::Check(check) => worker.checks.push_back(Share::new(check)),
+                Job::Barrier(barrier) => {
+                    if let Some(torrent) = barrier.removes() {
+                        worker.partials.retain(|(key, _), _| *key != torrent);
+                    }
+                    if let Some(task) = barrier.arrive() {
+                        run_task(shared, task);
+                    }
                 }
             }
         }
