@@ -351,7 +351,10 @@ async fn write_messages(
     let mut heads = BytesMut::new();
     while queue.recv_many(&mut batches, 64).await > 0 {
         let messages: Vec<Message> = batches.drain(..).flatten().collect();
-        for group in messages.chunks(SLICES_MAX / 2) {
+        let mut rest = messages.as_slice();
+        while !rest.is_empty() {
+            let (group, later) = rest.split_at(group_len(rest));
+            rest = later;
             heads.clear();
             let mut ends = Vec::with_capacity(group.len());
             for message in group {
@@ -370,6 +373,13 @@ async fn write_messages(
         }
     }
     Ok(())
+}
+
+/// How many messages go out with one call: any number of short ones, and as many blocks as there
+/// are slices for.
+fn group_len(messages: &[Message]) -> usize {
+    let blocks = messages.iter().enumerate().filter(|(_, message)| payload_len(message) > 0);
+    blocks.map(|(at, _)| at).nth(SLICES_MAX / 2 - 1).unwrap_or(messages.len())
 }
 
 /// Writes heads and payload in turn, without copying the payload.
