@@ -17,6 +17,10 @@ use crate::transfer::{our_leech, parent, tcp, their_leech};
 
 /// Bytes handled as one on the line.
 const PARCEL_BYTES: usize = 16 << 10;
+/// Parcels on the line; its rate and delay allow fewer unless reads are tiny.
+const PARCELS_MAX: usize = 4096;
+/// How much too long a sleep may be without the line losing rate.
+const SLACK: Duration = Duration::from_millis(10);
 /// How long the far end may take to answer a dial.
 const DIAL_WAIT: Duration = Duration::from_secs(10);
 
@@ -97,10 +101,7 @@ impl Line {
                 let pass = |from: &TcpStream, into: &TcpStream| -> io::Result<()> {
                     let (from, into) = (from.try_clone()?, into.try_clone()?);
                     into.set_nodelay(true)?;
-                    // What is on the line at its rate; more would be a queue, and so more delay.
-                    let on_line = u128::from(self.rate) * self.delay.as_millis() / 1000;
-                    let parcels = usize::try_from(on_line).expect("a line is short") / PARCEL_BYTES;
-                    let (sender, receiver) = mpsc::sync_channel(parcels + 2);
+                    let (sender, receiver) = mpsc::sync_channel(PARCELS_MAX);
                     thread::spawn(move || self.take(from, &sender));
                     thread::spawn(move || give(into, &receiver));
                     Ok(())
@@ -116,7 +117,9 @@ impl Line {
         let mut buffer = vec![0; PARCEL_BYTES];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let now = Instant::now();
-            free = free.max(now) + Duration::from_secs(1).mul_f64(count as f64 / self.rate as f64);
+            // A sleep that was too long is made up for.
+            free = free.max(now.checked_sub(SLACK).unwrap_or(now))
+                + Duration::from_secs(1).mul_f64(count as f64 / self.rate as f64);
             if line.send((free + self.delay, buffer[..count].to_vec())).is_err() {
                 break;
             }
