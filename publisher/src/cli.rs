@@ -146,9 +146,10 @@ struct VerifyArgs {
 
 #[derive(Debug, Args)]
 struct SeedArgs {
-    /// The .torrent file.
-    torrent: PathBuf,
-    /// The folder that holds the content.
+    /// The .torrent files.
+    #[arg(required = true)]
+    torrents: Vec<PathBuf>,
+    /// The folder that holds the content of all of them.
     #[arg(long)]
     dir: PathBuf,
     /// Where to listen; any free port if not given.
@@ -385,7 +386,7 @@ fn read_feed(text: &str) -> Result<ContentHash, Error> {
 
 fn run_seed(args: SeedArgs, out: Output) -> Result<(), Error> {
     let options = Seed {
-        torrent: args.torrent,
+        torrents: args.torrents,
         dir: args.dir,
         listen: args.listen,
         up_limit: args.up_limit,

@@ -1,4 +1,4 @@
-//! `seed`: shares any torrent from a folder that holds its content.
+//! `seed`: shares any torrents from a folder that holds their content.
 
 use crate::output::{Output, bytes};
 use crate::serve::session_error;
@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use updraft_protocol::io::check;
 use updraft_protocol::io::{AddTorrent, Have, Phase, Session, SessionConfig, Status, UploadPolicy};
-use updraft_protocol::metainfo::Info;
+use updraft_protocol::metainfo::{Info, Metainfo};
 
 /// How often the count is told, when it changed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(3);
@@ -22,9 +23,10 @@ const REFRESH_MAX: Duration = Duration::from_millis(400);
 /// What to seed, and where.
 #[derive(Debug, Clone)]
 pub struct Seed {
-    /// The .torrent file.
-    pub torrent: PathBuf,
-    /// The folder of the content, or the one that holds it.
+    /// The .torrent files.
+    pub torrents: Vec<PathBuf>,
+    /// The folder of the content, or the one that holds it; with several torrents, the one that
+    /// holds them all.
     pub dir: PathBuf,
     /// Where to listen; `None` for any free port.
     pub listen: Option<SocketAddr>,
@@ -43,9 +45,11 @@ pub async fn seed(
     out: Output,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let metainfo = torrent::read(&options.torrent)?;
-    let info = Arc::new(metainfo.info);
-    let files = content_files(&info, &options.dir)?;
+    let mut torrents = Vec::with_capacity(options.torrents.len());
+    for path in &options.torrents {
+        let metainfo = torrent::read(path)?;
+        torrents.push((content_files(&metainfo.info, &options.dir)?, metainfo));
+    }
     let mut config = SessionConfig {
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
@@ -56,76 +60,92 @@ pub async fn seed(
         config.listen = vec![listen];
     }
     let session = Session::start(config).await.map_err(session_error)?;
-    let add = AddTorrent {
-        have: Have::Check,
-        seed_only: true,
-        trackers: metainfo.trackers,
-        ..AddTorrent::new(Arc::clone(&info), files)
-    };
-    let handle = session.add(add).await.map_err(session_error)?;
-    let mut status = handle.status();
+    let mut seeded = Vec::with_capacity(torrents.len());
+    for (files, Metainfo { info, trackers, .. }) in torrents {
+        let info = Arc::new(info);
+        let add = AddTorrent {
+            have: Have::Check,
+            seed_only: true,
+            trackers,
+            ..AddTorrent::new(Arc::clone(&info), files)
+        };
+        let handle = session.add(add).await.map_err(session_error)?;
+        seeded.push(Seeded { info, status: handle.status() });
+    }
     tokio::pin!(stop);
     let result = tokio::select! {
-        result = run(options, &info, &session, &mut status, out) => result,
+        result = run(options, &session, &mut seeded, out) => result,
         () = &mut stop => Ok(()),
     };
-    // The count is refreshed a few times a second: the last one shall not miss what went out since.
-    status.mark_unchanged();
-    let _ = tokio::time::timeout(REFRESH_MAX, status.changed()).await;
-    let uploaded = status.borrow().up_total;
+    // Counts are refreshed a few times a second: the last ones shall not miss what went out since.
+    tokio::time::sleep(REFRESH_MAX).await;
+    let (uploaded, peers) = counts(&seeded);
     session.stop().await;
     if result.is_ok() {
-        tell_uploaded(uploaded, status.borrow().peers, out);
+        tell_uploaded(uploaded, peers, out);
     }
     result
 }
 
+/// A torrent in the session.
+struct Seeded {
+    info: Arc<Info>,
+    status: watch::Receiver<Status>,
+}
+
+/// Bytes sent and peers, of all torrents.
+fn counts(seeded: &[Seeded]) -> (u64, usize) {
+    seeded.iter().fold((0, 0), |(uploaded, peers), torrent| {
+        let status = torrent.status.borrow();
+        (uploaded + status.up_total, peers + status.peers)
+    })
+}
+
 async fn run(
     options: &Seed,
-    info: &Info,
     session: &Session,
-    status: &mut tokio::sync::watch::Receiver<Status>,
+    seeded: &mut [Seeded],
     out: Output,
 ) -> Result<(), Error> {
-    let gone = || Error::Internal("the transfer engine ended".to_owned());
-    let checked = |status: &Status| !matches!(status.phase, Phase::Checking { .. });
-    let found = status.wait_for(checked).await.map_err(|_| gone())?.clone();
-    if let Phase::Failed(why) = &found.phase {
-        return Err(Error::content(&options.dir, why));
-    }
-    if found.have_bytes < found.wanted_bytes && !options.partial {
-        let why = format!(
-            "{} of {} are missing or wrong: name the folder that holds `{}`, or pass --partial",
-            bytes(found.wanted_bytes - found.have_bytes),
-            bytes(found.wanted_bytes),
-            info.name
-        );
-        return Err(Error::content(&options.dir, why));
-    }
     let addrs: Vec<_> = session.listen_addrs().iter().map(SocketAddr::to_string).collect();
-    let hashes =
-        [info.hashes.v1.map(|hash| hash.to_string()), info.hashes.v2.map(|hash| hash.to_string())];
-    out.tell(
-        "seeding",
-        format!("seeding `{}`, {} on {}", info.name, bytes(found.have_bytes), addrs.join(" and ")),
-        json!({
-            "name": info.name,
-            "bytes": found.have_bytes,
-            "listen": addrs,
-            "v1": hashes[0],
-            "v2": hashes[1],
-        }),
-    );
+    for Seeded { info, status } in &mut *seeded {
+        let gone = || Error::Internal("the transfer engine ended".to_owned());
+        let checked = |status: &Status| !matches!(status.phase, Phase::Checking { .. });
+        let found = status.wait_for(checked).await.map_err(|_| gone())?.clone();
+        if let Phase::Failed(why) = &found.phase {
+            return Err(Error::content(&options.dir, why));
+        }
+        if found.have_bytes < found.wanted_bytes && !options.partial {
+            let why = format!(
+                "{} of {} are missing or wrong: name the folder that holds `{}`, or pass --partial",
+                bytes(found.wanted_bytes - found.have_bytes),
+                bytes(found.wanted_bytes),
+                info.name
+            );
+            return Err(Error::content(&options.dir, why));
+        }
+        let (name, have) = (&info.name, bytes(found.have_bytes));
+        out.tell(
+            "seeding",
+            format!("seeding `{name}`, {have} on {}", addrs.join(" and ")),
+            json!({
+                "name": name,
+                "bytes": found.have_bytes,
+                "listen": addrs,
+                "v1": info.hashes.v1.map(|hash| hash.to_string()),
+                "v2": info.hashes.v2.map(|hash| hash.to_string()),
+            }),
+        );
+    }
     let mut told = 0;
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
-        let (uploaded, peers, phase) = {
-            let status = status.borrow_and_update();
-            (status.up_total, status.peers, status.phase.clone())
-        };
-        if let Phase::Failed(why) = phase {
-            return Err(Error::content(&options.dir, why));
+        for torrent in &*seeded {
+            if let Phase::Failed(why) = &torrent.status.borrow().phase {
+                return Err(Error::content(&options.dir, why));
+            }
         }
+        let (uploaded, peers) = counts(seeded);
         if uploaded != told {
             told = uploaded;
             tell_uploaded(uploaded, peers, out);

@@ -95,8 +95,14 @@ pub fn create_torrent(path: &Path, out: &Path, format: &str, trackers: &[String]
 
 /// Seeds a torrent with our publisher; `dir` holds the torrent's file or folder.
 pub fn seed(place: &Place, torrent: &Path, dir: &Path, listen: SocketAddr) -> Proc {
+    seed_all(place, &[torrent.to_owned()], dir, listen)
+}
+
+/// [`seed`] with several torrents, whose content lies side by side in `dir`.
+pub fn seed_all(place: &Place, torrents: &[PathBuf], dir: &Path, listen: SocketAddr) -> Proc {
     let mut command = place.publisher();
-    command.arg("seed").arg(torrent).arg("--dir").arg(dir).args(["--listen", &listen.to_string()]);
+    command.arg("seed").args(torrents).arg("--dir").arg(dir);
+    command.args(["--listen", &listen.to_string()]);
     Proc::start("our seed", command)
 }
 

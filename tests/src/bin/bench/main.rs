@@ -9,6 +9,8 @@
 //! bench many   [--leechers N] [--bytes N] [--with ENGINE,...]
 //! bench webseed [--bytes N] [--rate MBIT]
 //! bench delay  [--rate-mib N] [--delay-ms N]
+//! bench idle   [--torrents N] [--bytes N] [--seconds N]
+//! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
 //! ```
 //!
 //! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
@@ -27,7 +29,11 @@ mod engine;
 #[cfg(target_os = "linux")]
 mod flash;
 #[cfg(target_os = "linux")]
+mod idle;
+#[cfg(target_os = "linux")]
 mod many;
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(target_os = "linux")]
 mod pair;
 #[cfg(target_os = "linux")]
@@ -75,6 +81,10 @@ enum What {
     Webseed(webseed::Args),
     /// One seed, one leech, a line with a delay.
     Delay(delay::Args),
+    /// Many torrents, no peers.
+    Idle(idle::Args),
+    /// Resident memory of a big transfer, and of a seed with many leechers.
+    Memory(memory::Args),
 }
 
 #[cfg(target_os = "linux")]
@@ -90,5 +100,7 @@ fn main() {
         What::Small(what) => pair::run_small(dir.path(), args.rounds, &what),
         What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
+        What::Idle(what) => idle::run(dir.path(), &what),
+        What::Memory(what) => memory::run(dir.path(), &what),
     }
 }
