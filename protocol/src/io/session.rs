@@ -22,8 +22,9 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 const BACKLOG: u32 = 128;
 /// Commands waiting for the engine.
 const COMMANDS_MAX: usize = 64;
-/// Events a slow listener may be behind before it misses some.
-const EVENTS_KEPT: usize = 4096;
+/// Events a slow listener may be behind before it misses some. Room for all of them is there from the
+/// start, 80 bytes each, for every torrent.
+const EVENTS_KEPT: usize = 512;
 /// Time that stopping may take: saying goodbye to trackers, flushing files.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
