@@ -88,6 +88,12 @@ impl Slots {
         self.best = rate.max(self.best * (1.0 - FORGET));
     }
 
+    /// The most that was sent lately, in bytes per second.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive, below 2^64
+    pub fn best(&self) -> u64 {
+        self.best as u64
+    }
+
     /// Places for pieces of `piece_length` bytes.
     pub fn count(&self, piece_length: u32) -> u32 {
         let fitting = self.best * PIECE_TIME.as_secs_f64() / f64::from(piece_length.max(1));

@@ -65,6 +65,7 @@ impl Swarm {
     pub(super) fn on_choke(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.chokes_us = true;
+        peer.suggested.clear();
         self.picker.disown(key);
         if peer.abilities.fast {
             return; // BEP 6: every request is answered or rejected, choke or not.

@@ -746,6 +746,7 @@ impl Swarm {
             self.snub_if_stalled(now, key, endgame);
         }
         self.choke_now = true;
+        self.review_given(now);
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         keys.into_iter().for_each(|key| self.request(now, limiter, key));
     }

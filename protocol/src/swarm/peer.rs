@@ -127,6 +127,8 @@ pub(super) struct Peer {
     pub(super) busy_at: Duration,
     /// Pieces it was given and has not yet said to have.
     pub(super) given: Vec<Given>,
+    /// What it was given last came to nothing.
+    pub(super) given_in_vain: bool,
     /// It was told that we have nothing but what it was given (BEP 16).
     pub(super) hidden: bool,
     /// Requests turned away because the queue was full.
@@ -183,6 +185,7 @@ impl Peer {
             serving: None,
             busy_at: now,
             given: Vec::new(),
+            given_in_vain: false,
             hidden: false,
             overflow: 0,
             metadata_sent: 0,

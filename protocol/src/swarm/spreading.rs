@@ -12,8 +12,11 @@ use std::time::Duration;
 /// What a peer is given ahead: half a second of its rate, within these bounds, in bytes.
 const AHEAD_MIN: u64 = 64 * 1024;
 const AHEAD_MAX: u64 = 16 << 20;
-/// What a peer was given and does not ask for in this time, it does not want.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for this long keeps no link busy.
+const STALLED: Duration = Duration::from_secs(1);
+/// A peer that was given something and for this long neither asks for it, nor takes it, nor says that
+/// it has it, does not count: others are given the same.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Peer {
     /// Bytes that it was given and has not been sent.
@@ -46,8 +49,10 @@ impl Swarm {
         if (peer.am_choking && !first) || !(peer.hidden || peer.abilities.fast) {
             return;
         }
-        if !peer.is_busy() {
-            peer.given.retain(|given| now.saturating_sub(given.at) < PATIENCE);
+        // One more try at a time.
+        let once = first || peer.given_in_vain;
+        if peer.given_in_vain && !peer.given.is_empty() {
+            return;
         }
         // Until its rate is known, twice what it took: like a window that opens.
         let rate = if peer.up.is_known() { peer.up.get() / 2 } else { peer.turn_bytes };
@@ -55,14 +60,14 @@ impl Swarm {
         let mut ahead = peer.ahead();
         while ahead < goal {
             let next = self.spread.as_mut().and_then(|spread| spread.next(&self.peers[&key].have));
-            let Some(piece) = next.or_else(|| self.rarest_not_given(key)) else { break };
+            let Some(piece) = next.or_else(|| self.rarest_not_given(now, key)) else { break };
             let left = self.geometry.data_len(piece);
             let Some(peer) = self.peers.get_mut(&key) else { return };
             peer.given.push(Given { piece, left, at: now });
             let message = if peer.hidden { Message::Have(piece) } else { Message::Suggest(piece) };
             self.outputs.push_back(Output::Send { peer: key, message });
             ahead += u64::from(left);
-            if first {
+            if once {
                 break;
             }
         }
@@ -71,19 +76,24 @@ impl Swarm {
 
     /// While the last pieces are on their way to those they were given to, others get what fewest
     /// have.
-    fn rarest_not_given(&self, key: PeerKey) -> Option<PieceIndex> {
+    fn rarest_not_given(&self, now: Duration, key: PeerKey) -> Option<PieceIndex> {
         let peer = self.peers.get(&key)?;
-        let left: u64 = self.peers.values().map(Peer::ahead).sum();
-        if left > AHEAD_MIN.max(self.up.get() / 4) {
-            return None; // The last pieces go first; they keep the link busy.
+        // What the last pieces will take of the link in the next half second.
+        let moving = |peer: &&Peer| now.saturating_sub(peer.busy_at) < STALLED;
+        let soon = |peer: &Peer| peer.ahead().min(peer.turn_rate(now) / 2);
+        let left: u64 = self.peers.values().filter(moving).map(soon).sum();
+        let best = self.wide.slots.best() + self.lan.slots.best();
+        if left > AHEAD_MIN.max(best / 4) {
+            return None; // They go first, and keep it busy.
         }
         let given: BTreeSet<PieceIndex> =
             self.peers.values().flat_map(|peer| &peer.given).map(|given| given.piece).collect();
-        self.picker
-            .have()
-            .iter()
-            .filter(|piece| !peer.have.has(*piece) && !given.contains(piece))
-            .min_by_key(|&piece| self.picker.availability(piece))
+        let have = self.picker.have().iter();
+        // Nothing else is left for it: rather twice than wait for whoever was given it.
+        let twice = |piece: &PieceIndex| given.contains(piece);
+        let known = |piece: &PieceIndex| peer.given.iter().any(|given| given.piece == *piece);
+        have.filter(|piece| !peer.have.has(*piece) && !known(piece))
+            .min_by_key(|piece| (twice(piece), self.picker.availability(*piece)))
     }
 
     /// True if a peer may be sent `block`: while pieces are spread, only of those it was given.
@@ -93,13 +103,11 @@ impl Swarm {
         if let Some(given) = peer.given.iter_mut().find(|given| given.piece == block.piece) {
             given.left = given.left.saturating_sub(block.len);
             given.at = now;
+            peer.given_in_vain = false;
             return true;
         }
-        if !peer.hidden && !peer.abilities.fast {
-            spread.take(block.piece);
-            return true;
-        }
-        if !spread.take(block.piece) {
+        // What other clients were shown they may ask for at any time.
+        if !spread.take(block.piece) && peer.abilities.fast && !peer.hidden {
             return false;
         }
         let left = self.geometry.data_len(block.piece).saturating_sub(block.len);
@@ -145,6 +153,25 @@ impl Swarm {
             }
             begun
         });
+    }
+
+    /// A second is over: what did not arrive is given to others.
+    pub(super) fn review_given(&mut self, now: Duration) {
+        let Some(spread) = &mut self.spread else { return };
+        for peer in self.peers.values_mut() {
+            let (busy_at, in_vain) = (peer.busy_at, &mut peer.given_in_vain);
+            peer.given.retain(|given| {
+                let waits = now.saturating_sub(given.at.max(busy_at)) < PATIENCE;
+                *in_vain |= !waits;
+                if !waits && self.picker.availability(given.piece) == 0 {
+                    spread.give_back(given.piece);
+                }
+                waits
+            });
+        }
+        let unchoked = self.peers.iter().filter(|(_, peer)| !peer.am_choking);
+        let keys: Vec<PeerKey> = unchoked.map(|(&key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.give(now, key));
     }
 
     /// When everything has reached somebody, everybody may ask for anything.

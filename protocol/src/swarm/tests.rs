@@ -317,3 +317,33 @@ fn a_server_that_asks_for_rest_gets_it() {
     let took = world.run(&[0], secs(200));
     assert!((secs(40)..secs(60)).contains(&took), "{took:?}");
 }
+
+/// A disk that takes half a minute for a piece, a peer that takes everything and sends nothing, and one
+/// that chokes at random: nobody else is held up by it.
+#[test]
+fn peers_that_stall_cost_others_little() {
+    let time = |spoil: &dyn Fn(&mut Host)| {
+        let mut world = world(160);
+        world.add(host(true, 2_500_000, 0));
+        let mut spoilt = host(false, 1_000_000, 0);
+        spoil(&mut spoilt);
+        world.add(spoilt);
+        for _ in 0..5 {
+            world.add(host(false, 1_000_000, 0));
+        }
+        world.connect_all();
+        world.run(&[2, 3, 4, 5, 6], secs(300))
+    };
+    let alone = time(&|_| {});
+    let stalls: [(&str, &dyn Fn(&mut Host)); 4] = [
+        ("disk", &|host| host.disk = secs(30)),
+        ("hoarder", &|host| host.behaviour = Behaviour::Hoarder),
+        ("fickle", &|host| host.behaviour = Behaviour::Fickle),
+        ("drip", &|host| (host.up, host.down) = (20_000, Some(20_000))),
+    ];
+    for (name, spoil) in stalls {
+        let took = time(spoil);
+        // One of seven uplinks is lost, and a fifth for the trouble.
+        assert!(took < alone.mul_f64(7.0 / 6.0 * 1.2), "{name}: {took:?}, alone {alone:?}");
+    }
+}

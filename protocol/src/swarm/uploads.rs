@@ -3,7 +3,7 @@
 use super::peer::{Misbehaviour, Peer};
 use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
 use crate::geometry::{Block, Geometry};
-use crate::ids::PeerKey;
+use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::choker::{self, Candidate};
 use crate::policy::limiter::Limiter;
 use crate::wire::message::{Message, REQUEST_BYTES_MAX};
@@ -32,7 +32,7 @@ impl Peer {
     }
 
     /// Payload read for it in its turn, in bytes per second.
-    fn turn_rate(&self, now: Duration) -> u64 {
+    pub(super) fn turn_rate(&self, now: Duration) -> u64 {
         let millis = now.saturating_sub(self.choke_changed_at).as_millis().max(1);
         u64::try_from(u128::from(self.turn_bytes) * 1000 / millis).unwrap_or(u64::MAX)
     }
@@ -102,7 +102,13 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         (peer.am_choking, peer.choke_changed_at, peer.busy_at) = (false, now, now);
         (peer.turn_bytes, peer.serving) = (0, None);
+        let again: Vec<PieceIndex> = peer.given.iter().map(|given| given.piece).collect();
+        let hidden = peer.hidden;
         self.send(now, key, Message::Unchoke);
+        // A choke takes suggestions back; what was begun is to be finished.
+        for piece in again.into_iter().filter(|_| !hidden) {
+            self.send(now, key, Message::Suggest(piece));
+        }
         self.give(now, key);
     }
 
