@@ -36,6 +36,10 @@ const LONG_STEP: usize = 64 * 1024;
 /// What is read into a buffer below this is copied out, so that a trickle does not hold whole
 /// buffers.
 const COPY_BELOW: usize = 64 * 1024;
+/// What may lie in the socket unsent. What was queued there cannot be overtaken, taken back, or given
+/// to another peer, so it is kept to what hides a wake-up.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_MAX: u32 = 128 * 1024;
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 64;
 
@@ -203,6 +207,8 @@ pub(super) async fn accept(
 
 async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
     stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&*stream).set_tcp_notsent_lowat(UNSENT_MAX)?;
     let mut bytes = [0; HANDSHAKE_LEN];
     // The first bytes alone tell other protocols apart: do not wait for the rest of those.
     stream.read_exact(&mut bytes[..20]).await?;

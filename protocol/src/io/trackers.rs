@@ -39,7 +39,7 @@ const DEMAND_MIN_S: u32 = 2;
 const DEMAND_DEFAULT_S: u32 = 300;
 
 /// The first wait after a tier failed; it doubles from there…
-const BACK_OFF_MIN: Duration = Duration::from_secs(5);
+const BACK_OFF_MIN: Duration = Duration::from_secs(2);
 /// …to this.
 const BACK_OFF_MAX: Duration = Duration::from_secs(30 * 60);
 

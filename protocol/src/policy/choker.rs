@@ -33,7 +33,9 @@ pub const TURN_FOREIGN: Duration = Duration::from_secs(10);
 /// Time for a peer just unchoked to ask for something, before its place counts as free.
 pub const GRACE: Duration = Duration::from_millis(300);
 /// Time after which the rate of a turn says something.
-const MEASURED: Duration = Duration::from_secs(1);
+const MEASURED: Duration = Duration::from_secs(2);
+/// A peer that takes less than this share of what the fastest takes is held up by its own link.
+const CLEARLY_SLOWER: f64 = 0.4;
 /// A peer that takes next to nothing still counts as this much of a place.
 const WEIGHT_MIN: f64 = 0.1;
 /// One in so many places for other clients goes to one at random.
@@ -122,7 +124,7 @@ pub fn choose(
             (true, _) => {
                 #[allow(clippy::cast_precision_loss)] // a rate is an estimate
                 let share = peer.rate_to as f64 / fastest.unwrap_or(0).max(1) as f64;
-                share.clamp(WEIGHT_MIN, 1.0)
+                if share > CLEARLY_SLOWER { 1.0 } else { share.max(WEIGHT_MIN) }
             }
         }
     };

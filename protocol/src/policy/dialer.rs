@@ -7,11 +7,15 @@ use std::time::Duration;
 /// Addresses kept per swarm.
 const ADDRESSES_MAX: usize = 1000;
 /// Attempts under way at once.
-pub const HALF_OPEN_MAX: usize = 16;
-/// Failures in a row after which an address is forgotten.
+pub const HALF_OPEN_MAX: usize = 8;
+/// Nobody is dialled at first beyond so many connections: enough to begin.
+pub const DIAL_UNTIL: usize = 16;
+/// Failures in a row after which an address is forgotten, if others are left to try.
 const FAILURES_MAX: u32 = 5;
+/// Addresses below which none is forgotten.
+const ADDRESSES_FEW: usize = 50;
 /// Wait after the first failure; doubles with each.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(3);
 /// Wait before dialling a peer again that we, or it, closed in peace.
 const REDIAL: Duration = Duration::from_secs(60);
 
@@ -109,11 +113,10 @@ impl Dialer {
     pub fn failed(&mut self, now: Duration, addr: SocketAddr) {
         let Some(known) = self.known.get_mut(&addr) else { return };
         known.failures += 1;
-        if known.failures >= FAILURES_MAX {
-            self.known.remove(&addr);
-            return;
-        }
         known.state = State::Waiting { until: now + RETRY * (1 << known.failures.min(6)) / 2 };
+        if known.failures >= FAILURES_MAX && self.known.len() > ADDRESSES_FEW {
+            self.known.remove(&addr);
+        }
     }
 
     /// The attempt succeeded.

@@ -228,7 +228,8 @@ impl Picker {
             .open
             .iter()
             .filter(|(piece, open)| {
-                open.free > 0 && open.owner.is_none() && !ask.exclusive && ask.have.has(**piece)
+                let free = open.owner.map_or(!ask.exclusive, |owner| owner == ask.peer);
+                open.free > 0 && free && ask.have.has(**piece)
             })
             .map(|(&piece, _)| (Reverse(self.availability[piece.get()]), piece))
             .collect();

@@ -387,8 +387,9 @@ impl Swarm {
         let was_complete = self.picker.is_complete();
         let contributors = self.picker.verified(piece);
         for contributor in contributors {
-            if let Some(peer) = self.peers.get_mut(&contributor) {
-                peer.parole = false;
+            let Some(peer) = self.peers.get_mut(&contributor) else { continue };
+            if std::mem::take(&mut peer.parole) {
+                self.picker.disown(contributor);
             }
         }
         self.event(Event::PieceVerified(piece));

@@ -22,7 +22,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::choker::Slots;
-use crate::policy::dialer::Dialer;
+use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
 use crate::policy::picker::Picker;
 use crate::policy::rate::Rate;
@@ -430,7 +430,9 @@ impl Swarm {
             || self.dialer.dialling() > 0
             || (!self.picker.is_complete() && !self.sources.is_empty());
         let tick = active.then(|| self.ticked_at.unwrap_or_default() + TICK);
-        let dial = self.dialer.next_due(self.peers.len(), self.config.connections_max.div_ceil(2));
+        let dial = self
+            .dialer
+            .next_due(self.peers.len(), self.dial_until(self.ticked_at.unwrap_or_default()));
         let limit = self.limited.then(|| {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
@@ -707,9 +709,15 @@ impl Swarm {
     /// Half of the places are for those who come: in a swarm larger than that, whoever appears last
     /// must find somebody with a place. A seed dials too, because it may be the one that cannot be
     /// dialled.
+    /// Few at once, more by and by: when a crowd appears in one moment, everybody dials everybody.
+    fn dial_until(&self, now: Duration) -> usize {
+        let waited = now.saturating_sub(self.began.unwrap_or(now)).as_secs();
+        let wanted = dialer::DIAL_UNTIL + usize::try_from(waited).unwrap_or(usize::MAX / 2);
+        wanted.min(self.config.connections_max.div_ceil(2))
+    }
+
     fn dial(&mut self, now: Duration) {
-        for addr in self.dialer.due(now, self.peers.len(), self.config.connections_max.div_ceil(2))
-        {
+        for addr in self.dialer.due(now, self.peers.len(), self.dial_until(now)) {
             self.outputs.push_back(Output::Dial { addr });
         }
     }

@@ -121,6 +121,8 @@ pub(super) struct Peer {
     pub(super) upload_queue: VecDeque<Block>,
     /// Payload read for it since it was last unchoked, in bytes.
     pub(super) turn_bytes: u64,
+    /// Payload that has left for it since, in bytes.
+    pub(super) turn_sent: u64,
     /// The piece it is being sent, and how much of it.
     pub(super) serving: Option<(PieceIndex, u32)>,
     /// When requests of it were last waiting or on their way.
@@ -182,6 +184,7 @@ impl Peer {
             strikes: 0,
             upload_queue: VecDeque::new(),
             turn_bytes: 0,
+            turn_sent: 0,
             serving: None,
             busy_at: now,
             given: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::peer::{Misbehaviour, Peer};
 use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
-use crate::geometry::{Block, Geometry};
+use crate::geometry::{BLOCK_LEN, Block, Geometry};
 use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::choker::{self, Candidate};
 use crate::policy::limiter::Limiter;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Payload read ahead for one peer: half a second of its rate, within these bounds. What lies in
 /// the socket cannot be taken back, and what does not lie there leaves the link idle.
-const READ_AHEAD_MIN: u64 = 64 * 1024;
+const READ_AHEAD_MIN: u64 = 48 * 1024;
 const READ_AHEAD_MAX: u64 = 4 << 20;
 /// Payload read ahead for all peers of a swarm.
 const READ_AHEAD_TOTAL: u64 = 12 << 20;
@@ -31,10 +31,10 @@ impl Peer {
         !self.upload_queue.is_empty() || self.reading > 0
     }
 
-    /// Payload read for it in its turn, in bytes per second.
+    /// Payload sent to it in its turn, in bytes per second.
     pub(super) fn turn_rate(&self, now: Duration) -> u64 {
         let millis = now.saturating_sub(self.choke_changed_at).as_millis().max(1);
-        u64::try_from(u128::from(self.turn_bytes) * 1000 / millis).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(self.turn_sent) * 1000 / millis).unwrap_or(u64::MAX)
     }
 
     /// It has had its turn: whole pieces and some time, or all it asked for. Half a piece is of no use
@@ -101,7 +101,7 @@ impl Swarm {
     fn unchoke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         (peer.am_choking, peer.choke_changed_at, peer.busy_at) = (false, now, now);
-        (peer.turn_bytes, peer.serving) = (0, None);
+        (peer.turn_bytes, peer.turn_sent, peer.serving) = (0, 0, None);
         let again: Vec<PieceIndex> = peer.given.iter().map(|given| given.piece).collect();
         let hidden = peer.hidden;
         self.send(now, key, Message::Unchoke);
@@ -177,6 +177,7 @@ impl Swarm {
         peer.reading = peer.reading.saturating_sub(bytes);
         self.reading = self.reading.saturating_sub(bytes);
         peer.up.add(bytes);
+        peer.turn_sent += bytes;
         (peer.last_sent, peer.busy_at) = (now, now);
         let lan = peer.lan;
         self.up.add(bytes);
@@ -214,7 +215,9 @@ impl Swarm {
     pub(super) fn serve(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) -> bool {
         loop {
             let Some(peer) = self.peers.get_mut(&key) else { return false };
-            let ahead = (peer.up.get() / 2).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX);
+            // Until its rate is known, as much again as it took: like a window that opens.
+            let rate = if peer.up.is_known() { peer.up.get() } else { peer.turn_bytes };
+            let ahead = (rate / 2).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX);
             if peer.upload_queue.is_empty() || peer.reading >= ahead {
                 return false;
             }
@@ -229,7 +232,9 @@ impl Swarm {
                 return false;
             }
             let unlimited = peer.lan || limiter.up.rate().is_none();
-            let blocks = next_run(&mut peer.upload_queue, if unlimited { READ_BLOCKS } else { 1 });
+            let room = usize::try_from((ahead - peer.reading).div_ceil(u64::from(BLOCK_LEN)));
+            let room = room.unwrap_or(READ_BLOCKS).min(READ_BLOCKS);
+            let blocks = next_run(&mut peer.upload_queue, if unlimited { room } else { 1 });
             let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
             if !unlimited && !limiter.up.take(now, bytes) {
                 blocks.into_iter().rev().for_each(|block| peer.upload_queue.push_front(block));
