@@ -12,6 +12,8 @@ use std::time::Duration;
 /// What a peer is given ahead: half a second of its rate, within these bounds, in bytes.
 const AHEAD_MIN: u64 = 64 * 1024;
 const AHEAD_MAX: u64 = 16 << 20;
+/// The least that is shown ahead to other clients, in bytes.
+const AHEAD_HIDDEN_MIN: u64 = 1 << 20;
 /// A peer that takes nothing for this long keeps no link busy.
 const STALLED: Duration = Duration::from_secs(1);
 /// A peer that was given something and for this long neither asks for it, nor takes it, nor says that
@@ -56,7 +58,11 @@ impl Swarm {
         }
         // Until its rate is known, twice what it took: like a window that opens.
         let rate = if peer.up.is_known() { peer.up.get() / 2 } else { peer.turn_bytes };
-        let goal = rate.clamp(AHEAD_MIN, AHEAD_MAX);
+        // Other clients look for work now and then only.
+        let goal = match peer.hidden {
+            true => (4 * rate).clamp(AHEAD_HIDDEN_MIN, AHEAD_MAX),
+            false => rate.clamp(AHEAD_MIN, AHEAD_MAX),
+        };
         let mut ahead = peer.ahead();
         while ahead < goal {
             let next = self.spread.as_mut().and_then(|spread| spread.next(&self.peers[&key].have));

@@ -305,6 +305,8 @@ fn a_lost_piece_is_asked_for_again() {
     world.run(&[1], secs(60));
     world.nodes[1].complete_at = None;
     world.input(1, Input::Lost { piece: PieceIndex(3) });
+    // Two seeds had parted.
+    world.input(1, Input::Peers(vec![addr(0)]));
     world.run(&[1], secs(60));
 }
 
