@@ -22,6 +22,11 @@ const UNREQUESTED_MAX: u32 = 600;
 const STRIKES_MAX: u32 = 2;
 /// Allowed-fast pieces remembered of a peer (BEP 6 suggests ten).
 const ALLOWED_FAST_MAX: usize = 32;
+/// Peers are told of a piece with the next message to them, and no later than this: a packet for each
+/// piece and peer would cost a twentieth of a crowd's uplinks.
+const TELL_DELAY: Duration = Duration::from_millis(400);
+/// The first pieces are told at once: a crowd that has nothing yet waits for them.
+const TELL_AT_ONCE: u32 = 8;
 /// Suggested pieces remembered of a peer.
 const SUGGESTED_MAX: usize = 2048;
 
@@ -242,7 +247,7 @@ impl Swarm {
         let outstanding = peer.requests.len();
         let room = size.saturating_sub(outstanding);
         // In batches: a pick for each block would look through the piece each time.
-        if room == 0 || (room < size / 8 && outstanding > 0) {
+        if room == 0 || (room < size / 4 && outstanding > 0) {
             return;
         }
         let ask = Ask {
@@ -286,6 +291,10 @@ impl Swarm {
     }
 
     fn send_requests(&mut self, now: Duration, key: PeerKey, blocks: &[Block]) {
+        if blocks.is_empty() {
+            return;
+        }
+        self.tell(key);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if let Some(last) = blocks.last() {
             if peer.requests.is_empty() {
@@ -386,6 +395,7 @@ impl Swarm {
         }
         let was_complete = self.picker.is_complete();
         let contributors = self.picker.verified(piece);
+        let early = self.picker.have().count() < TELL_AT_ONCE;
         for contributor in contributors {
             let Some(peer) = self.peers.get_mut(&contributor) else { continue };
             if std::mem::take(&mut peer.parole) {
@@ -405,8 +415,13 @@ impl Swarm {
                     self.update_interest(now, key);
                 }
             }
-            if tell {
-                self.send(now, key, Message::Have(piece));
+            let Some(peer) = self.peers.get_mut(&key).filter(|_| tell) else { continue };
+            peer.untold.push(piece);
+            // Whoever wants nothing of us yet may do so now; others need not know at once.
+            if !peer.interested || early {
+                self.tell(key);
+            } else {
+                self.tell_at = self.tell_at.or(Some(now + TELL_DELAY));
             }
         }
         if self.picker.is_complete() && !was_complete {

@@ -312,6 +312,8 @@ pub struct Swarm {
     lan: Uplink,
     wide: Uplink,
     choke_now: bool,
+    /// When peers are told of pieces at the latest.
+    tell_at: Option<Duration>,
     /// When to look again whether those unchoked have asked for something.
     rechoke_at: Option<Duration>,
     spread: Option<Spread>,
@@ -344,6 +346,7 @@ impl Swarm {
             lan: Uplink::default(),
             wide: Uplink::default(),
             choke_now: false,
+            tell_at: None,
             rechoke_at: None,
             spread,
             limited: false,
@@ -413,6 +416,9 @@ impl Swarm {
         if self.choke_now || self.rechoke_at.is_some_and(|at| at <= now) {
             self.rechoke(now);
         }
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_all(now);
+        }
         if ticks || !frequent {
             self.dial(now);
             self.plan_http(now, limiter);
@@ -437,7 +443,7 @@ impl Swarm {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
         });
-        [tick, dial, limit.flatten(), self.rechoke_at].into_iter().flatten().min()
+        [tick, dial, limit.flatten(), self.rechoke_at, self.tell_at].into_iter().flatten().min()
     }
 
     /// What is verified and on disk.
@@ -485,9 +491,32 @@ impl Swarm {
     }
 
     fn send(&mut self, now: Duration, peer: PeerKey, message: Message) {
+        self.tell(peer);
         if let Some(state) = self.peers.get_mut(&peer) {
             state.last_sent = now;
             self.outputs.push_back(Output::Send { peer, message });
+        }
+    }
+
+    /// Tells a peer of the pieces that have come since it was told last.
+    fn tell(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let untold = std::mem::take(&mut peer.untold);
+        self.outputs.extend(
+            untold
+                .into_iter()
+                .map(|piece| Output::Send { peer: key, message: Message::Have(piece) }),
+        );
+    }
+
+    fn tell_all(&mut self, now: Duration) {
+        self.tell_at = None;
+        let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        for key in keys {
+            if self.peers.get(&key).is_some_and(|peer| !peer.untold.is_empty()) {
+                self.tell(key);
+                self.peers.get_mut(&key).into_iter().for_each(|peer| peer.last_sent = now);
+            }
         }
     }
 

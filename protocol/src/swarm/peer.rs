@@ -99,6 +99,8 @@ pub(super) struct Peer {
     pub(super) have: Bitfield,
     /// Pieces we want that it has.
     pub(super) useful: u32,
+    /// Pieces it has not been told of yet: they go with the next message to it, or soon.
+    pub(super) untold: Vec<PieceIndex>,
     pub(super) am_choking: bool,
     pub(super) am_interested: bool,
     pub(super) chokes_us: bool,
@@ -167,6 +169,7 @@ impl Peer {
             opening: true,
             have: Bitfield::empty(piece_count),
             useful: 0,
+            untold: Vec::new(),
             am_choking: true,
             am_interested: false,
             chokes_us: true,

@@ -250,6 +250,7 @@ impl Swarm {
                 peer.serving = Some((piece, before.map_or(0, |(_, sent)| sent) + len));
             }
             let more = !peer.upload_queue.is_empty();
+            self.tell(key);
             self.outputs.push_back(Output::Read { peer: key, blocks });
             if !unlimited {
                 self.limited |= more;
