@@ -417,8 +417,9 @@ impl Swarm {
             }
             let Some(peer) = self.peers.get_mut(&key).filter(|_| tell) else { continue };
             peer.untold.push(piece);
-            // Whoever wants nothing of us yet may do so now; others need not know at once.
-            if !peer.interested || early {
+            // Whoever wants nothing of us yet may do so now, and a seed that spreads gives by what it
+            // hears; others need not know at once.
+            if !peer.interested || early || peer.extensions.spread {
                 self.tell(key);
             } else {
                 self.tell_at = self.tell_at.or(Some(now + TELL_DELAY));
