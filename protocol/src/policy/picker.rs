@@ -223,6 +223,9 @@ impl Picker {
         if let Some(current) = ask.current {
             self.pick_open(ask, current, goal, out);
         }
+        if out.len() >= goal {
+            return; // Most often: nothing else need be looked at.
+        }
         // The rarest of those begun, last.
         let mut begun: Vec<(Reverse<u16>, PieceIndex)> = self
             .open
@@ -234,20 +237,19 @@ impl Picker {
             .map(|(&piece, _)| (Reverse(self.availability[piece.get()]), piece))
             .collect();
         begun.sort_unstable();
+        let mut rarest = self.rarest(ask, rng);
         while out.len() < goal {
-            let rarest = self.rarest(ask, rng);
             let finish = begun.last().is_some_and(|&(Reverse(peers), _)| {
                 rarest.is_none_or(|piece| {
                     let fewest = self.availability[piece.get()];
                     peers <= fewest || (fewest > 0 && peers <= fewest + FINISH_FIRST)
                 })
             });
-            let Some(piece) = (if finish { begun.pop().map(|(_, piece)| piece) } else { rarest })
-            else {
-                break;
-            };
+            let next = if finish { begun.pop().map(|(_, piece)| piece) } else { rarest };
+            let Some(piece) = next else { break };
             if !finish {
                 self.begin(piece, ask.exclusive.then_some(ask.peer));
+                rarest = self.rarest(ask, rng);
             }
             self.pick_open(ask, piece, goal, out);
         }

@@ -41,8 +41,6 @@ pub struct Host {
     pub disk: Duration,
     /// How it treats others.
     pub behaviour: Behaviour,
-    /// It runs our client, and says so.
-    pub ours: bool,
     /// As a publisher's seed it gives each piece to somebody once before any twice.
     pub spread: bool,
     /// It asks the tracker for peers; otherwise it is connected by hand.
@@ -72,7 +70,6 @@ impl Host {
             leaves: false,
             disk: Duration::from_millis(1),
             behaviour: Behaviour::Honest,
-            ours: true,
             spread: false,
             tracked: false,
             sources: 0,

@@ -150,8 +150,7 @@ pub struct World {
     pub first_copy: Option<u64>,
     /// Payload that left all hosts, in bytes, by second.
     pub sent: Vec<u64>,
-    /// Time that uplinks of hosts which began with everything stood idle though somebody connected
-    /// lacked something.
+    /// Time that uplinks of hosts which began with everything stood idle before that.
     pub seed_idle: Duration,
     net: Net,
     queue: BinaryHeap<Entry>,
@@ -228,7 +227,7 @@ impl World {
         at
     }
 
-    /// From `until` on the tracker is dead.
+    /// From `until`, a time since the beginning, on the tracker is dead.
     pub fn kill_tracker(&mut self, until: Duration) {
         self.tracker_until = Some(until);
     }

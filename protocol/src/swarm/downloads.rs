@@ -1,6 +1,6 @@
 //! The receiving half: what peers have, what they are asked for, what came, and who is to blame.
 
-use super::peer::{Misbehaviour, Request};
+use super::peer::{Misbehaviour, Peer, Request};
 use super::{Event, Output, Swarm};
 use crate::bitfield::Bitfield;
 use crate::geometry::{BLOCK_LEN, Block};
@@ -114,6 +114,7 @@ impl Swarm {
         }
     }
 
+    /// A piece may be asked for though we are choked (BEP 6, allowed fast).
     pub(super) fn on_allowed_fast(
         &mut self,
         now: Duration,
@@ -121,20 +122,14 @@ impl Swarm {
         key: PeerKey,
         piece: PieceIndex,
     ) {
-        if self.geometry.piece(piece.0).is_none() {
-            return self.ban(now, key, Misbehaviour::NoSuchPiece);
-        }
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.abilities.fast {
+        if self.peers.get(&key).is_some_and(|peer| !peer.abilities.fast) {
             return self.ban(now, key, Misbehaviour::NotNegotiated);
         }
-        peer.allowed_fast.retain(|&known| known != piece && self.picker.wants(known));
-        if peer.allowed_fast.len() < ALLOWED_FAST_MAX {
-            peer.allowed_fast.push(piece);
-            self.request(now, limiter, key);
-        }
+        self.on_offer(now, limiter, key, piece, |peer| (&mut peer.allowed_fast, ALLOWED_FAST_MAX));
     }
 
+    /// A piece is suggested (BEP 6): by a seed that spreads, the ones to ask it for. From others it is
+    /// a hint, and rarest first knows better.
     pub(super) fn on_suggest(
         &mut self,
         now: Duration,
@@ -142,16 +137,28 @@ impl Swarm {
         key: PeerKey,
         piece: PieceIndex,
     ) {
+        if self.peers.get(&key).is_some_and(|peer| peer.extensions.spread) {
+            self.on_offer(now, limiter, key, piece, |peer| (&mut peer.suggested, SUGGESTED_MAX));
+        }
+    }
+
+    /// Remembers a piece that a peer offers, in one of its lists with a bound.
+    fn on_offer(
+        &mut self,
+        now: Duration,
+        limiter: &mut Limiter,
+        key: PeerKey,
+        piece: PieceIndex,
+        list: impl Fn(&mut Peer) -> (&mut Vec<PieceIndex>, usize),
+    ) {
         if self.geometry.piece(piece.0).is_none() {
             return self.ban(now, key, Misbehaviour::NoSuchPiece);
         }
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.extensions.spread {
-            return; // A hint; rarest first knows better.
-        }
-        peer.suggested.retain(|&known| known != piece && self.picker.wants(known));
-        if peer.suggested.len() < SUGGESTED_MAX {
-            peer.suggested.push(piece);
+        let (offered, most) = list(peer);
+        offered.retain(|&known| known != piece && self.picker.wants(known));
+        if offered.len() < most {
+            offered.push(piece);
             self.request(now, limiter, key);
         }
     }
@@ -329,15 +336,12 @@ impl Swarm {
         count: usize,
     ) -> Vec<Block> {
         let Some(peer) = self.peers.get(&key) else { return Vec::new() };
-        if peer.chokes_us || peer.parole {
+        if peer.chokes_us || peer.parole || !peer.down.is_known() {
             return Vec::new();
         }
-        // Of a peer that has not shown its rate, what peers bring on average.
-        let active = self.peers.values().filter(|peer| peer.down.get() > 0).count();
-        let average = self.down.get() / u64::try_from(active.max(1)).unwrap_or(1);
         let mut out_there: Vec<(Duration, Block)> = Vec::new();
         let others = self.peers.iter().filter(|(other, _)| **other != key);
-        for (_, other) in others {
+        for (_, other) in others.filter(|(_, other)| other.down.is_known()) {
             let rate = if other.snubbed { 0 } else { other.down.get() };
             let mut place = 0;
             for request in other.requests.iter().filter(|request| !request.released) {
@@ -355,7 +359,7 @@ impl Swarm {
                 out_there.extend(blocks.map(|block| (due, block)));
             }
         }
-        let rate = if peer.down.get() > 0 { peer.down.get() } else { average };
+        let rate = peer.down.get();
         let mut chosen = endgame::steal(&mut out_there, peer.requests.len(), rate, count);
         let lan = peer.lan;
         chosen.retain(|&block| {
@@ -490,6 +494,7 @@ impl Swarm {
         self.picker.lost(piece, self.wanted.has(piece));
         self.event(Event::PieceLost(piece));
         for peer in self.peers.values_mut() {
+            peer.untold.retain(|&untold| untold != piece);
             if self.picker.wants(piece) && peer.have.has(piece) {
                 peer.useful += 1;
             }

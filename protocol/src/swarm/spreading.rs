@@ -146,7 +146,9 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         for block in rejected {
             let given = peer.given.iter_mut().find(|given| given.piece == block.piece);
-            given.into_iter().for_each(|given| given.left += block.len);
+            // Never more than the piece, however often a peer asks for the same block.
+            let most = self.geometry.data_len(block.piece);
+            given.into_iter().for_each(|given| given.left = most.min(given.left + block.len));
         }
         if peer.hidden {
             return; // What it was shown it knows.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::geometry::Block;
+use crate::ids::PieceIndex;
 use crate::simulation::{Behaviour, Crowd, Host, Report, World, addr};
 
 const PIECE: u32 = 64 * 1024;
@@ -155,11 +156,10 @@ fn limits_hold_both_ways() {
     for (up, down) in [(Some(200_000), None), (None, Some(200_000)), (Some(200_000), Some(150_000))]
     {
         let mut world = world(64);
-        world.add(host(true, 10_000_000, 0));
-        world.nodes[0].limiter = Limiter::new(up, None);
+        world.add(Host { limit_up: up, ..host(true, 10_000_000, 0) });
+        let leech = host(false, 10_000_000, 0);
         for _ in 0..2 {
-            let leech = world.add(host(false, 10_000_000, 0));
-            world.nodes[leech].limiter = Limiter::new(Some(0), down);
+            world.add(Host { limit_up: Some(0), limit_down: down, ..leech.clone() });
         }
         world.connect_all();
         let took = world.run(&[1, 2], secs(300));
@@ -349,4 +349,43 @@ fn peers_that_stall_cost_others_little() {
         // One of seven uplinks is lost, and a fifth for the trouble.
         assert!(took < alone.mul_f64(7.0 / 6.0 * 1.2), "{name}: {took:?}, alone {alone:?}");
     }
+}
+
+/// The tracker dies when everybody has met, and the origin when one copy is out: those who are there
+/// finish from one another.
+#[test]
+fn a_crowd_outlives_its_tracker_and_its_origin() {
+    let (mut world, leechers) = Crowd::plain(12, 640, PIECE).world();
+    world.kill_tracker(secs(3));
+    assert!(world.run_until(secs(100), |world| world.first_copy.is_some()));
+    assert!(leechers.iter().all(|&host| world.nodes[host].complete_at.is_none()));
+    world.leave(0);
+    let last = world.run(&leechers, secs(200));
+    // Without the origin the others alone must send all copies but one.
+    let alone = ratio(last, 12 * world.size(), 12 * 1_250_000);
+    assert!(alone < 1.2, "{alone} of the time that the players alone need");
+}
+
+/// However often a peer asks for the same block and is choked, nothing that is counted runs over.
+#[test]
+fn asking_for_the_same_block_again_and_again_does_no_harm() {
+    let mut world = world(16);
+    world.add(host(true, 1_000, 0));
+    world.add(host(false, 1_000, 0));
+    world.connect_all();
+    let block = Block { piece: PieceIndex(3), offset: 0, len: PIECE };
+    for _ in 0..40 {
+        for _ in 0..REQUESTS_IN_MAX {
+            world.input(0, Input::Received { peer: PeerKey(1), message: Message::Request(block) });
+        }
+        world.input(0, Input::SetUpload(UploadPolicy::LanOnly));
+        world.input(0, Input::SetUpload(UploadPolicy::Everyone));
+    }
+    let given: Vec<u32> = swarm(&world, 0)
+        .peers
+        .values()
+        .flat_map(|peer| &peer.given)
+        .map(|given| given.left)
+        .collect();
+    assert!(given.iter().all(|&left| left <= PIECE), "{given:?}");
 }

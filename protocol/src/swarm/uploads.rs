@@ -247,7 +247,8 @@ impl Swarm {
             if let Some(piece) = blocks.first().map(|block| block.piece) {
                 let before = peer.serving.filter(|&(serving, _)| serving == piece);
                 let len = u32::try_from(bytes).expect("a run of blocks is within a piece");
-                peer.serving = Some((piece, before.map_or(0, |(_, sent)| sent) + len));
+                peer.serving =
+                    Some((piece, before.map_or(0, |(_, sent)| sent).saturating_add(len)));
             }
             let more = !peer.upload_queue.is_empty();
             self.tell(key);

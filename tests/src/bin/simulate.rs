@@ -13,25 +13,25 @@ use updraft_protocol::simulation::{Crowd, Report};
 #[command(about = "Runs a flash crowd of shipping engines under virtual time")]
 struct Args {
     /// Leechers beside the one seed.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
     leechers: usize,
     /// Pieces of the release.
-    #[arg(long, default_value_t = 160)]
+    #[arg(long, default_value_t = 160, value_parser = at_least_one::<u32>)]
     pieces: u32,
     /// Bytes of a piece.
-    #[arg(long, default_value_t = 256 << 10)]
+    #[arg(long, default_value_t = 256 << 10, value_parser = piece_length)]
     piece_length: u32,
     /// Home links of all kinds instead of equal ones.
     #[arg(long)]
     mixed: bool,
     /// The seed's upstream rate, in bytes per second.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     seed_up: Option<u64>,
     /// The leechers' upstream rate, in bytes per second.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     up: Option<u64>,
     /// An HTTP origin with this rate, in bytes per second.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<u64>)]
     origin: Option<u64>,
     /// One in so many leaves when it is complete.
     #[arg(long, default_value_t = 0)]
@@ -45,6 +45,18 @@ struct Args {
     /// The seed of every choice.
     #[arg(long, default_value_t = 1)]
     random: u64,
+}
+
+/// A number of something that there must be.
+fn at_least_one<T: std::str::FromStr + PartialOrd + Default>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| *number > T::default());
+    number.ok_or_else(|| "name a number from 1".to_owned())
+}
+
+fn piece_length(text: &str) -> Result<u32, String> {
+    let length = text.parse().ok().filter(|length: &u32| length.is_power_of_two());
+    let length = length.filter(|length| (16 << 10..=64 << 20).contains(length));
+    length.ok_or_else(|| "a power of two from 16384 to 67108864, in bytes".to_owned())
 }
 
 fn main() {

@@ -1,0 +1,225 @@
+//! What goes into an engine and what comes out: the whole of its contact with the world.
+
+use super::Misbehaviour;
+use crate::geometry::Block;
+use crate::ids::{PeerId, PeerKey, PieceIndex};
+use crate::wire::handshake::Abilities;
+use crate::wire::message::Message;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Who may be sent payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadPolicy {
+    /// Everybody.
+    Everyone,
+    /// Only peers on the LAN and on this machine: the player has not agreed to more.
+    LanOnly,
+}
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our own name in this swarm.
+    pub peer_id: PeerId,
+    /// Name and version told to peers.
+    pub client: String,
+    /// The port others reach us at; told to peers.
+    pub listen_port: Option<u16>,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Who may be sent payload.
+    pub upload: UploadPolicy,
+    /// Whether the document extension is offered.
+    pub documents: bool,
+    /// The publisher's seed: gives each piece to somebody once before any twice.
+    pub spread: bool,
+    /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.
+    pub metadata: Bytes,
+    /// How many HTTP sources there are.
+    pub sources: usize,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+/// What happened outside.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The handshake with a peer is done.
+    Connected {
+        /// The connection's name, never used before.
+        peer: PeerKey,
+        /// The other end.
+        addr: SocketAddr,
+        /// We dialled.
+        outgoing: bool,
+        /// What it calls itself.
+        id: PeerId,
+        /// What it can do.
+        abilities: Abilities,
+        /// It is on the LAN or on this machine.
+        lan: bool,
+    },
+    /// A message came.
+    Received {
+        /// From whom.
+        peer: PeerKey,
+        /// The message.
+        message: Message,
+    },
+    /// The connection is gone.
+    Closed {
+        /// Whose.
+        peer: PeerKey,
+    },
+    /// Dialling failed.
+    DialFailed {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Payload that was read for a peer has left for the network, or never will.
+    Sent {
+        /// To whom.
+        peer: PeerKey,
+        /// Bytes of payload.
+        bytes: u32,
+    },
+    /// Blocks ordered by [`Output::Read`] could not be read.
+    Unsent {
+        /// For whom.
+        peer: PeerKey,
+        /// The blocks.
+        blocks: Vec<Block>,
+    },
+    /// A piece came in whole and has been written and hashed.
+    Stored {
+        /// The piece.
+        piece: PieceIndex,
+        /// Whether it is right.
+        right: bool,
+    },
+    /// A piece that was there is no longer: its file was changed or is gone.
+    Lost {
+        /// The piece.
+        piece: PieceIndex,
+    },
+    /// Addresses of peers.
+    Peers(Vec<SocketAddr>),
+    /// Every tracker has been asked once, or there is none.
+    TrackersAsked,
+    /// A block came from an HTTP source.
+    Fetched {
+        /// The range it belongs to.
+        fetch: PeerKey,
+        /// The block.
+        block: Block,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// An HTTP range has ended.
+    FetchEnded {
+        /// The range.
+        fetch: PeerKey,
+        /// Whether all of it came.
+        complete: bool,
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// Who may be sent payload from now on.
+    SetUpload(UploadPolicy),
+    /// What gets lost on disk from now on is not fetched again: others own the files.
+    SeedOnly,
+    /// Nothing but time has passed.
+    Timeout,
+}
+
+/// What is to be done outside.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a message.
+    Send {
+        /// To whom.
+        peer: PeerKey,
+        /// The message.
+        message: Message,
+    },
+    /// Read blocks and send them as [`Message::Piece`], then report [`Input::Sent`].
+    Read {
+        /// For whom.
+        peer: PeerKey,
+        /// The blocks, in order.
+        blocks: Vec<Block>,
+    },
+    /// Write a block.
+    Write {
+        /// Where.
+        block: Block,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// Open a connection.
+    Dial {
+        /// Where to.
+        addr: SocketAddr,
+    },
+    /// Close a connection; nothing more will be said of it.
+    Close {
+        /// Whose.
+        peer: PeerKey,
+    },
+    /// Fetch a run of pieces over HTTP.
+    Fetch {
+        /// Name of this range.
+        fetch: PeerKey,
+        /// Which source, by the order they were given.
+        source: usize,
+        /// First and end piece.
+        pieces: std::ops::Range<u32>,
+    },
+    /// Something worth telling.
+    Event(Event),
+}
+
+/// Decisions and results a user may ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A piece is verified and on disk.
+    PieceVerified(PieceIndex),
+    /// A piece came in wrong.
+    PieceWrong(PieceIndex),
+    /// A piece that was there is no longer right on disk.
+    PieceLost(PieceIndex),
+    /// A peer was thrown out for lying.
+    PeerBanned {
+        /// Its address.
+        addr: SocketAddr,
+        /// What it did.
+        reason: Misbehaviour,
+    },
+    /// Everything wanted is here.
+    Complete,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Payload from peers, in bytes.
+    pub down_peers: u64,
+    /// The part of it that came from the LAN.
+    pub down_lan: u64,
+    /// Payload from HTTP sources.
+    pub down_http: u64,
+    /// Payload sent.
+    pub up: u64,
+    /// Payload that came twice, or wrong, or unasked.
+    pub wasted: u64,
+    /// Payload in, bytes per second.
+    pub down_rate: u64,
+    /// Payload out, bytes per second.
+    pub up_rate: u64,
+    /// Connections.
+    pub peers: usize,
+    /// Connections to peers that have everything.
+    pub seeds: usize,
+}
