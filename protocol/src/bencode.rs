@@ -334,6 +334,7 @@ impl<'a> Reader<'a> {
 #[derive(Debug, Default)]
 pub struct Encoder {
     out: Vec<u8>,
+    items: usize,
 }
 
 /// The dictionary being written by [`Encoder::dict`].
@@ -353,7 +354,7 @@ pub fn encode_dict(fill: impl FnOnce(&mut DictEncoder<'_>)) -> Vec<u8> {
 impl Encoder {
     /// An encoder with room for so many bytes: what is large is then not moved while it grows.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { out: Vec::with_capacity(bytes) }
+        Self { out: Vec::with_capacity(bytes), items: 0 }
     }
 
     /// What was written.
@@ -371,10 +372,17 @@ impl Encoder {
         self.out.is_empty()
     }
 
+    /// Values written so far, as [`parse_prefix_bounded`] counts them; those within
+    /// [`raw`](Self::raw) are left out.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
     /// Writes a number.
     pub fn int(&mut self, number: i64) {
+        self.items += 1;
         self.out.push(b'i');
-        self.out.extend_from_slice(number.to_string().as_bytes());
+        self.decimal(number);
         self.out.push(b'e');
     }
 
@@ -385,13 +393,32 @@ impl Encoder {
 
     /// Writes a string.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes.len().to_string().as_bytes());
+        self.items += 1;
+        self.string(bytes);
+    }
+
+    /// Writes one string of pieces that are equally long: hashes.
+    pub fn hashes<const LEN: usize>(&mut self, hashes: impl ExactSizeIterator<Item = [u8; LEN]>) {
+        self.items += 1;
+        self.decimal(hashes.len() * LEN);
+        self.out.push(b':');
+        self.out.reserve(hashes.len() * LEN);
+        hashes.for_each(|hash| self.out.extend_from_slice(&hash));
+    }
+
+    fn string(&mut self, bytes: &[u8]) {
+        self.decimal(bytes.len());
         self.out.push(b':');
         self.out.extend_from_slice(bytes);
     }
 
+    fn decimal(&mut self, number: impl itoa::Integer) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
     /// Writes a list of whatever `fill` writes.
     pub fn list(&mut self, fill: impl FnOnce(&mut Self)) {
+        self.items += 1;
         self.out.push(b'l');
         fill(self);
         self.out.push(b'e');
@@ -399,6 +426,7 @@ impl Encoder {
 
     /// Writes a dictionary of whatever `fill` writes, which must come in the order of the keys.
     pub fn dict(&mut self, fill: impl FnOnce(&mut DictEncoder<'_>)) {
+        self.items += 1;
         self.out.push(b'd');
         fill(&mut DictEncoder { encoder: self, last_key: None });
         self.out.push(b'e');
@@ -431,7 +459,7 @@ impl DictEncoder<'_> {
     pub fn key(&mut self, key: &[u8]) -> &mut Encoder {
         let last = self.last_key.take().map(|range| &self.encoder.out[range]);
         assert!(last.is_none_or(|last| last < key), "keys are written in order");
-        self.encoder.bytes(key);
+        self.encoder.string(key);
         let end = self.encoder.out.len();
         self.last_key = Some(end - key.len()..end);
         self.encoder
@@ -539,6 +567,10 @@ mod tests {
             prop_assert!(value.is_canonical());
             let mut encoder = Encoder::default();
             encoder.value(&value);
+            // Reader and writer count alike: with one item less it is refused.
+            let items = encoder.items();
+            prop_assert!(parse_prefix_bounded(&bytes, items).is_ok());
+            prop_assert!(parse_prefix_bounded(&bytes, items - 1).is_err());
             prop_assert_eq!(encoder.finish(), bytes);
         }
 

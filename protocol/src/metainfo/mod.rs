@@ -13,8 +13,10 @@ mod parse;
 pub use parse::{INFO_BYTES_MAX, MetainfoError, PIECE_LENGTH_MAX, SOURCES_MAX, TEXT_BYTES_MAX};
 
 use crate::geometry::Geometry;
-use crate::ids::{FileIndex, InfoHashes, PieceIndex, Sha1Hash, Sha256Hash};
+use crate::ids::{FileIndex, InfoHash, InfoHashV2, InfoHashes, PieceIndex, Sha1Hash, Sha256Hash};
 use bytes::Bytes;
+use sha1::{Digest as _, Sha1};
+use sha2::Sha256;
 
 /// The most bytes a .torrent file may have.
 pub const TORRENT_BYTES_MAX: usize = 64 << 20;
@@ -77,6 +79,16 @@ pub struct FileEntry {
     /// The roots of this file's pieces (BEP 52 `piece layers`), one per piece. For a file of at
     /// most one piece this is its root. Empty when the layer is unknown, and for empty files.
     pub layer: Vec<Sha256Hash>,
+}
+
+impl InfoHashes {
+    /// The names of the torrent with this info dictionary.
+    fn of(raw: &[u8], v1: bool, v2: bool) -> Self {
+        Self {
+            v1: v1.then(|| InfoHash(Sha1::digest(raw).into())),
+            v2: v2.then(|| InfoHashV2(Sha256::digest(raw).into())),
+        }
+    }
 }
 
 impl Info {

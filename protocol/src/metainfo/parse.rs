@@ -3,11 +3,9 @@
 use super::{FileEntry, Info, Metainfo, TORRENT_BYTES_MAX, name};
 use crate::bencode::{self, Dict, Value};
 use crate::geometry::{BLOCK_LEN, FileSpan, Geometry, PIECES_MAX};
-use crate::ids::{InfoHash, InfoHashV2, InfoHashes, Sha1Hash, Sha256Hash};
+use crate::ids::{InfoHashes, Sha1Hash, Sha256Hash};
 use crate::merkle;
 use bytes::Bytes;
-use sha1::{Digest as _, Sha1};
-use sha2::Sha256;
 use std::collections::{HashMap, HashSet};
 
 /// The most bytes an info dictionary may have: what libtorrent and others take over BEP 9.
@@ -153,8 +151,7 @@ impl Metainfo {
             if self.info.is_v2() {
                 top.key(b"piece layers").dict(|out| {
                     for (root, layer) in &layers {
-                        out.key(&root.0)
-                            .bytes(&layer.iter().flat_map(|hash| hash.0).collect::<Vec<_>>());
+                        out.key(&root.0).hashes(layer.iter().map(|hash| hash.0));
                     }
                 });
             }
@@ -327,10 +324,7 @@ fn read_info(dict: &Dict<'_>, raw: Bytes, layers: &[(Sha256Hash, &[u8])]) -> Res
     let geometry = Geometry::new(piece_length, total, spans.collect())
         .ok_or_else(|| Error::Size("the files' sizes do not fit together".into()))?;
     Ok(Info {
-        hashes: InfoHashes {
-            v1: v1.then(|| InfoHash(Sha1::digest(&raw).into())),
-            v2: v2.then(|| InfoHashV2(Sha256::digest(&raw).into())),
-        },
+        hashes: InfoHashes::of(&raw, v1, v2),
         raw,
         name,
         private: dict.get(b"private").and_then(Value::int) == Some(1),
@@ -572,12 +566,7 @@ fn compare(v1: &V1List, v2: &[Listed], v2_end: u64, piece_length: u32) -> Result
 fn unique_paths(files: &[Listed]) -> Result<(), Error> {
     let mut paths: Vec<_> = files.iter().map(|file| file.entry.path.as_slice()).collect();
     paths.sort_unstable();
-    // A path's extensions follow it directly, so neighbours tell it all. A symlink counts as a file:
-    // nothing may lie behind it.
-    match paths.windows(2).find(|pair| pair[1].starts_with(pair[0])) {
-        Some(pair) => Err(Error::Duplicate { path: pair[0].join("/") }),
-        None => Ok(()),
-    }
+    name::unique(&paths)
 }
 
 fn attach_layers(

@@ -40,7 +40,7 @@ pub fn padding(source: &Source, piece_length: u32) -> u64 {
 }
 
 /// About how long the info dictionary gets, a few percent too high.
-fn info_bytes(source: &Source, format: Format, piece_length: u32) -> u64 {
+pub(super) fn info_bytes(source: &Source, format: Format, piece_length: u32) -> u64 {
     let mut bytes = 300;
     let aligned = format.has_v2();
     let (mut pieces, mut total) = (0, 0);

@@ -2,12 +2,15 @@
 //! on all cores: `io::create`), and [`Plan::finish`] writes them down.
 //!
 //! The same input gives the same bytes, on every system: files in the order of the BEP 52 tree,
-//! nothing of the clock unless asked for. What comes out went through
-//! [`Info::parse`](super::Info::parse) like any torrent of a stranger.
+//! nothing of the clock unless asked for. What comes out is what [`Info::parse`](super::Info::parse)
+//! makes of its bytes; what that would refuse is refused here, before the hashing.
 
 mod encode;
 mod layout;
 mod plan;
+mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use layout::{INFO_BYTES_AIM, PADDING_PERCENT_MAX, choose_piece_length, padding};
 pub use plan::Plan;
