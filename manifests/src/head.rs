@@ -10,6 +10,7 @@
 use crate::document::Payload;
 use crate::hash::ContentHash;
 use crate::names::{Name, Version};
+use crate::patchlist::PatchListRef;
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -66,6 +67,9 @@ pub struct Release {
     pub manifest: ContentHash,
     /// Length of the manifest's payload in bytes.
     pub length: u64,
+    /// The patches that lead to it, once they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patches: Option<PatchListRef>,
 }
 
 /// HTTP bases and trackers; see the module for how they are resolved.

@@ -25,6 +25,8 @@ pub mod installed;
 pub mod keys;
 pub mod manifest;
 pub mod names;
+pub mod patch;
+pub mod patchlist;
 pub mod path;
 pub mod plan;
 pub mod root;

@@ -92,6 +92,7 @@ impl World {
                 sequence: manifest.sequence,
                 manifest: ContentHash::of(payload.as_bytes()),
                 length: payload.len() as u64,
+                patches: None,
             }],
         }
     }

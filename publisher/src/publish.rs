@@ -216,6 +216,7 @@ pub fn publish(
         sequence,
         manifest: signed.hash(),
         length: signed.payload().len() as u64,
+        patches: None,
     };
     let head = head::sign(home, &head_key, &repository, &lock, |head| {
         head.releases.retain(|r| r.channel != entry.channel || r.platform != entry.platform);
