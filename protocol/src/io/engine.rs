@@ -109,6 +109,10 @@ pub(super) enum Command {
 pub(super) enum Note {
     /// Blocks of an HTTP range, with their bytes taken from the write budget.
     Fetched { torrent: TorrentKey, fetch: PeerKey, blocks: Vec<(Block, Bytes)> },
+    /// Blocks that the caller had, with their bytes taken from the write budget.
+    Supplied { torrent: TorrentKey, blocks: Vec<(Block, Bytes)> },
+    /// The caller has no more.
+    SupplyEnded { torrent: TorrentKey },
     /// An HTTP range has ended.
     FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<WebSeedError> },
     /// The finished files have their exact lengths and bits.
@@ -366,6 +370,7 @@ impl Engine {
         let setup = &self.setup;
         let seed = setup.seed ^ (u64::from(key.0) << 32);
         torrent.start(setup, seed);
+        torrent.take_supply(key, &self.shared.budget, &self.note);
         torrent.announce(key, setup, &self.http, &self.note);
         let (peers, trackers) = torrent.first_inputs();
         self.input(key, Input::Peers(peers));
@@ -580,6 +585,15 @@ impl Engine {
                 let to_disk = self.carry_out(torrent);
                 self.shared.budget.add_permits(payload.saturating_sub(to_disk));
             }
+            Note::Supplied { torrent, blocks } => {
+                let payload: usize = blocks.iter().map(|(_, data)| data.len()).sum();
+                for (block, data) in blocks {
+                    self.input(torrent, Input::Supplied { block, data });
+                }
+                let to_disk = self.carry_out(torrent);
+                self.shared.budget.add_permits(payload.saturating_sub(to_disk));
+            }
+            Note::SupplyEnded { torrent } => self.input(torrent, Input::SupplyEnded),
             Note::FetchEnded { torrent: key, fetch, error } => {
                 let complete = error.is_none();
                 let retry_after = error.as_ref().and_then(WebSeedError::retry_after);

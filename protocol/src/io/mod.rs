@@ -24,7 +24,7 @@ pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
 pub use locality::is_lan;
 pub use session::{
-    AddTorrent, Have, Phase, Rendezvous, Session, SessionConfig, SessionError, Status,
-    TorrentError, TorrentEvent, TorrentHandle,
+    AddTorrent, Have, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig, SessionError,
+    Status, Supply, TorrentError, TorrentEvent, TorrentHandle,
 };
 pub use webseed::WebSeed;

@@ -5,7 +5,7 @@ use super::storage::TorrentKey;
 use super::webseed::WebSeed;
 use super::{DocumentStore, connection};
 use crate::bitfield::Bitfield;
-use crate::geometry::Geometry;
+use crate::geometry::{Block, Geometry};
 use crate::ids::{InfoHash, InfoHashes, PeerId, PieceIndex};
 use crate::metainfo::Info;
 use crate::swarm::{PeerSummary, UploadPolicy};
@@ -138,8 +138,15 @@ pub enum Have {
     },
 }
 
+/// Blocks that the caller has already, in batches of at most [`SUPPLY_BYTES_MAX`]: each exactly one of
+/// [`crate::geometry::Geometry::block`], in any order, right or not. They are written and hashed like
+/// a peer's; nobody is asked for anything until the sender is dropped.
+pub type Supply = mpsc::Receiver<Vec<(Block, Bytes)>>;
+
+/// The most payload of one batch of a [`Supply`].
+pub const SUPPLY_BYTES_MAX: usize = 256 * 1024;
+
 /// A torrent for a session.
-#[derive(Clone)]
 pub struct AddTorrent {
     /// The torrent.
     pub info: Arc<Info>,
@@ -163,6 +170,8 @@ pub struct AddTorrent {
     pub peers: Vec<SocketAddr>,
     /// Answers other launchers' requests for documents; `None` to not speak that extension.
     pub documents: Option<Arc<dyn DocumentStore>>,
+    /// Blocks from elsewhere than the swarm.
+    pub supply: Option<Supply>,
 }
 
 impl AddTorrent {
@@ -180,6 +189,7 @@ impl AddTorrent {
             web_seeds: Vec::new(),
             peers: Vec::new(),
             documents: None,
+            supply: None,
         }
     }
 }
@@ -221,6 +231,8 @@ pub struct Status {
     pub down_lan: u64,
     /// Payload over HTTP.
     pub down_http: u64,
+    /// Payload from the [`Supply`], right or not.
+    pub supplied: u64,
     /// Payload sent.
     pub up_total: u64,
     /// Payload that came twice, wrong or unasked.

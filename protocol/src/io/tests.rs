@@ -2,7 +2,8 @@
 
 use super::create;
 use super::*;
-use crate::ids::InfoHash;
+use crate::geometry::Block;
+use crate::ids::{InfoHash, PieceIndex};
 use crate::metainfo::Info;
 use crate::metainfo::create::{Format, Options};
 use bytes::Bytes;
@@ -262,6 +263,58 @@ async fn a_file_changed_while_it_is_seeded_is_noticed() {
     let all_else = status.wait_for(|status| status.have_bytes >= rest);
     let status = timeout(PATIENCE, all_else).await.unwrap().unwrap().clone();
     assert_eq!(status.wasted, 0, "nothing wrong was sent");
+}
+
+/// All blocks of a file but some are supplied, one of them wrong: its piece is fetched, and of the
+/// others only what was not supplied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_caller_has_is_not_fetched_and_a_wrong_guess_costs_its_piece() {
+    for format in [Format::V2, Format::Hybrid] {
+        let (dir, info) = build(format);
+        let origin = dir.path().join("build");
+        let (from, to) = (session().await, session().await);
+        seed(&from, &info, &origin).await;
+        let one = info.files.iter().position(|file| file.path[1..] == ["one.pak"]).unwrap();
+        let data = std::fs::read(origin.join("a/one.pak")).unwrap();
+        let geometry = &info.geometry;
+        let pieces = geometry.pieces_of(crate::ids::FileIndex(u32::try_from(one).unwrap()));
+        let (wrong, holey) = (pieces.start + 3, pieces.start + 5);
+        let mut batches: Vec<Vec<(Block, Bytes)>> = Vec::new();
+        let mut missing = geometry.content_len() - data.len() as u64;
+        for (number, piece) in pieces.clone().enumerate() {
+            let blocks = (0..geometry.block_count(PieceIndex(piece))).filter_map(|index| {
+                let block = geometry.block(PieceIndex(piece), index);
+                let at = number * 65_536 + block.offset as usize;
+                let mut bytes = data[at..at + block.len as usize].to_vec();
+                if piece == wrong && index == 1 {
+                    bytes[7] ^= 1;
+                }
+                (piece != holey || index != 2).then(|| (block, Bytes::from(bytes)))
+            });
+            batches.push(blocks.collect());
+        }
+        missing += 16_384 + 65_536;
+        // Nonsense is passed over.
+        let nowhere = Block { piece: PieceIndex(0), offset: 5, len: 16_384 };
+        batches.push(vec![(nowhere, Bytes::from(vec![0; 16_384]))]);
+        let (sender, supply) = tokio::sync::mpsc::channel(1);
+        let add = AddTorrent {
+            peers: from.listen_addrs().to_vec(),
+            supply: Some(supply),
+            ..AddTorrent::new(Arc::clone(&info), paths(&info, &dir.path().join("copy")))
+        };
+        let leech = to.add(add).await.unwrap();
+        for batch in batches {
+            sender.send(batch).await.unwrap();
+        }
+        drop(sender);
+        timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+        same(&info, &origin, &dir.path().join("copy"));
+        let status = leech.status().borrow().clone();
+        assert_eq!(status.down_peers, missing, "{format:?}");
+        assert_eq!(status.supplied, data.len() as u64 - 16_384, "{format:?}");
+        assert_eq!(leech.peers().await.len(), 1, "nobody is to blame");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

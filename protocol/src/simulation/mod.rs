@@ -370,6 +370,7 @@ impl World {
             spread: node.host.spread,
             metadata: Bytes::new(),
             sources: node.host.sources,
+            supplied: false,
             seed: node.rng.u64(..),
         };
         let have = match &node.host.have {

@@ -1,6 +1,7 @@
 //! The receiving half: what peers have, what they are asked for, what came, and who is to blame.
 
 use super::peer::{Misbehaviour, Peer, Request};
+use super::supply::SUPPLY;
 use super::{Event, Output, Swarm};
 use crate::bitfield::Bitfield;
 use crate::geometry::{BLOCK_LEN, Block};
@@ -247,7 +248,7 @@ impl Swarm {
     pub(super) fn request(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let may_ask = !peer.chokes_us || !peer.allowed_fast.is_empty();
-        if !peer.am_interested || !may_ask || self.picker.is_complete() {
+        if !peer.am_interested || !may_ask || self.supplying || self.picker.is_complete() {
             return;
         }
         let size = peer.window.size() as usize;
@@ -447,6 +448,9 @@ impl Swarm {
         let contributors = self.picker.wrong(piece);
         self.stats.wasted += u64::from(self.geometry.data_len(piece));
         self.event(Event::PieceWrong(piece));
+        if contributors.contains(&SUPPLY) {
+            return; // Our own guess was wrong, most likely: nobody is to blame.
+        }
         if let [culprit] = contributors[..] {
             self.strike(now, culprit, piece);
         } else {

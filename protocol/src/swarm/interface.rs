@@ -39,6 +39,9 @@ pub struct Config {
     pub metadata: Bytes,
     /// How many HTTP sources there are.
     pub sources: usize,
+    /// Blocks come from the caller first ([`Input::Supplied`]): until [`Input::SupplyEnded`] nobody
+    /// is asked for any.
+    pub supplied: bool,
     /// Seed of every random choice.
     pub seed: u64,
 }
@@ -117,6 +120,15 @@ pub enum Input {
         /// Its bytes.
         data: Bytes,
     },
+    /// A block that the caller had: a guess until its piece is verified.
+    Supplied {
+        /// The block.
+        block: Block,
+        /// Its bytes.
+        data: Bytes,
+    },
+    /// The caller has no more blocks: what is missing is fetched.
+    SupplyEnded,
     /// An HTTP range has ended.
     FetchEnded {
         /// The range.
@@ -210,6 +222,8 @@ pub struct Stats {
     pub down_lan: u64,
     /// Payload from HTTP sources.
     pub down_http: u64,
+    /// Payload that the caller had ([`Input::Supplied`]) and that was missing.
+    pub supplied: u64,
     /// Payload sent.
     pub up: u64,
     /// Payload that came twice, or wrong, or unasked.

@@ -13,6 +13,7 @@ mod interface;
 mod peer;
 mod sources;
 mod spreading;
+mod supply;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -87,6 +88,8 @@ pub struct Swarm {
     sources: Vec<Source>,
     fetches: u32,
     trackers_asked: bool,
+    /// The caller still has blocks for us.
+    supplying: bool,
     began: Option<Duration>,
     last_payload: Duration,
     /// Payload read for peers and not yet sent, in bytes.
@@ -124,6 +127,7 @@ impl Swarm {
             sources: (0..config.sources).map(|_| Source::default()).collect(),
             fetches: 0,
             trackers_asked: false,
+            supplying: config.supplied,
             began: None,
             last_payload: Duration::ZERO,
             reading: 0,
@@ -160,6 +164,7 @@ impl Swarm {
             Input::Received { .. }
                 | Input::Sent { .. }
                 | Input::Fetched { .. }
+                | Input::Supplied { .. }
                 | Input::Stored { .. }
         );
         match input {
@@ -180,6 +185,8 @@ impl Swarm {
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
             Input::TrackersAsked => self.trackers_asked = true,
             Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
+            Input::Supplied { block, data } => self.on_supplied(block, data),
+            Input::SupplyEnded => self.on_supply_ended(now, limiter),
             Input::FetchEnded { fetch, complete, retry_after } => {
                 self.on_fetch_ended(now, fetch, complete, retry_after);
             }

@@ -37,7 +37,7 @@ pub(super) fn is_fetch(key: PeerKey) -> bool {
 impl Swarm {
     /// Begins ranges where HTTP is needed.
     pub(super) fn plan_http(&mut self, now: Duration, limiter: &mut Limiter) {
-        if self.picker.is_complete() || self.picker.free_blocks() == 0 {
+        if self.supplying || self.picker.is_complete() || self.picker.free_blocks() == 0 {
             return;
         }
         let idle =

@@ -7,8 +7,8 @@ use crate::ids::{PeerKey, PieceIndex};
 use crate::io::DocumentStore;
 use crate::io::buffers::BufferPool;
 use crate::io::session::{
-    AddTorrent, Have, Phase, Status, TorrentError, TorrentEvent, pieces_of_files,
-    pieces_within_files,
+    AddTorrent, Have, Phase, SUPPLY_BYTES_MAX, Status, Supply, TorrentError, TorrentEvent,
+    pieces_of_files, pieces_within_files,
 };
 use crate::io::storage::{DiskOp, TorrentKey, resume};
 use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, TrackerReport};
@@ -63,6 +63,8 @@ pub(super) struct Torrent {
     trackers: Vec<Vec<String>>,
     trackers_heard: BTreeSet<String>,
     web_seeds: Vec<Arc<WebSeed>>,
+    supply: Option<Supply>,
+    supply_task: Option<AbortHandle>,
     peers: Vec<SocketAddr>,
     status: watch::Sender<Status>,
     events: broadcast::Sender<TorrentEvent>,
@@ -120,6 +122,7 @@ impl Torrent {
             down_peers: 0,
             down_lan: 0,
             down_http: 0,
+            supplied: 0,
             up_total: 0,
             wasted: 0,
             peers: 0,
@@ -143,6 +146,8 @@ impl Torrent {
             trackers: add.trackers,
             trackers_heard: BTreeSet::new(),
             web_seeds: add.web_seeds.into_iter().map(Arc::new).collect(),
+            supply: add.supply,
+            supply_task: None,
             peers: add.peers,
             status,
             events,
@@ -184,6 +189,7 @@ impl Torrent {
             documents: self.documents.is_some(),
             metadata: self.info.raw.clone(),
             sources: self.web_seeds.len(),
+            supplied: self.supply.is_some(),
             seed,
         };
         let swarm = Swarm::new(config, geometry, right, wanted);
@@ -252,6 +258,36 @@ impl Torrent {
             .iter()
             .filter(|tier| !tier.is_empty())
             .all(|tier| tier.iter().any(|url| self.trackers_heard.contains(url)))
+    }
+
+    /// Begins to take what the caller has, as fast as the disk does.
+    pub(super) fn take_supply(
+        &mut self,
+        key: TorrentKey,
+        budget: &Arc<Semaphore>,
+        note: &mpsc::Sender<Note>,
+    ) {
+        let Some(mut supply) = self.supply.take() else { return };
+        let (info, budget, note) = (Arc::clone(&self.info), Arc::clone(budget), note.clone());
+        let task = tokio::spawn(async move {
+            while let Some(mut blocks) = supply.recv().await {
+                blocks.retain(|(block, data)| {
+                    data.len() == block.len as usize && info.geometry.block_index(*block).is_some()
+                });
+                let bytes: usize = blocks.iter().map(|(_, data)| data.len()).sum();
+                if bytes > SUPPLY_BYTES_MAX {
+                    continue; // More than the budget would never be granted.
+                }
+                let permits = u32::try_from(bytes).expect("a batch is small");
+                let Ok(permit) = budget.acquire_many(permits).await else { return };
+                if note.send(Note::Supplied { torrent: key, blocks }).await.is_err() {
+                    return;
+                }
+                permit.forget(); // The engine gives it back once the bytes are written.
+            }
+            let _ = note.send(Note::SupplyEnded { torrent: key }).await;
+        });
+        self.supply_task = Some(task.abort_handle());
     }
 
     /// Begins an HTTP range.
@@ -360,7 +396,7 @@ impl Torrent {
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Err(error.clone()));
         }
-        self.fetches.drain().for_each(|(_, task)| task.abort());
+        self.abort_tasks();
         self.state = State::Failed(error);
         self.publish();
     }
@@ -429,6 +465,7 @@ impl Torrent {
             down_peers: stats.down_peers,
             down_lan: stats.down_lan,
             down_http: stats.down_http,
+            supplied: stats.supplied,
             up_total: stats.up,
             wasted: stats.wasted,
             peers: stats.peers,
@@ -447,11 +484,16 @@ impl Torrent {
 
     /// Says goodbye to trackers and drops everything.
     pub(super) async fn say_goodbye(mut self) {
-        self.fetches.drain().for_each(|(_, task)| task.abort());
+        self.abort_tasks();
         self.announce.send_replace(self.announce_state(false));
         if let Some(announcer) = self.announcer.take() {
             announcer.stop().await;
         }
+    }
+
+    fn abort_tasks(&mut self) {
+        self.fetches.drain().for_each(|(_, task)| task.abort());
+        self.supply_task.take().into_iter().for_each(|task| task.abort());
     }
 
     fn announce_state(&self, want_peers: bool) -> AnnounceState {
