@@ -17,18 +17,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cost;
 pub mod document;
 pub mod feed;
 pub mod hash;
 pub mod head;
 pub mod installed;
 pub mod keys;
+pub mod leaf_index;
 pub mod manifest;
 pub mod names;
 pub mod patch;
 pub mod patchlist;
 pub mod path;
 pub mod plan;
+pub mod reuse;
+pub mod rolling;
 pub mod root;
 pub mod sealed;
 pub mod time;

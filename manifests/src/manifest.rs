@@ -5,6 +5,7 @@
 
 use crate::document::Payload;
 use crate::hash::{ContentHash, V1Hash};
+use crate::leaf_index::INDEX_BYTES_MAX;
 use crate::names::{Name, Version};
 use crate::path::RelPath;
 use crate::time::Time;
@@ -51,6 +52,10 @@ pub struct Manifest {
     pub empty_folders: Vec<RelPath>,
     /// The content.
     pub torrent: Torrent,
+    /// The side file that finds content in whatever files a player has: see
+    /// [`crate::leaf_index`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf_index: Option<SideFile>,
     /// How to start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
@@ -66,6 +71,15 @@ pub struct Torrent {
     pub v1: Option<V1Hash>,
     /// Bytes per piece: a power of two, at least 16 KiB.
     pub piece_length: u32,
+}
+
+/// A file beside the manifest, fetched only when it is needed: `indexes/<sha256>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideFile {
+    /// SHA-256 of its bytes.
+    pub sha256: ContentHash,
+    /// How many they are.
+    pub length: u64,
 }
 
 /// A program of the release and its arguments.
@@ -90,6 +104,9 @@ impl Payload for Manifest {
         if self.notes.as_ref().is_some_and(|notes| notes.len() > NOTES_LEN_MAX) {
             return Err(format!("its notes are longer than {NOTES_LEN_MAX} bytes"));
         }
+        if self.leaf_index.is_some_and(|index| index.length > INDEX_BYTES_MAX) {
+            return Err(format!("its leaf index is longer than {INDEX_BYTES_MAX} bytes"));
+        }
         if let Some(launch) = &self.launch
             && (launch.arguments.len() > ARGUMENTS_MAX
                 || launch.arguments.iter().any(|a| a.len() > ARGUMENT_LEN_MAX || a.contains('\0')))
@@ -108,6 +125,11 @@ pub fn path(hash: &ContentHash) -> String {
 /// Where the torrent of that v2 info-hash lies in the repository.
 pub fn torrent_path(v2: &ContentHash) -> String {
     format!("torrents/{v2}.torrent")
+}
+
+/// Where the side file of that SHA-256 lies in the repository.
+pub fn index_path(sha256: &ContentHash) -> String {
+    format!("indexes/{sha256}")
 }
 
 /// Where the content of one file (not empty, no link) lies in the repository.
@@ -129,6 +151,7 @@ mod tests {
             program: RelPath::parse("bin/game").unwrap(),
             arguments: vec!["-x".into()],
         });
+        manifest.leaf_index = Some(SideFile { sha256: ContentHash([7; 32]), length: 80 });
         let text = toml::to_string(&manifest).unwrap();
         assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), manifest, "{text}");
         let newer = format!("future = 1\n{text}");
@@ -146,6 +169,10 @@ mod tests {
         };
         check(|m| m.torrent.piece_length = 16_385);
         check(|m| m.torrent.piece_length = 8192);
+        check(|m| {
+            let sha256 = ContentHash([7; 32]);
+            m.leaf_index = Some(SideFile { sha256, length: INDEX_BYTES_MAX + 1 });
+        });
         check(|m| m.notes = Some("n".repeat(NOTES_LEN_MAX + 1)));
         check(|m| {
             let program = RelPath::parse("a").unwrap();

@@ -67,6 +67,7 @@ impl World {
                 v1: Some(V1Hash([1; 20])),
                 piece_length: 16 << 10,
             },
+            leaf_index: None,
             launch: None,
         }
     }

@@ -18,6 +18,7 @@ pub mod exit;
 pub mod head;
 pub mod home;
 pub mod init;
+pub mod leaf_index;
 pub mod objects;
 pub mod output;
 pub mod publish;

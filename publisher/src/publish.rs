@@ -8,7 +8,7 @@ use crate::home::Home;
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, Scan, ScannedFile, scan};
-use crate::{Error, disk, head};
+use crate::{Error, disk, head, leaf_index};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::Signed;
@@ -98,6 +98,8 @@ pub enum Step {
         /// Bytes.
         bytes: u64,
     },
+    /// The leaf index is made and written next.
+    Index,
     /// The content of one file is stored next.
     Object,
     /// All contents are made durable next.
@@ -139,13 +141,16 @@ pub fn publish(
     let v1 = info.hashes.v1.map(|hash| V1Hash(hash.0));
     let piece_length = info.geometry.piece_length();
 
-    for folder in ["", "root", "manifests", "torrents", "objects"] {
+    for folder in ["", "root", "manifests", "torrents", "indexes", "objects"] {
         disk::remove_temporaries(&repository.dir.join(folder));
     }
+    let sources = object_sources(&metainfo, &scan)?;
+    step(Step::Index)?;
+    let leaf_index = leaf_index::write(&repository.dir, &sources)?;
     let mut objects = Objects::open(&repository.dir)?;
-    for source in object_sources(&metainfo, &scan)? {
+    for source in &sources {
         step(Step::Object)?;
-        objects.add(&source)?;
+        objects.add(source)?;
     }
     step(Step::Objects)?;
     objects.finish()?;
@@ -171,6 +176,7 @@ pub fn publish(
         notes: what.notes.clone(),
         empty_folders: scan.empty_folders.clone(),
         torrent: Torrent { v2, v1, piece_length },
+        leaf_index,
         launch: what.launch.clone(),
     };
     let (files, added_bytes) = (manifest.file_count, objects.added_bytes);
@@ -497,8 +503,8 @@ mod tests {
         let objects = fs::read_dir(f.home.repository().join("objects")).unwrap();
         let unfinished = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
         assert!(!objects.flatten().any(|entry| unfinished(&entry.file_name())));
-        // Hash, an object for each of three files with bytes, Objects, Torrent, Manifest, Head.
-        assert_eq!(stop_at, 8);
+        // Hash, Index, an object for each of three files with bytes, Objects, Torrent, Manifest, Head.
+        assert_eq!(stop_at, 9);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! `verify`: everything a head reaches, checked as launchers will, down to the last byte.
 
 use crate::repository::{Repository, now};
-use crate::{Error, torrent};
+use crate::{Error, disk, torrent};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::Release;
-use updraft_manifests::manifest::Manifest;
+use updraft_manifests::leaf_index::{INDEX_BYTES_MAX, Layout};
+use updraft_manifests::manifest::{Manifest, index_path};
 use updraft_manifests::time::Time;
 use updraft_manifests::trust::Freshness;
 use updraft_protocol::geometry::BLOCK_LEN;
@@ -93,6 +94,9 @@ pub fn verify(
                 if let Some(why) = contradiction(&manifest, &metainfo.info) {
                     report(format!("{}: {why}", path.display()));
                 }
+                if let Some(why) = index_fault(dir, &manifest, &metainfo.info) {
+                    report(why);
+                }
                 list_objects(release, &metainfo.info, &mut objects);
             }
             Err(error) => report(error.to_string()),
@@ -137,6 +141,24 @@ pub fn contradiction(manifest: &Manifest, info: &Info) -> Option<String> {
         return differs("size");
     }
     None
+}
+
+/// What is wrong with the leaf index of a release, if anything. Launchers do without, but slower.
+fn index_fault(dir: &Path, manifest: &Manifest, info: &Info) -> Option<String> {
+    let index = manifest.leaf_index?;
+    let path = dir.join(index_path(&index.sha256));
+    let due = Layout::new(info.files.iter().map(|file| file.length)).index_len();
+    let cap = usize::try_from(INDEX_BYTES_MAX).expect("it is in memory when it is made");
+    match disk::read_capped(&path, cap) {
+        Err(error) => Some(error.to_string()),
+        Ok(bytes) if bytes.len() as u64 != due || due != index.length => {
+            Some(format!("{}: it has not the length its torrent asks for", path.display()))
+        }
+        Ok(bytes) if ContentHash::of(&bytes) != index.sha256 => {
+            Some(format!("{}: it is not what its manifest names", path.display()))
+        }
+        Ok(_) => None,
+    }
 }
 
 fn list_objects(

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::path::PathBuf;
 use updraft_manifests::hash::from_hex;
 use updraft_manifests::keys::Role;
+use updraft_manifests::leaf_index;
 use updraft_protocol::io::DocumentStore;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
@@ -40,6 +41,9 @@ fn bytes_max(path: &str) -> Option<usize> {
             is_hash(name.strip_suffix(".toml")?).then(|| Role::Release.document_bytes_max())
         }
         "torrents" => is_hash(name.strip_suffix(".torrent")?).then_some(TORRENT_BYTES_MAX),
+        // Larger ones are for HTTP, by ranges.
+        "indexes" => is_hash(name)
+            .then(|| usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small")),
         _ => None,
     }
 }
@@ -56,6 +60,7 @@ mod tests {
             "root/1.toml",
             &format!("manifests/{hash}.toml"),
             &format!("torrents/{hash}.torrent"),
+            &format!("indexes/{hash}"),
         ] {
             assert!(bytes_max(good).is_some(), "{good}");
         }

@@ -134,6 +134,12 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
             kind: "application/x-bittorrent",
             counts: false,
         }),
+        "indexes" => Some(Target::File {
+            path: updraft_manifests::manifest::index_path(&hash(rest)?),
+            cache: IMMUTABLE,
+            kind: "application/octet-stream",
+            counts: false,
+        }),
         "objects" => {
             let (root, length) = rest.split_once('-')?;
             Some(object(hash(root)?, length.parse().ok()?))
