@@ -10,6 +10,7 @@ use std::path::Path;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::HEAD_PATH;
 use updraft_manifests::keys::Role;
+use updraft_manifests::leaf_index;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
 /// Where the documents are, below the install.
@@ -26,6 +27,8 @@ pub enum Kind {
     Manifest,
     /// `torrents/<sha256>.torrent`
     Torrent,
+    /// `indexes/<sha256>`, if it is small
+    Index,
 }
 
 impl Kind {
@@ -44,6 +47,7 @@ impl Kind {
             }
             "manifests" => hash(".toml").then_some(Self::Manifest),
             "torrents" => hash(".torrent").then_some(Self::Torrent),
+            "indexes" => hash("").then_some(Self::Index),
             _ => None,
         }
     }
@@ -55,6 +59,7 @@ impl Kind {
             Self::Root => Role::Root.document_bytes_max(),
             Self::Manifest => Role::Release.document_bytes_max(),
             Self::Torrent => TORRENT_BYTES_MAX,
+            Self::Index => usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small"),
         }
     }
 }
@@ -72,7 +77,7 @@ impl Documents {
     /// From the file system.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let tree = Tree::open(dir)?;
-        for folder in ["root", "manifests", "torrents"] {
+        for folder in ["root", "manifests", "torrents", "indexes"] {
             tree.make_folders(&format!("{DOCUMENTS_FOLDER}/{folder}"))?;
         }
         Ok(Self { tree })
@@ -106,12 +111,12 @@ impl Documents {
         self.tree.sync_folder(crate::tree::parent(&full))
     }
 
-    /// Drops every manifest and torrent whose path is not in `keep`.
+    /// Drops every manifest, torrent and index whose path is not in `keep`.
     ///
     /// # Errors
     /// From the file system.
     pub fn keep_only(&self, keep: &[String]) -> io::Result<()> {
-        for folder in ["manifests", "torrents"] {
+        for folder in ["manifests", "torrents", "indexes"] {
             for name in self.tree.list(&format!("{DOCUMENTS_FOLDER}/{folder}"))? {
                 let path = format!("{folder}/{name}");
                 if !keep.contains(&path) {
@@ -145,6 +150,7 @@ mod tests {
             ("/head.toml", None),
             ("state", None),
             ("", None),
+            (&format!("indexes/{hash}"), Some(Kind::Index)),
             (&format!("manifests/{hash}.torrent"), None),
             (&format!("objects/{hash}-1"), None),
         ] {

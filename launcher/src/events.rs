@@ -4,7 +4,7 @@
 //! kebab-case; the other keys are the variant's fields as named here. Fields are only ever added.
 //! Bytes are plain numbers of bytes, rates are bytes per second, times are seconds. The last line is
 //! `complete`, `up-to-date`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
-//! `verified`).
+//! `verified`, `planned`).
 
 use serde::Serialize;
 use std::path::PathBuf;
@@ -46,10 +46,34 @@ pub enum Event {
         kept_bytes: u64,
         /// Bytes moved or copied from other files.
         reused_bytes: u64,
-        /// Bytes to fetch.
+        /// Bytes of changed files that were found in old ones.
+        found_bytes: u64,
+        /// Bytes to fetch as they are.
         fetch_bytes: u64,
+        /// Bytes of the leaf index that were fetched for that.
+        index_bytes: u64,
+        /// Bytes read from the disk.
+        disk_read_bytes: u64,
+        /// Bytes written to it.
+        disk_write_bytes: u64,
+        /// The most that the disk has to hold beyond what it holds now.
+        extra_space_bytes: u64,
+        /// What is free there, if the system says so.
+        free_space_bytes: Option<u64>,
         /// Files to remove.
         removed_files: u64,
+    },
+    /// `--explain`: how one file comes to be. Before `planned`.
+    PlannedFile {
+        /// The file.
+        path: String,
+        /// `keep`, `move`, `copy`, `make`, `leaves` (parts of old files, the rest is fetched) or `whole`
+        /// (all of it is fetched).
+        way: &'static str,
+        /// Its bytes.
+        bytes: u64,
+        /// Of these, how many are fetched.
+        fetch_bytes: u64,
     },
     /// Files on the disk are being hashed.
     Checking {

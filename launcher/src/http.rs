@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, StatusCode, header, redirect};
+use std::ops::Range;
 use std::time::Duration;
 use url::Url;
 
@@ -92,6 +93,49 @@ impl Http {
             body.extend_from_slice(&chunk);
         }
         Ok(Answer::Found(body.freeze()))
+    }
+
+    /// Bytes `range` of the file of `length` bytes at `url`. A server that knows no ranges is read up to
+    /// the range's end.
+    ///
+    /// # Errors
+    /// In words: what the server or the network did.
+    pub async fn get_range(
+        &self,
+        url: &Url,
+        range: Range<u64>,
+        length: u64,
+    ) -> Result<Bytes, String> {
+        assert!(range.start < range.end && range.end <= length, "a range of the file");
+        let value = format!("bytes={}-{}", range.start, range.end - 1);
+        let request = self.client.get(url.clone()).header(header::RANGE, value);
+        let mut response = request.send().await.map_err(|error| chain(&error))?;
+        let expected = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+        let mut skip = match response.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let told = response.headers().get(header::CONTENT_RANGE);
+                if told.is_none_or(|told| told.as_bytes() != expected.as_bytes()) {
+                    return Err(format!("the server sent another range than {expected}"));
+                }
+                0
+            }
+            StatusCode::OK => range.start,
+            status => return Err(format!("the server answered {status}")),
+        };
+        let mut body = BytesMut::new();
+        let mut left = range.end - range.start;
+        while left > 0 {
+            let Some(mut chunk) = response.chunk().await.map_err(|error| chain(&error))? else {
+                return Err("the answer is too short".to_owned());
+            };
+            let gone = skip.min(chunk.len() as u64);
+            skip -= gone;
+            chunk = chunk.split_off(usize::try_from(gone).expect("at most the chunk"));
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()));
+            left -= chunk.len() as u64;
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
     }
 }
 

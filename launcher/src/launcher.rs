@@ -10,9 +10,11 @@ use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::feed;
 use crate::http::Http;
+use crate::leaves::Leaves;
 use crate::lock::Lock;
 use crate::news::{self, News, Origin, Sources};
 use crate::release::{Release, identity};
+use crate::reuse::{self, Reuse};
 use crate::space;
 use crate::stage::{Stage, Unready, installed_paths};
 use crate::stop::Stop;
@@ -20,20 +22,24 @@ use crate::store::{RESUME_FOLDER, State, Store, own_platform};
 use crate::survey::{Question, Survey, survey};
 use crate::switch::{Switch, peek};
 use crate::transfer::{self, Network, Split};
-use crate::tree::Node;
+use crate::tree::{Node, Tree};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use updraft_manifests::cost::costs;
 use updraft_manifests::installed::Installed;
-use updraft_manifests::manifest::torrent_path;
+use updraft_manifests::manifest::{index_path, torrent_path};
 use updraft_manifests::names::Name;
-use updraft_manifests::plan::{Action, Plan};
+use updraft_manifests::plan::Action;
 use updraft_manifests::trust::TrustError;
+use updraft_protocol::bitfield::Bitfield;
 use updraft_protocol::ids::InfoHash;
+use updraft_protocol::io::storage::resume;
 use updraft_protocol::io::{
-    AddTorrent, DocumentStore, Have, Rendezvous, Session, SessionError, TorrentHandle, WebSeed,
+    AddTorrent, DocumentStore, Have, Rendezvous, Session, SessionError, Supply, TorrentHandle,
+    WebSeed,
 };
 use url::Url;
 
@@ -41,6 +47,8 @@ use url::Url;
 const ATTEMPTS_MAX: u32 = 3;
 /// How long seeding and repairing wait for news before old news has to do.
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
+/// Batches of leaves read ahead of the engine.
+const SUPPLY_BATCHES_MAX: usize = 4;
 /// How often hashing progress is told.
 const CHECKING_EVERY: Duration = Duration::from_millis(250);
 
@@ -73,9 +81,31 @@ pub struct InstallRequest {
     pub adopt: bool,
 }
 
+/// How to update.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UpdateRequest {
+    /// See [`InstallRequest::adopt`].
+    pub adopt: bool,
+    /// Tell of every file how it comes to be.
+    pub explain: bool,
+}
+
+/// What the channel offers and is not there yet.
+#[derive(Debug)]
+struct Offer {
+    release: Release,
+    swarm: SwarmSources,
+    /// Its documents, by path.
+    documents: Vec<String>,
+}
+
 /// How to bring a release in.
 #[derive(Debug, Clone, Copy, Default)]
 struct Manner {
+    /// Tell how every file comes to be.
+    explain: bool,
+    /// Only plan.
+    dry_run: bool,
     /// Hash every file.
     thorough: bool,
     /// Keep the good pieces of damaged files.
@@ -237,13 +267,37 @@ impl Launcher {
         Ok(self.tell_checked(&news, installed.as_ref()))
     }
 
-    /// Brings in what the channel offers, unless it is there already. `adopt`: see
-    /// [`InstallRequest::adopt`]. True if something was done.
+    /// Brings in what the channel offers, unless it is there already. True if something was done.
     ///
     /// # Errors
     /// Everything in [`Error`].
-    pub async fn update(&mut self, adopt: bool) -> Result<bool, Error> {
+    pub async fn update(&mut self, how: UpdateRequest) -> Result<bool, Error> {
         let since = Instant::now();
+        let UpdateRequest { adopt, explain } = how;
+        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+        let manner = Manner { adopt, explain, ..Manner::default() };
+        let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
+        self.documents
+            .keep_only(&offer.documents)
+            .map_err(Error::disk("tidy the documents in", self.store.tree().path()))?;
+        Ok(split.is_some())
+    }
+
+    /// Tells what [`Launcher::update`] would do and what that would cost. Changes nothing that is
+    /// installed. False if there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`Launcher::update`].
+    pub async fn plan(&mut self, how: UpdateRequest) -> Result<bool, Error> {
+        let UpdateRequest { adopt, explain } = how;
+        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+        let manner = Manner { adopt, explain, dry_run: true, ..Manner::default() };
+        let planned = self.bring(&offer.release, manner, &offer.swarm, Instant::now()).await?;
+        Ok(planned.is_some())
+    }
+
+    /// What the channel offers, if that is not installed and whole.
+    async fn offer(&mut self, adopt: bool) -> Result<Option<Offer>, Error> {
         let mut news = self.news().await?;
         let sources = self.sources();
         let manifest = news::manifest(&self.store, &self.documents, &sources, &mut news).await?;
@@ -254,7 +308,7 @@ impl Launcher {
         let parse = |bytes: &Bytes| {
             let release = Release::parse(identity.clone(), bytes)?;
             release.check(&manifest)?;
-            Ok(release)
+            Ok(Release { leaf_index: manifest.leaf_index, ..release })
         };
         let release = news::checked(&self.documents, &sources, &path, parse).await?;
         drop(sources);
@@ -263,15 +317,12 @@ impl Launcher {
             && !adopt
             && self.nothing_missing(installed)?
         {
-            return Ok(false);
+            return Ok(None);
         }
         let swarm = SwarmSources::of(&news, &self.state);
-        let manner = Manner { adopt, ..Manner::default() };
-        let split = self.bring(&release, manner, &swarm, since).await?;
-        self.documents
-            .keep_only(&[news.entry.manifest_path(), path])
-            .map_err(Error::disk("tidy the documents in", self.store.tree().path()))?;
-        Ok(split.is_some())
+        let index = release.leaf_index.map(|index| index_path(&index.sha256));
+        let documents = [news.entry.manifest_path(), path].into_iter().chain(index).collect();
+        Ok(Some(Offer { release, swarm, documents }))
     }
 
     /// Hashes every file of the installed release. Tells each that is not right.
@@ -317,7 +368,7 @@ impl Launcher {
         let installed = self.installed()?;
         let release = self.installed_release(&installed).await?;
         let swarm = self.swarm_sources().await;
-        let manner = Manner { thorough: true, salvage: true, adopt: false };
+        let manner = Manner { thorough: true, salvage: true, ..Manner::default() };
         Ok(self.bring(&release, manner, &swarm, since).await?.is_some())
     }
 
@@ -410,7 +461,7 @@ impl Launcher {
         })
     }
 
-    /// Brings `release` into the folder. `None` if it is there already.
+    /// Brings `release` into the folder, or only says how. `None` if it is there already.
     async fn bring(
         &mut self,
         release: &Release,
@@ -428,18 +479,23 @@ impl Launcher {
             }
             let salvage = manner.salvage;
             // The stage borrows the folder while the rest of us goes on: a handle of its own.
-            let tree = crate::tree::Tree::open(self.store.tree().path())
+            let tree = Tree::open(self.store.tree().path())
                 .map_err(Error::disk("open the folder", self.store.tree().path()))?;
             let stage = Stage::new(&tree, release, installed.as_ref(), found, salvage)
                 .map_err(|error| unusable(release, &error))?;
             if stage.is_done() {
                 return Ok(done);
             }
-            self.tell_planned(release, stage.plan());
+            let reuse = self.search(release, &stage).await?;
+            let extra = self.tell_planned(release, &stage, reuse.as_ref(), manner.explain);
+            if manner.dry_run {
+                return Ok(Some(Split::default()));
+            }
             self.switch.begin(&self.store, &release.target(), salvage)?;
-            self.check_space(release, &stage)?;
+            self.check_space(release, extra)?;
             tokio::task::block_in_place(|| stage.prepare())?;
-            let split = self.fetch(release, &stage, swarm).await?;
+            let leaves = reuse.map(|reuse| reuse.leaves);
+            let split = self.fetch(release, &stage, swarm, leaves).await?;
             match stage.transaction() {
                 Ok((work, next)) => {
                     let report = self.commit(&stage, &work, &next).await?;
@@ -462,12 +518,23 @@ impl Launcher {
         Err(Error::Failed(why.into()))
     }
 
-    /// Fetches what the stage lacks.
+    /// Searches what is there for what the stage lacks.
+    async fn search(&self, release: &Release, stage: &Stage<'_>) -> Result<Option<Reuse>, Error> {
+        if stage.is_salvage() {
+            return Ok(None);
+        }
+        let progress = self.tell_checking();
+        let (tree, sources) = (self.store.tree(), self.sources());
+        reuse::find(tree, &self.documents, &sources, release, stage, &self.stop, &progress).await
+    }
+
+    /// Fetches what the stage lacks: first what was found in old files, then the rest.
     async fn fetch(
         &mut self,
         release: &Release,
         stage: &Stage<'_>,
         swarm: &SwarmSources,
+        leaves: Option<Leaves>,
     ) -> Result<Split, Error> {
         let fetched = stage.fetched();
         let total = release.total();
@@ -490,6 +557,9 @@ impl Launcher {
                 urls: release.object_urls(base),
             })
             .collect();
+        if let Some(leaves) = leaves {
+            add.supply = Some(self.supply(release, leaves)?);
+        }
         self.add(add, swarm).await?;
         let handle = self.handle.clone().expect("it was just added");
         let pieces = release.info.geometry.piece_count();
@@ -499,6 +569,16 @@ impl Launcher {
         let failed = Error::disk("flush", self.store.path(&release.target().staging()));
         handle.sync().await.map_err(failed)?;
         Ok(split)
+    }
+
+    /// Leaves on their way to the engine, read as fast as it takes them.
+    fn supply(&self, release: &Release, leaves: Leaves) -> Result<Supply, Error> {
+        let dir = self.store.tree().path();
+        let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
+        let (info, done) = (Arc::clone(&release.info), self.resumed(release));
+        let (sender, supply) = tokio::sync::mpsc::channel(SUPPLY_BATCHES_MAX);
+        tokio::task::spawn_blocking(move || leaves.supply(&tree, &info, &done, &sender));
+        Ok(supply)
     }
 
     /// The switch. Not stopped by anything but the end of the process.
@@ -653,16 +733,21 @@ impl Launcher {
     ) -> Result<Survey, Error> {
         let Manner { thorough, adopt, .. } = manner;
         let question = Question { installed, wanted, thorough, adopt };
-        let told = std::sync::Mutex::new(Instant::now());
-        let progress = |done, total| {
+        let progress = self.tell_checking();
+        let look = || survey(self.store.tree(), &question, &self.stop, &progress);
+        tokio::task::block_in_place(look)
+    }
+
+    /// Tells of bytes read now and then.
+    fn tell_checking(&self) -> impl Fn(u64, u64) + Sync + use<> {
+        let (told, events) = (std::sync::Mutex::new(Instant::now()), Arc::clone(&self.events));
+        move |done, total| {
             let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if told.elapsed() > CHECKING_EVERY {
                 *told = Instant::now();
-                (self.events)(Event::Checking { done, total });
+                events(Event::Checking { done, total });
             }
-        };
-        let look = || survey(self.store.tree(), &question, &self.stop, &progress);
-        tokio::task::block_in_place(look)
+        }
     }
 
     fn nothing_missing(&self, installed: &Installed) -> Result<bool, Error> {
@@ -676,20 +761,23 @@ impl Launcher {
         Ok(true)
     }
 
-    fn check_space(&self, release: &Release, stage: &Stage<'_>) -> Result<(), Error> {
+    /// `extra` bytes have to find room, but for what an earlier run has put there.
+    fn check_space(&self, release: &Release, extra: u64) -> Result<(), Error> {
         let geometry = &release.info.geometry;
-        let done = updraft_protocol::io::storage::resume::load(
-            &self.resume_path(release),
-            &release.info.hashes,
-            geometry.piece_count(),
-        );
+        let done = self.resumed(release);
         let done: u64 = done.iter().map(|piece| u64::from(geometry.data_len(piece))).sum();
-        let need = stage.bytes_to_write().saturating_sub(done);
+        let need = extra.saturating_sub(done);
         let dir = self.store.tree().path();
         match space::free(dir) {
             Some(free) if free < need => Err(Error::Space { dir: dir.to_path_buf(), need, free }),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Pieces that an earlier run fetched and wrote down.
+    fn resumed(&self, release: &Release) -> Bitfield {
+        let info = &release.info;
+        resume::load(&self.resume_path(release), &info.hashes, info.geometry.piece_count())
     }
 
     fn resume_path(&self, release: &Release) -> PathBuf {
@@ -711,15 +799,41 @@ impl Launcher {
         update
     }
 
-    fn tell_planned(&self, release: &Release, plan: &Plan) {
+    /// Tells what will be done; returns the bytes of disk that it takes meanwhile.
+    fn tell_planned(
+        &self,
+        release: &Release,
+        stage: &Stage<'_>,
+        reuse: Option<&Reuse>,
+        explain: bool,
+    ) -> u64 {
+        let (built, sides) = reuse.map_or_else(Default::default, Reuse::costs);
+        let (files, sum) = costs(&release.files, stage.plan(), &built, &sides);
+        if explain {
+            for (new, cost) in release.files.iter().zip(files) {
+                (self.events)(Event::PlannedFile {
+                    path: new.path.to_string(),
+                    way: cost.way.as_str(),
+                    bytes: cost.length,
+                    fetch_bytes: cost.download,
+                });
+            }
+        }
         (self.events)(Event::Planned {
             version: release.identity.version.to_string(),
             files: release.files.len() as u64,
-            kept_bytes: plan.totals.kept_bytes,
-            reused_bytes: plan.totals.reused_bytes,
-            fetch_bytes: plan.totals.fetched_bytes,
-            removed_files: plan.totals.removed_files,
+            kept_bytes: sum.kept,
+            reused_bytes: sum.moved + sum.copied,
+            found_bytes: sum.found,
+            fetch_bytes: sum.content,
+            index_bytes: sides.index,
+            disk_read_bytes: sum.disk_read,
+            disk_write_bytes: sum.disk_write,
+            extra_space_bytes: sum.extra_space,
+            free_space_bytes: space::free(self.store.tree().path()),
+            removed_files: stage.plan().totals.removed_files,
         });
+        sum.extra_space
     }
 
     fn tell_damaged(&self, found: &Survey) {

@@ -10,6 +10,7 @@ use crate::http::{Answer, DOCUMENT_WAIT_MAX, Http};
 use crate::store::{State, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 use updraft_manifests::document::Verified;
 use updraft_manifests::head::{HEAD_PATH, Release as Entry};
@@ -341,6 +342,20 @@ impl<'a> Sources<'a> {
             Ok(Answer::Missing) => Ok(None),
             Err(why) => Err(format!("{url}: {why}")),
         }
+    }
+
+    /// A range of a large side file of `length` bytes, from the first repository that has it.
+    pub async fn range(&self, path: &str, range: Range<u64>, length: u64) -> Result<Bytes, Error> {
+        let mut failures = Vec::new();
+        for repository in &self.repositories {
+            let Ok(url) = repository.join(path) else { continue };
+            let get = self.http.get_range(&url, range.clone(), length);
+            match get.await {
+                Ok(bytes) => return Ok(bytes),
+                Err(why) => failures.push(format!("{url}: {why}")),
+            }
+        }
+        Err(Error::Network { what: path.to_owned(), why: failures.join("; ") })
     }
 
     /// One document from one source after another.

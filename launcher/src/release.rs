@@ -5,7 +5,7 @@ use std::sync::Arc;
 use updraft_manifests::document::Verified;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::InstalledRelease;
-use updraft_manifests::manifest::{Manifest, object_path};
+use updraft_manifests::manifest::{Manifest, SideFile, object_path};
 use updraft_manifests::path::RelPath;
 use updraft_manifests::plan::{Content, NewFile};
 use updraft_protocol::metainfo::{Info, Metainfo};
@@ -20,6 +20,8 @@ pub struct Release {
     pub info: Arc<Info>,
     /// Its files and links, in the torrent's order.
     pub files: Vec<NewFile>,
+    /// What finds its content in old files, if the manifest is at hand and names it.
+    pub leaf_index: Option<SideFile>,
 }
 
 /// What a manifest calls its release.
@@ -54,7 +56,7 @@ impl Release {
         for folder in &identity.empty_folders {
             not_ours(folder)?;
         }
-        Ok(Self { identity, info: Arc::new(info), files })
+        Ok(Self { identity, info: Arc::new(info), files, leaf_index: None })
     }
 
     /// Checks what the manifest says of the content besides its hash.

@@ -62,6 +62,11 @@ impl<'a> Stage<'a> {
         Ok(Self { tree, release, installed, survey, plan, target, salvage })
     }
 
+    /// What was found.
+    pub fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
     /// What is to be done.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -78,16 +83,6 @@ impl<'a> Stage<'a> {
     /// True if what damaged files still hold was copied to their slots.
     pub fn is_salvage(&self) -> bool {
         self.salvage
-    }
-
-    /// Bytes that have to come to lie in slots: fetched or copied.
-    pub fn bytes_to_write(&self) -> u64 {
-        self.each()
-            .filter(|(_, _, action)| {
-                matches!(action, Action::Fetch | Action::Reuse { may_move: false, .. })
-            })
-            .map(|(_, content, _)| length(content))
-            .sum()
     }
 
     /// Which files are there whole, by number.
@@ -412,6 +407,7 @@ mod tests {
                 empty_folders: empty.iter().map(|folder| path(folder)).collect(),
             },
             info: std::sync::Arc::new(info),
+            leaf_index: None,
             files: files
                 .iter()
                 .map(|(name, text)| NewFile { path: path(name), content: content(text) })

@@ -50,6 +50,8 @@ pub struct Survey {
     pub times: HashMap<RelPath, i64>,
     /// Listed files that are not as the record says.
     pub damaged: Vec<Damage>,
+    /// Other files of a folder that is adopted, with their bytes: nobody knows what is in them.
+    pub unknown: Vec<(RelPath, u64)>,
 }
 
 /// A listed file that is not as it should be.
@@ -84,12 +86,14 @@ pub fn survey(
     look_at_listed(tree, question, &mut survey, &mut jobs)?;
     look_at_places(tree, question, &mut survey, &mut jobs)?;
     if question.adopt {
-        look_around(tree, question, &mut jobs)?;
+        look_around(tree, question, &mut survey, &mut jobs)?;
     }
     let roots = hash_all(tree, &jobs, stop, progress)?;
     for (job, root) in jobs.into_iter().zip(roots) {
         survey.take(job, root);
     }
+    let Survey { unknown, times, .. } = &mut survey;
+    unknown.retain(|(path, _)| !times.contains_key(path));
     Ok(survey)
 }
 
@@ -187,8 +191,13 @@ fn look_at_places<'a>(
     Ok(())
 }
 
-/// Every other file whose length is that of a wanted one.
-fn look_around(tree: &Tree, question: &Question<'_>, jobs: &mut Vec<Job<'_>>) -> Result<(), Error> {
+/// Every other file: hashed if its length is that of a wanted one.
+fn look_around(
+    tree: &Tree,
+    question: &Question<'_>,
+    survey: &mut Survey,
+    jobs: &mut Vec<Job<'_>>,
+) -> Result<(), Error> {
     let lengths: HashSet<u64> = question.wanted.iter().map(|file| length(&file.content)).collect();
     let mut seen: HashSet<RelPath> = question.wanted.iter().map(|f| f.path.clone()).collect();
     seen.extend(question.installed.iter().flat_map(|i| &i.files).map(|file| file.path.clone()));
@@ -206,8 +215,9 @@ fn look_around(tree: &Tree, question: &Question<'_>, jobs: &mut Vec<Job<'_>>) ->
             count += 1;
             match look(tree, &path)? {
                 Node::Folder => folders.push(text),
-                Node::File(stat) if stat.len > 0 && lengths.contains(&stat.len) => {
-                    if count < FILES_MAX && seen.insert(path.clone()) {
+                Node::File(stat) if stat.len > 0 && count < FILES_MAX => {
+                    survey.unknown.push((path.clone(), stat.len));
+                    if lengths.contains(&stat.len) && seen.insert(path.clone()) {
                         jobs.push(Job { path, stat, listed: None });
                     }
                 }

@@ -122,7 +122,8 @@ pub async fn fetch(
                 // The engine's last word on its counters comes with the end.
                 let now = status.borrow().clone();
                 let first = *reused.get_or_insert_with(|| first_have(&now));
-                return Ok(split(&now, first + total.saturating_sub(now.wanted_bytes)));
+                let there = first + now.supplied + total.saturating_sub(now.wanted_bytes);
+                return Ok(split(&now, there.min(total)));
             }
             () = stop.raised() => return Err(Error::Interrupted),
             changed = status.changed() => {
@@ -138,7 +139,7 @@ pub async fn fetch(
                 let first = *reused.get_or_insert_with(|| first_have(&now));
                 let elsewhere = total.saturating_sub(now.wanted_bytes);
                 events(Event::Progress(progress(&now, total, elsewhere, first)));
-                let bytes = now.down_peers + now.down_http;
+                let bytes = now.down_peers + now.down_http + now.supplied;
                 if bytes != last_bytes.0 {
                     last_bytes = (bytes, Instant::now());
                 }
@@ -220,7 +221,7 @@ pub fn torrent_error(error: TorrentError) -> Error {
 
 /// Bytes that were there when the transfer began.
 fn first_have(now: &Status) -> u64 {
-    now.have_bytes.saturating_sub(now.down_peers + now.down_http)
+    now.have_bytes.saturating_sub(now.down_peers + now.down_http + now.supplied)
 }
 
 fn split(now: &Status, reused: u64) -> Split {
@@ -246,7 +247,7 @@ fn progress(now: &Status, total: u64, elsewhere: u64, first: u64) -> Progress {
         peers_bytes: now.down_peers,
         lan_bytes: now.down_lan,
         http_bytes: now.down_http,
-        reused_bytes: elsewhere + first,
+        reused_bytes: (elsewhere + first + now.supplied).min(total),
         uploaded: now.up_total,
     }
 }

@@ -35,7 +35,7 @@ pub enum Command {
     /// Install a product into a folder; again on the same folder: go on, or update.
     Install(InstallArgs),
     /// Bring the newest release in.
-    Update(SwarmArgs),
+    Update(UpdateArgs),
     /// Ask whether there is an update (exit code 3 if there is).
     Check(DirArgs),
     /// Show what is installed.
@@ -83,6 +83,20 @@ pub struct SwarmArgs {
     /// terminal; until it is answered, only your own network is served.
     #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
     pub upload: Option<Answer>,
+}
+
+/// How to update.
+#[derive(Debug, ClapArgs)]
+pub struct UpdateArgs {
+    /// Say what would be done and what it would cost, to the byte, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Say of every file how it comes to be.
+    #[arg(long)]
+    pub explain: bool,
+    /// How to take part in the swarm.
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
 }
 
 /// What to install.

@@ -8,9 +8,9 @@ use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::exit::Exit;
 use crate::fetch::fetch;
-use crate::launcher::{InstallRequest, Launcher};
+use crate::launcher::{InstallRequest, Launcher, UpdateRequest};
 use crate::stop::Stop;
-use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs};
+use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs, UpdateArgs};
 use show::Face;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,11 +55,21 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let dir = &swarm.dir.dir;
             let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
             let launcher = Box::pin(launcher).await?;
-            bring(launcher, &swarm, asks, adopt, &sink).await
+            let how = UpdateRequest { adopt, ..UpdateRequest::default() };
+            bring(launcher, &swarm, asks, how, &sink).await
         }
-        Command::Update(swarm) => {
-            let launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
-            bring(launcher, &swarm, asks, false, &sink).await
+        Command::Update(UpdateArgs { dry_run, explain, swarm }) => {
+            let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
+            let how = UpdateRequest { adopt: false, explain };
+            if dry_run {
+                let planned = launcher.plan(how).await;
+                launcher.close().await;
+                if !planned? {
+                    up_to_date(&sink);
+                }
+                return Ok(Exit::Done);
+            }
+            bring(launcher, &swarm, asks, how, &sink).await
         }
         Command::Check(dir) => {
             let mut launcher = Launcher::open(&dir.dir, Default::default(), sink, stop)?;
@@ -113,19 +123,23 @@ async fn bring(
     mut launcher: Launcher,
     swarm: &SwarmArgs,
     asks: bool,
-    adopt: bool,
+    how: UpdateRequest,
     sink: &Sink,
 ) -> Result<Exit, Error> {
     let done = async {
         consent(&mut launcher, swarm, asks).await?;
-        if !launcher.update(adopt).await? {
-            sink(Event::UpToDate { message: "the newest release is installed".into() });
+        if !launcher.update(how).await? {
+            up_to_date(sink);
         }
         if swarm.stay { launcher.seed().await } else { Ok(()) }
     };
     let done = Box::pin(done).await;
     launcher.close().await;
     done.map(|()| Exit::Done)
+}
+
+fn up_to_date(sink: &Sink) {
+    sink(Event::UpToDate { message: "the newest release is installed".into() });
 }
 
 /// Takes the player's answer from the flag or the records, or asks once on a terminal.

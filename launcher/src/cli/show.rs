@@ -195,14 +195,41 @@ fn text(event: &Event) -> Option<String> {
             let stale = if *fresh { "" } else { " (old news: no source confirms it now)" };
             format!("{product}, channel {channel}: {state}{stale}")
         }
-        Event::Planned { version, files, kept_bytes, reused_bytes, fetch_bytes, removed_files } => {
+        Event::Planned {
+            version,
+            files,
+            kept_bytes,
+            reused_bytes,
+            found_bytes,
+            fetch_bytes,
+            index_bytes,
+            disk_read_bytes,
+            disk_write_bytes,
+            extra_space_bytes,
+            free_space_bytes,
+            removed_files,
+        } => {
+            let free = free_space_bytes
+                .map_or_else(String::new, |free| format!(" of {} free", units::bytes(free)));
             format!(
-                "{version}: {files} files; {} to fetch, {} stay, {} moved or copied, \
-                 {removed_files} files removed",
-                units::bytes(*fetch_bytes),
+                "{version}: {files} files; {} to fetch, {} stay, {} moved or copied, {} found in \
+                 old files, {removed_files} files removed; disk: {} read, {} written, {}{free} \
+                 needed meanwhile",
+                units::bytes(*fetch_bytes + *index_bytes),
                 units::bytes(*kept_bytes),
-                units::bytes(*reused_bytes)
+                units::bytes(*reused_bytes),
+                units::bytes(*found_bytes),
+                units::bytes(*disk_read_bytes),
+                units::bytes(*disk_write_bytes),
+                units::bytes(*extra_space_bytes)
             )
+        }
+        Event::PlannedFile { path, way, bytes, fetch_bytes } => {
+            let fetched = match fetch_bytes {
+                0 => String::new(),
+                some => format!(", {} to fetch", units::bytes(*some)),
+            };
+            format!("{way:>6}: {path} ({}{fetched})", units::bytes(*bytes))
         }
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
         Event::Committing { version } => format!("switching to {version}"),
@@ -321,7 +348,13 @@ mod tests {
             files: 1,
             kept_bytes: 1,
             reused_bytes: 1,
+            found_bytes: 1,
             fetch_bytes: 1,
+            index_bytes: 1,
+            disk_read_bytes: 1,
+            disk_write_bytes: 1,
+            extra_space_bytes: 1,
+            free_space_bytes: Some(1),
             removed_files: 1,
         };
         assert!(!text(&planned).unwrap().contains("complete"));

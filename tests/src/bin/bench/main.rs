@@ -11,9 +11,11 @@
 //! bench delay  [--rate-mib N] [--delay-ms N]
 //! bench idle   [--torrents N] [--bytes N] [--seconds N]
 //! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
+//! bench search [--bytes N] [--windows N]
+//! bench update OLD NEW --dir FOLDER      two builds, a folder on a disk with four times their space
 //! ```
 //!
-//! All but `create` need root (network namespaces), and what `tests/run bench` installs. The defaults
+//! All but `create`, `search` and `update` need root (network namespaces), and what `tests/run bench` installs. The defaults
 //! are the sizes that the figures of the project are quoted for; machines are noisy, so quote ratios.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
@@ -39,9 +41,13 @@ mod pair;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
+mod search;
+#[cfg(target_os = "linux")]
 mod swarm;
 #[cfg(target_os = "linux")]
 mod transfer;
+#[cfg(target_os = "linux")]
+mod update;
 #[cfg(target_os = "linux")]
 mod webseed;
 
@@ -83,6 +89,10 @@ enum What {
     Delay(delay::Args),
     /// Many torrents, no peers.
     Idle(idle::Args),
+    /// The leaf search over bytes in memory.
+    Search(search::Args),
+    /// One install, from one build to another.
+    Update(update::Args),
     /// Resident memory of a big transfer, and of a seed with many leechers.
     Memory(memory::Args),
 }
@@ -101,6 +111,8 @@ fn main() {
         What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
         What::Idle(what) => idle::run(dir.path(), &what),
+        What::Search(what) => search::run(args.rounds, &what),
+        What::Update(what) => update::run(dir.path(), &what),
         What::Memory(what) => memory::run(dir.path(), &what),
     }
 }

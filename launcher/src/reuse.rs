@@ -1,0 +1,95 @@
+//! What of a release's changed files is found in the player's old ones, whatever those are.
+
+use crate::documents::Documents;
+use crate::error::Error;
+use crate::index;
+use crate::leaves::{Build, Leaves, OldSource, Question};
+use crate::news::Sources;
+use crate::release::{Release, length};
+use crate::stage::Stage;
+use crate::stop::Stop;
+use crate::tree::Tree;
+use updraft_manifests::cost::{Built, Sides};
+use updraft_manifests::leaf_index::{Layout, window_count};
+use updraft_manifests::plan::{Action, Content};
+use updraft_manifests::reuse::{OldContent, STAYING_FACTOR, search_order};
+
+/// Searched, with what that took.
+#[derive(Debug)]
+pub struct Reuse {
+    /// What was found.
+    pub leaves: Leaves,
+    /// Bytes of the index that were fetched.
+    pub index_bytes: u64,
+}
+
+impl Reuse {
+    /// As the costs of the update want it.
+    pub fn costs(&self) -> (Vec<Built>, Sides) {
+        let found = self.leaves.found();
+        let built = found.map(|(build, found)| Built { file: build.file, found, patched: false });
+        let sides =
+            Sides { index: self.index_bytes, searched: self.leaves.read, ..Sides::default() };
+        (built.collect(), sides)
+    }
+}
+
+/// Searches the old files for leaves of what `stage` has to fetch. `None` if the release has no index,
+/// or it cannot be had, or there is nothing to search: then everything is fetched.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub async fn find(
+    tree: &Tree,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    release: &Release,
+    stage: &Stage<'_>,
+    stop: &Stop,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Option<Reuse>, Error> {
+    let Some(leaf_index) = release.leaf_index else { return Ok(None) };
+    let builds: Vec<Build> = (0..)
+        .zip(release.files.iter().zip(&stage.plan().actions))
+        .map(|(file, (new, action))| (Build { file, length: length(&new.content) }, action))
+        .filter(|(build, action)| **action == Action::Fetch && window_count(build.length) > 0)
+        .map(|(build, _)| build)
+        .collect();
+    let survey = stage.survey();
+    let known = survey.known.iter().filter_map(|file| match file.content {
+        Content::File { length, root, .. } => Some(OldContent { path: &file.path, length, root }),
+        Content::Symlink { .. } => None,
+    });
+    let unknown = survey.unknown.iter();
+    let unknown = unknown.map(|(path, length)| OldContent { path, length: *length, root: None });
+    let old: Vec<OldContent<'_>> = known.chain(unknown).collect();
+    let order = search_order(&old, &release.files, stage.plan());
+    if builds.is_empty() || order.first.len() + order.staying.len() == 0 {
+        return Ok(None);
+    }
+    let layout = Layout::new(release.files.iter().map(|file| length(&file.content)));
+    let hashes = index::hashes(documents, sources, &leaf_index, &layout, &builds);
+    let hashes = tokio::select! {
+        hashes = hashes => hashes,
+        () = stop.raised() => return Err(Error::Interrupted),
+    };
+    let (hashes, index_bytes) = match hashes {
+        Ok(hashes) => hashes,
+        Err(error) => {
+            tracing::warn!(%error, "without its leaf index, changed files are fetched whole");
+            return Ok(None);
+        }
+    };
+    let source =
+        |number: &usize| OldSource { path: old[*number].path.clone(), length: old[*number].length };
+    let question = Question {
+        builds,
+        hashes,
+        first: order.first.iter().map(source).collect(),
+        then: order.staying.iter().map(source).collect(),
+        then_factor: STAYING_FACTOR,
+    };
+    let search = || Leaves::find(tree, question, stop, progress);
+    let leaves = tokio::task::block_in_place(search)?;
+    Ok(Some(Reuse { leaves, index_bytes }))
+}

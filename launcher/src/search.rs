@@ -1,0 +1,263 @@
+//! The leaf search: windows of 16 KiB that a release needs, found anywhere in old files.
+//!
+//! Goes in: the rolling hashes of an index ([`updraft_manifests::leaf_index`]), then the bytes of old
+//! files, each once, in any order. Comes out: for every window a place where its hash was met, or
+//! none. A place is a hint and no more.
+//!
+//! Every byte moves the hash and looks at one bit of a filter; only what passes is looked up. Memory:
+//! below 28 bytes for each window, whatever is read.
+
+use std::io::{self, Read};
+use updraft_manifests::rolling::{self, WINDOW};
+
+/// Bytes read at once.
+const CHUNK_LEN: usize = 512 << 10;
+/// Bits of the filter for each window: one byte of 16 gets through by chance…
+const FILTER_BITS: usize = 16;
+/// …as long as the filter fits into the cache that is a core's own; beyond that, more of them do.
+const FILTER_BITS_MAX: usize = 1 << 24;
+/// No place found.
+const NOWHERE: u64 = u64::MAX;
+/// An empty slot.
+const EMPTY: u32 = u32::MAX;
+
+/// The windows looked for, and where they were found.
+#[derive(Debug)]
+pub struct Search {
+    /// The windows' hashes in the order given.
+    hashes: Vec<u64>,
+    /// Open addressing: the first window of each hash.
+    slots: Vec<u32>,
+    /// A bit for each hash, by its upper bits.
+    filter: Vec<u64>,
+    filter_shift: u32,
+    /// By window, but only for the first of each hash.
+    found: Vec<u64>,
+    /// Different hashes not met yet.
+    missing: usize,
+}
+
+impl Search {
+    /// Looks for windows with these hashes. The same hash may stand there more than once.
+    ///
+    /// # Panics
+    /// If there are 2^32 - 1 windows or more: an index has fewer.
+    pub fn new(hashes: Vec<u64>) -> Self {
+        assert!(u32::try_from(hashes.len()).is_ok_and(|len| len < EMPTY), "bounded by the index");
+        let bits = (hashes.len() * FILTER_BITS).next_power_of_two();
+        let bits = bits.clamp(1 << 12, FILTER_BITS_MAX);
+        let mut search = Self {
+            slots: vec![EMPTY; (hashes.len() * 3 / 2 + 1).next_power_of_two()],
+            filter: vec![0; bits / 64],
+            filter_shift: 64 - bits.ilog2(),
+            found: vec![NOWHERE; hashes.len()],
+            missing: 0,
+            hashes,
+        };
+        for window in 0..search.hashes.len() {
+            let hash = search.hashes[window];
+            let slot = search.slot(hash);
+            if search.slots[slot] == EMPTY {
+                search.slots[slot] = u32::try_from(window).expect("counted above");
+                search.missing += 1;
+                let bit = hash >> search.filter_shift;
+                search.filter[usize::try_from(bit >> 6).expect("below its length")] |=
+                    1 << (bit & 63);
+            }
+        }
+        search
+    }
+
+    /// Different windows not met yet: at 0 nothing more need be read.
+    pub fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// Reads `file` to its end, or until nothing is missing. Its first byte counts as `position` in what
+    /// [`Search::place`] tells. `read` is told the bytes of each read; its `false` stops the search.
+    ///
+    /// # Errors
+    /// Of reading; what was met before stays.
+    pub fn scan(
+        &mut self,
+        mut file: impl Read,
+        position: u64,
+        buffer: &mut Vec<u8>,
+        mut read: impl FnMut(u64) -> bool,
+    ) -> io::Result<()> {
+        buffer.resize(WINDOW + CHUNK_LEN, 0);
+        // `buffer[..held]` are bytes of the file from `at`; their first window has been looked at
+        // unless `hash` is none.
+        let (mut held, mut at, mut hash) = (0, position, None);
+        while self.missing > 0 {
+            let count = read_full(&mut file, &mut buffer[held..])?;
+            if count == 0 || !read(count as u64) {
+                break;
+            }
+            held += count;
+            if held < WINDOW {
+                break;
+            }
+            let last = self.scan_chunk(&buffer[..held], at, hash);
+            // The last window is the start of the next chunk.
+            let gone = held - WINDOW;
+            buffer.copy_within(gone..held, 0);
+            (held, at, hash) = (WINDOW, at + gone as u64, Some(last));
+        }
+        Ok(())
+    }
+
+    /// Looks at every window of `data` (at the first only if `hash`, its hash, is none yet); returns
+    /// the hash of the last.
+    fn scan_chunk(&mut self, data: &[u8], at: u64, hash: Option<u64>) -> u64 {
+        let mut hash = hash.unwrap_or_else(|| {
+            let first = rolling::hash(&data[..WINDOW]);
+            self.meet(first, at);
+            first
+        });
+        let (mut at, shift) = (at, self.filter_shift);
+        for (gone, next) in data.iter().zip(&data[WINDOW..]) {
+            hash = rolling::roll(hash, *gone, *next);
+            at += 1;
+            let bit = hash >> shift;
+            #[allow(clippy::cast_possible_truncation)] // The filter is far smaller.
+            let word = self.filter[(bit >> 6) as usize];
+            if word >> (bit & 63) & 1 != 0 {
+                self.meet(hash, at);
+            }
+        }
+        hash
+    }
+
+    #[cold]
+    fn meet(&mut self, hash: u64, at: u64) {
+        let window = self.slots[self.slot(hash)];
+        if window != EMPTY && self.found[window as usize] == NOWHERE {
+            self.found[window as usize] = at;
+            self.missing -= 1;
+        }
+    }
+
+    /// The slot that holds `hash`, or that it would have.
+    fn slot(&self, hash: u64) -> usize {
+        let mask = self.slots.len() - 1;
+        // Other bits than the filter's.
+        #[allow(clippy::cast_possible_truncation)]
+        let mut slot = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize & mask;
+        loop {
+            let window = self.slots[slot];
+            if window == EMPTY || self.hashes[window as usize] == hash {
+                return slot;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    /// Where each window was met, in the order given.
+    pub fn into_places(mut self) -> Places {
+        for window in 0..self.hashes.len() {
+            let first = self.slots[self.slot(self.hashes[window])];
+            self.found[window] = self.found[first as usize];
+        }
+        Places { found: self.found }
+    }
+}
+
+/// Where windows were met.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    found: Vec<u64>,
+}
+
+impl Places {
+    /// The position of the window with this number, if it was met.
+    pub fn get(&self, window: usize) -> Option<u64> {
+        self.found.get(window).copied().filter(|&at| at != NOWHERE)
+    }
+}
+
+/// As much as there is room for, or to the end.
+fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read(&mut buffer[done..]) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn random(len: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let step = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        (0..len).map(step).collect()
+    }
+
+    fn search(windows: &[&[u8]], files: &[&[u8]]) -> Vec<Option<u64>> {
+        let mut search = Search::new(windows.iter().map(|window| rolling::hash(window)).collect());
+        let (mut position, mut buffer) = (0, Vec::new());
+        for file in files {
+            search.scan(*file, position, &mut buffer, |_| true).unwrap();
+            position += file.len() as u64;
+        }
+        let places = search.into_places();
+        (0..windows.len()).map(|window| places.get(window)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// What lies anywhere is found there, across the borders of what is read at once.
+        #[test]
+        fn found_where_it_lies(
+            before in prop_oneof![0usize..50_000, CHUNK_LEN - 20_000..CHUNK_LEN + WINDOW + 20_000],
+            after in 0usize..20_000,
+            seed: u64,
+        ) {
+            let (wanted, other) = (random(WINDOW, seed), random(WINDOW, seed ^ 1));
+            let file = [random(before, seed ^ 2), wanted.clone(), random(after, seed ^ 3)].concat();
+            let first = random(1000, seed ^ 4);
+            let places = search(&[&wanted, &other, &wanted], &[&first, &file]);
+            let here = Some(1000 + before as u64);
+            prop_assert_eq!(places, [here, None, here]);
+        }
+    }
+
+    #[test]
+    fn short_files_and_runs_of_one_byte() {
+        let zeros = vec![0; 3 * WINDOW];
+        let one = random(WINDOW, 9);
+        assert_eq!(search(&[&zeros[..WINDOW]], &[&zeros[..WINDOW - 1], &zeros]), [Some(16_383)]);
+        assert_eq!(search(&[&zeros[..WINDOW], &one], &[&zeros, &one]), [Some(0), Some(49_152)]);
+        assert_eq!(search(&[], &[&zeros]), []);
+    }
+
+    #[test]
+    fn it_ends_when_nothing_is_missing_or_it_is_stopped() {
+        let data = random(3 * CHUNK_LEN, 5);
+        let scan = |wanted: &[u8], go_on: bool| {
+            let mut search = Search::new(vec![rolling::hash(wanted)]);
+            let mut bytes = 0;
+            let read = |count| {
+                bytes += count;
+                go_on
+            };
+            search.scan(data.as_slice(), 0, &mut Vec::new(), read).unwrap();
+            (bytes, search.missing())
+        };
+        let first = (WINDOW + CHUNK_LEN) as u64;
+        assert_eq!(scan(&data[100..100 + WINDOW], true), (first, 0));
+        assert_eq!(scan(&data[2 * CHUNK_LEN..][..WINDOW], false), (first, 1));
+        assert_eq!(scan(&[7; WINDOW], true), (data.len() as u64, 1));
+    }
+}

@@ -1,0 +1,242 @@
+//! Updates with real processes: what is fetched is what changed, wherever the rest lies.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "every line of this file is a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use updraft_tests::clients::PEER_PORT;
+use updraft_tests::content;
+use updraft_tests::lab::{Lab, Node};
+use updraft_tests::ours::{
+    Install, Place, Product, READY_WAIT, Report, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
+};
+use updraft_tests::process::Proc;
+
+/// The port of the origin's web server and tracker.
+const ORIGIN_PORT: u16 = 8080;
+/// The unit that is found and fetched.
+const LEAF: u64 = 16 << 10;
+/// The size of the big files.
+const BIG: u64 = 4 << 20;
+
+struct World {
+    lab: Lab,
+    product: Product,
+    origin: Option<Proc>,
+    build: PathBuf,
+}
+
+impl World {
+    /// A published build of two big files and a small one, and its origin.
+    fn new() -> Self {
+        let lab = Lab::new();
+        let origin = lab.node();
+        let build = lab.path("build");
+        content::write_file(&build.join("a.pak"), 1, BIG + 5000);
+        content::write_file(&build.join("b.pak"), 2, BIG);
+        content::write_file(&build.join("small.txt"), 3, 900);
+        let product = Product::init(
+            &Place::from(&origin),
+            &lab.path("product"),
+            "game",
+            origin.addr(ORIGIN_PORT),
+        );
+        let mut world = Self { lab, product, origin: None, build };
+        world.publish("1.0");
+        world
+    }
+
+    fn publish(&mut self, version: &str) {
+        if let Some(mut origin) = self.origin.take() {
+            origin.kill();
+        }
+        self.product.publish(&self.build, version);
+        self.origin = Some(self.product.serve());
+    }
+
+    fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        edit(&self.build.join(name), change);
+    }
+
+    fn install(&self, node: &Node, name: &str) -> Install {
+        let place = Place::from(node);
+        Install::new(&place, name, &self.lab.path(name), node.addr(PEER_PORT))
+    }
+
+    fn installed(&self) -> Install {
+        let install = self.install(&self.lab.node(), "anna");
+        let mut proc = install.install(self.product.feed(), false);
+        wait_complete(&proc, TRANSFER_WAIT);
+        proc.finish(READY_WAIT);
+        install
+    }
+
+    /// Says what an update would do, does it, and compares the two and the trees.
+    fn update(&self, install: &mut Install) -> Update {
+        install.flags = vec!["--dry-run".into(), "--explain".into()];
+        let before = content::list(&install.dir, &[STATE_FOLDER]);
+        let mut proc = install.update(false);
+        proc.finish(TRANSFER_WAIT);
+        assert_eq!(
+            content::list(&install.dir, &[STATE_FOLDER]),
+            before,
+            "a dry run changes nothing"
+        );
+        let said = planned(&proc);
+        let ways = proc.json().into_iter().filter(|event| event["event"] == "planned-file");
+        let ways = ways.map(|event| {
+            let text = |key: &str| event[key].as_str().unwrap().to_owned();
+            (text("path"), text("way"))
+        });
+        let ways = ways.collect();
+        install.flags.clear();
+        let mut proc = install.update(false);
+        let report = wait_complete(&proc, TRANSFER_WAIT);
+        let does = planned(&proc);
+        proc.finish(READY_WAIT);
+        content::assert_same(&self.build, &install.dir, &[STATE_FOLDER]);
+        for key in ["fetch_bytes", "found_bytes", "kept_bytes", "disk_write_bytes"] {
+            assert_eq!(said[key], does[key], "{key} of the dry run");
+        }
+        let fetched = said["fetch_bytes"].as_u64().unwrap();
+        assert_eq!(report.peers + report.http - report.wasted, fetched, "{report:?} {said}");
+        Update { fetched, report, ways }
+    }
+}
+
+struct Update {
+    fetched: u64,
+    report: Report,
+    ways: Vec<(String, String)>,
+}
+
+impl Update {
+    fn check(&self, leaves_max: u64, ways: &[(&str, &str)]) {
+        assert!(
+            self.fetched <= leaves_max * LEAF,
+            "{} bytes are {} leaves, not {leaves_max}: {:?}",
+            self.fetched,
+            self.fetched / LEAF,
+            self.report
+        );
+        let mut found: Vec<_> =
+            self.ways.iter().map(|(path, way)| (path.as_str(), way.as_str())).collect();
+        found.sort_unstable();
+        assert_eq!(found, ways);
+    }
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+fn planned(proc: &Proc) -> serde_json::Value {
+    let event = proc.json().into_iter().find(|event| event["event"] == "planned");
+    event.expect("the plan was told")
+}
+
+#[test]
+fn only_changed_leaves_are_fetched_wherever_the_rest_lies() {
+    let mut world = World::new();
+    let mut install = world.installed();
+    // Overwritten in the middle; bytes inserted near the start; content moved to another file.
+    world.edit("a.pak", |bytes| {
+        bytes[1_000_000..1_001_000].fill(7);
+        bytes.splice(5000..5000, *b"some inserted bytes");
+    });
+    let b = fs::read(world.build.join("b.pak")).unwrap();
+    fs::write(world.build.join("c.pak"), [&b[2_000_000..], &content::noise(9, 100)].concat())
+        .unwrap();
+    world.edit("b.pak", |bytes| bytes.truncate(2_500_000));
+    world.publish("1.1");
+    let update = world.update(&mut install);
+    // Two edits at a border at worst, an end each, and the end of the moved part.
+    let ways =
+        [("a.pak", "leaves"), ("b.pak", "leaves"), ("c.pak", "leaves"), ("small.txt", "keep")];
+    update.check(2 + 2 + 1 + 1, &ways);
+    assert_eq!(update.report.http, 0, "{:?}", update.report);
+}
+
+#[test]
+fn a_release_that_was_skipped_and_one_that_was_taken_back() {
+    let mut world = World::new();
+    let mut install = world.installed();
+    let first = world.lab.path("first");
+    copy_tree(&world.build, &first);
+    world.edit("a.pak", |bytes| bytes[100_000..100_010].fill(1));
+    world.publish("1.1");
+    world.edit("a.pak", |bytes| bytes[3_000_000..3_000_010].fill(2));
+    world.edit("small.txt", |bytes| bytes[0] ^= 1);
+    world.publish("1.2");
+    let ways = [("a.pak", "leaves"), ("b.pak", "keep"), ("small.txt", "whole")];
+    world.update(&mut install).check(3, &ways);
+    // The studio goes back to what was first: a new release with old content.
+    copy_tree(&first, &world.build);
+    world.publish("1.3");
+    world.update(&mut install).check(3, &ways);
+}
+
+#[test]
+fn a_file_that_the_player_changed_costs_only_itself() {
+    let mut world = World::new();
+    let mut install = world.installed();
+    edit(&install.dir.join("a.pak"), |bytes| {
+        bytes[2_000_000..2_000_100].fill(9);
+        bytes.extend_from_slice(b"and more");
+    });
+    world.edit("b.pak", |bytes| bytes[10] ^= 1);
+    world.publish("1.1");
+    let ways = [("a.pak", "leaves"), ("b.pak", "leaves"), ("small.txt", "keep")];
+    world.update(&mut install).check(2, &ways);
+}
+
+#[test]
+fn a_foreign_copy_of_an_older_version_is_of_use() {
+    let mut world = World::new();
+    let node = world.lab.node();
+    let mut install = world.install(&node, "ben");
+    copy_tree(&world.build, &install.dir);
+    // Nothing is recorded of this folder, so what is in the way is moved aside; a file has another name.
+    fs::rename(install.dir.join("b.pak"), install.dir.join("old b.pak")).unwrap();
+    world.edit("a.pak", |bytes| bytes[1_000_000] ^= 1);
+    world.edit("b.pak", |bytes| bytes.insert(1_000_000, 5));
+    world.publish("1.1");
+    install.flags = vec!["--adopt".into()];
+    let mut proc = install.install(world.product.feed(), false);
+    let report = wait_complete(&proc, TRANSFER_WAIT);
+    proc.finish(READY_WAIT);
+    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER, "old b.pak", "a.pak.player"]);
+    assert!(report.peers + report.http <= 3 * LEAF, "{report:?}");
+}
+
+/// Killed at some point of the update, it goes on and fetches nothing twice.
+#[test]
+fn a_killed_update_searches_again_and_goes_on() {
+    let mut world = World::new();
+    let install = world.installed();
+    world.edit("a.pak", |bytes| bytes[1_000_000..1_400_000].fill(7));
+    world.publish("1.1");
+    for needle in ["\"planned\"", "\"listening\"", "\"progress\""] {
+        let mut proc = install.update(false);
+        proc.wait_json("the kill", TRANSFER_WAIT, |event| {
+            let text = event.to_string();
+            (text.contains(needle) || text.contains("\"complete\"")).then_some(())
+        });
+        proc.kill();
+    }
+    let mut proc = install.update(false);
+    proc.finish(TRANSFER_WAIT);
+    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    install.ask("verify").finish(TRANSFER_WAIT);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
