@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
@@ -36,10 +36,13 @@ const LONG_STEP: usize = 64 * 1024;
 /// What is read into a buffer below this is copied out, so that a trickle does not hold whole
 /// buffers.
 const COPY_BELOW: usize = 64 * 1024;
-/// What may lie in the socket unsent. What was queued there cannot be overtaken, taken back, or given
-/// to another peer, so it is kept to what hides a wake-up.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// What may lie in the socket unsent, in bytes. What was queued there cannot be overtaken, taken back, or
+/// given to another peer, so it is kept to what hides a wake-up: [`UNSENT_TIME`] of the peer's rate.
+const UNSENT_MIN: u32 = 16 * 1024;
 const UNSENT_MAX: u32 = 128 * 1024;
+const UNSENT_TIME: Duration = Duration::from_millis(60);
+/// The rate is looked at this often.
+const UNSENT_REVIEW: Duration = Duration::from_millis(100);
 /// Slices of one vectored write.
 const SLICES_MAX: usize = 64;
 
@@ -207,8 +210,6 @@ pub(super) async fn accept(
 
 async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
     stream.set_nodelay(true)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket2::SockRef::from(&*stream).set_tcp_notsent_lowat(UNSENT_MAX)?;
     let mut bytes = [0; HANDSHAKE_LEN];
     // The first bytes alone tell other protocols apart: do not wait for the rest of those.
     stream.read_exact(&mut bytes[..20]).await?;
@@ -352,6 +353,7 @@ async fn write_messages(
     queued: &AtomicUsize,
     hello: Vec<u8>,
 ) -> Result<(), CloseReason> {
+    let mut unsent = Unsent::new(&stream)?;
     stream.write_all(&hello).await?;
     let mut batches = Vec::new();
     let mut heads = BytesMut::new();
@@ -371,6 +373,7 @@ async fn write_messages(
             write_group(&mut stream, group, &heads, &ends).await?;
             queued.fetch_sub(group.iter().map(queued_len).sum(), Ordering::Relaxed);
             if payload > 0 {
+                unsent.wrote(&stream, payload)?;
                 let payload = u32::try_from(payload).expect("a group is far below 4 GiB");
                 if events.send(NetEvent::Sent { peer, payload }).await.is_err() {
                     return Ok(());
@@ -378,6 +381,47 @@ async fn write_messages(
             }
         }
     }
+    Ok(())
+}
+
+/// How much may lie in a socket unsent (`TCP_NOTSENT_LOWAT`), after the rate at which it empties.
+struct Unsent {
+    max: u32,
+    since: Instant,
+    bytes: usize,
+}
+
+impl Unsent {
+    fn new(stream: &OwnedWriteHalf) -> io::Result<Self> {
+        set_unsent_max(stream, UNSENT_MIN)?;
+        Ok(Self { max: UNSENT_MIN, since: Instant::now(), bytes: 0 })
+    }
+
+    /// So much payload has gone into the socket.
+    fn wrote(&mut self, stream: &OwnedWriteHalf, bytes: usize) -> io::Result<()> {
+        self.bytes += bytes;
+        let passed = self.since.elapsed();
+        if passed < UNSENT_REVIEW {
+            return Ok(());
+        }
+        let fitting = self.bytes as u128 * UNSENT_TIME.as_millis() / passed.as_millis();
+        let fitting = u32::try_from(fitting).unwrap_or(UNSENT_MAX).clamp(UNSENT_MIN, UNSENT_MAX);
+        if fitting.abs_diff(self.max) > self.max / 4 {
+            set_unsent_max(stream, fitting)?;
+            self.max = fitting;
+        }
+        (self.since, self.bytes) = (Instant::now(), 0);
+        Ok(())
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_unsent_max(stream: &OwnedWriteHalf, bytes: u32) -> io::Result<()> {
+    socket2::SockRef::from(stream.as_ref()).set_tcp_notsent_lowat(bytes)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_unsent_max(_: &OwnedWriteHalf, _: u32) -> io::Result<()> {
     Ok(())
 }
 

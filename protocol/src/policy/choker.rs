@@ -2,11 +2,11 @@
 //!
 //! What counts is when the whole swarm is done, so an uplink is given to few peers at a time, a piece
 //! or more each, in turn: a piece can be passed on only once it is whole, and the fewer share an
-//! uplink the sooner that is. [`Slots`] says how many: as many as let a piece take about a second at
-//! each, and more while more of them make the total grow. A peer that has nothing asked of us, or
+//! uplink the sooner that is. [`Slots`] says how many: as many as let a piece take about half a second
+//! at each, and more while more of them make the total grow. A peer that has nothing asked of us, or
 //! that takes little, leaves its place to others, so the uplink never waits.
 //!
-//! Peers that run our own client take turns, the longest wait first. From other clients a leech
+//! Peers that run our own client take turns, who has nothing to give yet first, then the longest wait. From other clients a leech
 //! wants something back (BEP 3's tit for tat): their share of the places goes to those that send
 //! most, and now and then to one at random, so that better partners are found. Peers on the LAN cost
 //! no internet uplink and have places of their own.
@@ -15,19 +15,21 @@ use crate::ids::PeerKey;
 use std::time::Duration;
 
 /// Fewest places.
-const SLOTS_MIN: u32 = 4;
+const SLOTS_MIN: u32 = 3;
 /// Most places, and most peers unchoked at once.
 const SLOTS_MAX: u32 = 50;
 /// A piece is to take about this long at each place.
-const PIECE_TIME: Duration = Duration::from_secs(1);
+const PIECE_TIME: Duration = Duration::from_millis(500);
 /// The best rate is forgotten by this share each second.
 const FORGET: f64 = 0.02;
 /// Growth of the total that shows that another place was of use.
 const GROWTH: f64 = 1.05;
 /// Seconds until a place that was added without use is taken away.
 const EXTRA_SECONDS: u32 = 3;
-/// A turn lasts at least this long, for a peer that runs our client or when we have everything.
-pub const TURN: Duration = Duration::from_secs(1);
+/// A turn lasts at least this long, for a peer that runs our client or when we have everything: long
+/// enough for a connection to come up to speed, and short, since at the start everybody waits for a first
+/// piece.
+pub const TURN: Duration = Duration::from_millis(500);
 /// The same for other clients, which need time to pay back.
 pub const TURN_FOREIGN: Duration = Duration::from_secs(10);
 /// Time for a peer just unchoked to ask for something, before its place counts as free.
@@ -62,6 +64,13 @@ pub struct Candidate {
     pub busy: bool,
     /// It has had its turn.
     pub turn_over: bool,
+    /// It has no piece yet, so its own uplink lies idle.
+    pub has_nothing: bool,
+}
+
+/// True if somebody waits that has no piece yet: turns are as short as they can be then.
+pub fn newcomers_wait(candidates: &[Candidate]) -> bool {
+    candidates.iter().any(|peer| peer.wants && !peer.unchoked && peer.has_nothing)
 }
 
 /// How many to serve at once: one for the LAN, one for the rest.
@@ -141,9 +150,10 @@ pub fn choose(
             foreign.push(peer);
         }
     }
-    // The longest wait is taken first; who had a turn just now comes last.
+    // Who has nothing to give yet is taken first, then the longest wait; who had a turn just now comes last.
     rng.shuffle(&mut own);
-    own.sort_by_key(|peer| if peer.unchoked { Duration::ZERO } else { waited(peer) });
+    let wait = |peer: &&Candidate| if peer.unchoked { Duration::ZERO } else { waited(peer) };
+    own.sort_by_key(|peer| (peer.has_nothing && !peer.unchoked, wait(peer)));
     rng.shuffle(&mut foreign);
     foreign.sort_by_key(|peer| peer.rate_from);
     while used + 0.5 <= f64::from(count) && chosen.len() < SLOTS_MAX as usize {
@@ -170,7 +180,7 @@ mod tests {
     use super::*;
 
     /// Each peer as `key:flags:rate from:seconds since it changed`; flags `w`ants, `u`nchoked, `b`usy,
-    /// `o`urs, `t`urn over, `s`low.
+    /// `o`urs, `t`urn over, `s`low, has `n`othing.
     fn check(leech: bool, count: u32, peers: &str, expected: &[u32]) {
         let candidates: Vec<Candidate> = peers
             .split_whitespace()
@@ -187,6 +197,7 @@ mod tests {
                     changed_at: Duration::from_secs(1000 - part[3].parse::<u64>().unwrap()),
                     busy: flag('b'),
                     turn_over: flag('t'),
+                    has_nothing: flag('n'),
                 }
             })
             .collect();
@@ -208,6 +219,12 @@ mod tests {
         check(true, 2, "1:woub:0:5 2:woubt:0:50 3:wo:0:20", &[1, 3]);
         check(true, 2, "1:woub:0:5 2:woubt:0:50", &[1, 2]);
         check(true, 2, "1:oub:0:5 2:o:0:50", &[]);
+    }
+
+    #[test]
+    fn who_has_nothing_yet_comes_first() {
+        check(true, 2, "1:wo:0:50 2:won:0:5 3:won:0:1 4:wo:0:60", &[2, 3]);
+        check(false, 1, "1:w:0:50 2:wonubt:0:5 3:wn:0:1", &[3]);
     }
 
     #[test]
@@ -244,6 +261,7 @@ mod tests {
                 changed_at: Duration::ZERO,
                 busy: false,
                 turn_over: false,
+                has_nothing: false,
             })
             .collect();
         let mut best = 0;
@@ -259,7 +277,7 @@ mod tests {
         let mut slots = Slots::default();
         assert_eq!(slots.count(256 << 10), SLOTS_MIN);
         slots.on_tick(2_500_000, false);
-        assert_eq!((slots.count(256 << 10), slots.count(1 << 20)), (9, SLOTS_MIN));
+        assert_eq!((slots.count(128 << 10), slots.count(1 << 20)), (9, SLOTS_MIN));
         (0..5).for_each(|step| slots.on_tick(2_500_000 * (step + 2), true));
         assert_eq!(slots.count(16 << 20), SLOTS_MIN + 5);
         (0..30).for_each(|_| slots.on_tick(5_000_000, true));

@@ -66,6 +66,8 @@ struct Uplink {
     rate: Rate,
     /// Somebody waits for a place.
     short: bool,
+    /// Somebody waits for a first piece.
+    newcomers: bool,
 }
 
 impl Uplink {

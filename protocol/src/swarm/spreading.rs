@@ -6,7 +6,7 @@ use crate::geometry::Block;
 use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::spread::Spread;
 use crate::wire::message::Message;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// What a peer is given ahead: half a second of its rate, within these bounds, in bytes.
@@ -92,14 +92,16 @@ impl Swarm {
         if left > AHEAD_MIN.max(best / 4) {
             return None; // They go first, and keep it busy.
         }
-        let given: BTreeSet<PieceIndex> =
-            self.peers.values().flat_map(|peer| &peer.given).map(|given| given.piece).collect();
-        let have = self.picker.have().iter();
-        // Nothing else is left for it: rather twice than wait for whoever was given it.
-        let twice = |piece: &PieceIndex| given.contains(piece);
+        let mut given: BTreeMap<PieceIndex, usize> = BTreeMap::new();
+        for one in self.peers.values().flat_map(|peer| &peer.given) {
+            *given.entry(one.piece).or_default() += 1;
+        }
         let known = |piece: &PieceIndex| peer.given.iter().any(|given| given.piece == *piece);
+        let times_given = |piece: &PieceIndex| given.get(piece).copied().unwrap_or(0);
+        let have = self.picker.have().iter();
+        // What nobody has yet, though somebody was given it, first: the copy is out the sooner.
         have.filter(|piece| !peer.have.has(*piece) && !known(piece))
-            .min_by_key(|piece| (twice(piece), self.picker.availability(*piece)))
+            .min_by_key(|piece| (self.picker.availability(*piece), times_given(piece)))
     }
 
     /// True if a peer may be sent `block`: while pieces are spread, only of those it was given.
@@ -118,6 +120,10 @@ impl Swarm {
         }
         let left = self.geometry.data_len(block.piece).saturating_sub(block.len);
         peer.given.push(Given { piece: block.piece, left, at: now });
+        if !peer.hidden && peer.abilities.fast {
+            // Asked for before a choke that took the suggestion back: it is to ask for the rest, too.
+            self.send(now, key, Message::Suggest(block.piece));
+        }
         true
     }
 

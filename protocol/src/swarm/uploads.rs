@@ -38,9 +38,14 @@ impl Peer {
     }
 
     /// It has had its turn: whole pieces and some time, or all it asked for. Half a piece is of no use
-    /// to anybody, so a turn ends between two, unless the peer takes them criss-cross.
-    fn turn_over(&self, now: Duration, leech: bool, geometry: &Geometry) -> bool {
-        let turn = if self.id.is_ours() || !leech { choker::TURN } else { choker::TURN_FOREIGN };
+    /// to anybody, so a turn ends between two, unless the peer takes them criss-cross. While newcomers
+    /// wait one piece is a turn.
+    fn turn_over(&self, now: Duration, leech: bool, newcomers: bool, geometry: &Geometry) -> bool {
+        let turn = match self.id.is_ours() || !leech {
+            true if newcomers => Duration::ZERO,
+            true => choker::TURN,
+            false => choker::TURN_FOREIGN,
+        };
         let idle = !self.is_busy() && now.saturating_sub(self.busy_at) >= IDLE_MAX;
         let piece_length = u64::from(geometry.piece_length());
         let between = self.serving.is_none_or(|(piece, sent)| sent >= geometry.data_len(piece));
@@ -58,6 +63,7 @@ impl Swarm {
         let leech = !self.picker.is_complete();
         let piece_length = self.geometry.piece_length();
         for lan in [true, false] {
+            let newcomers = if lan { self.lan.newcomers } else { self.wide.newcomers };
             let candidates: Vec<Candidate> = self
                 .peers
                 .iter()
@@ -71,7 +77,8 @@ impl Swarm {
                     unchoked: !peer.am_choking,
                     changed_at: peer.choke_changed_at,
                     busy: peer.is_busy(),
-                    turn_over: peer.turn_over(now, leech, &self.geometry),
+                    turn_over: peer.turn_over(now, leech, newcomers, &self.geometry),
+                    has_nothing: peer.have.is_empty(),
                 })
                 .collect();
             let uplink = if lan { &mut self.lan } else { &mut self.wide };
@@ -79,6 +86,7 @@ impl Swarm {
             let chosen = choker::choose(now, leech, count, &candidates, &mut self.rng);
             let wanting = candidates.iter().filter(|candidate| candidate.wants).count();
             uplink.short = chosen.len() < wanting;
+            uplink.newcomers = choker::newcomers_wait(&candidates);
             // Who has not asked for anything yet is looked at again when it should have.
             let fresh = |candidate: &Candidate| {
                 let waited = now.saturating_sub(candidate.changed_at);
@@ -225,9 +233,9 @@ impl Swarm {
                 self.limited = true;
                 return false;
             }
-            let others_wait = if peer.lan { self.lan.short } else { self.wide.short };
+            let uplink = if peer.lan { &self.lan } else { &self.wide };
             let leech = !self.picker.is_complete();
-            if others_wait && peer.turn_over(now, leech, &self.geometry) {
+            if uplink.short && peer.turn_over(now, leech, uplink.newcomers, &self.geometry) {
                 self.choke_now = true;
                 return false;
             }
