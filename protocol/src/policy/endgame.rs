@@ -10,9 +10,22 @@ use std::time::Duration;
 /// The second peer must need less than this share of the first one's time.
 const FASTER: f64 = 0.5;
 /// Predictions are not better than this.
-const SLACK: Duration = Duration::from_millis(200);
+const SLACK: Duration = Duration::from_millis(400);
 /// A rate below this counts as this, in bytes per second.
 const RATE_MIN: u64 = 256;
+
+/// A peer is asked at once for what it delivers in this time: what it has sent when somebody else's copy
+/// comes first was sent in vain.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// The most blocks asked for at once.
+const AT_ONCE_MAX: u64 = 8;
+
+/// How many blocks to ask a peer of `rate` bytes per second for at once, beside others.
+pub fn at_once(rate: u64) -> usize {
+    let bytes = u128::from(rate) * AT_ONCE.as_millis() / 1000;
+    let blocks = u64::try_from(bytes / u128::from(BLOCK_LEN)).unwrap_or(AT_ONCE_MAX);
+    usize::try_from(blocks.clamp(1, AT_ONCE_MAX)).expect("at most eight")
+}
 
 /// When `blocks` blocks will be through at `rate` bytes per second.
 pub fn eta(blocks: usize, rate: u64) -> Duration {
@@ -64,6 +77,11 @@ mod tests {
             .map(|block| block.piece.0)
             .collect();
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn slow_peers_are_asked_for_little_at_once() {
+        assert_eq!([0, 200_000, 500_000, 1 << 30].map(at_once), [1, 1, 3, 8]);
     }
 
     #[test]

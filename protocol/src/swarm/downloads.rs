@@ -293,7 +293,7 @@ impl Swarm {
             && !spreads
             && self.picker.free_blocks() == 0
         {
-            blocks = self.steal(now, limiter, key, room.min(8));
+            blocks = self.steal(now, limiter, key, room);
         }
         self.send_requests(now, key, &blocks);
     }
@@ -334,7 +334,7 @@ impl Swarm {
         now: Duration,
         limiter: &mut Limiter,
         key: PeerKey,
-        count: usize,
+        room: usize,
     ) -> Vec<Block> {
         let Some(peer) = self.peers.get(&key) else { return Vec::new() };
         if peer.chokes_us || peer.parole || !peer.down.is_known() {
@@ -361,6 +361,7 @@ impl Swarm {
             }
         }
         let rate = peer.down.get();
+        let count = room.min(endgame::at_once(rate));
         let mut chosen = endgame::steal(&mut out_there, peer.requests.len(), rate, count);
         let lan = peer.lan;
         chosen.retain(|&block| {
