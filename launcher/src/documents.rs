@@ -11,10 +11,14 @@ use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::HEAD_PATH;
 use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
+use updraft_manifests::patchlist::LIST_BYTES_MAX;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
 /// Where the documents are, below the install.
 pub const DOCUMENTS_FOLDER: &str = ".updraft/documents";
+
+/// Where the documents lie that come and go with releases.
+const DROPPED_FOLDERS: [&str; 4] = ["manifests", "torrents", "indexes", "patchlists"];
 
 /// A kind of document, by its path in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Kind {
     Torrent,
     /// `indexes/<sha256>`, if it is small
     Index,
+    /// `patchlists/<sha256>.toml`
+    PatchList,
 }
 
 impl Kind {
@@ -48,6 +54,7 @@ impl Kind {
             "manifests" => hash(".toml").then_some(Self::Manifest),
             "torrents" => hash(".torrent").then_some(Self::Torrent),
             "indexes" => hash("").then_some(Self::Index),
+            "patchlists" => hash(".toml").then_some(Self::PatchList),
             _ => None,
         }
     }
@@ -59,6 +66,7 @@ impl Kind {
             Self::Root => Role::Root.document_bytes_max(),
             Self::Manifest => Role::Release.document_bytes_max(),
             Self::Torrent => TORRENT_BYTES_MAX,
+            Self::PatchList => LIST_BYTES_MAX,
             Self::Index => usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small"),
         }
     }
@@ -77,7 +85,7 @@ impl Documents {
     /// From the file system.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let tree = Tree::open(dir)?;
-        for folder in ["root", "manifests", "torrents", "indexes"] {
+        for folder in ["root"].iter().chain(&DROPPED_FOLDERS) {
             tree.make_folders(&format!("{DOCUMENTS_FOLDER}/{folder}"))?;
         }
         Ok(Self { tree })
@@ -111,12 +119,12 @@ impl Documents {
         self.tree.sync_folder(crate::tree::parent(&full))
     }
 
-    /// Drops every manifest, torrent and index whose path is not in `keep`.
+    /// Drops every document of a release or patch whose path is not in `keep`.
     ///
     /// # Errors
     /// From the file system.
     pub fn keep_only(&self, keep: &[String]) -> io::Result<()> {
-        for folder in ["manifests", "torrents", "indexes"] {
+        for folder in DROPPED_FOLDERS {
             for name in self.tree.list(&format!("{DOCUMENTS_FOLDER}/{folder}"))? {
                 let path = format!("{folder}/{name}");
                 if !keep.contains(&path) {
@@ -151,6 +159,7 @@ mod tests {
             ("state", None),
             ("", None),
             (&format!("indexes/{hash}"), Some(Kind::Index)),
+            (&format!("patchlists/{hash}.toml"), Some(Kind::PatchList)),
             (&format!("manifests/{hash}.torrent"), None),
             (&format!("objects/{hash}-1"), None),
         ] {

@@ -52,6 +52,10 @@ pub enum Event {
         fetch_bytes: u64,
         /// Bytes of the leaf index that were fetched for that.
         index_bytes: u64,
+        /// Bytes of the patch.
+        patch_bytes: u64,
+        /// Bytes of the files that it makes.
+        patched_bytes: u64,
         /// Bytes read from the disk.
         disk_read_bytes: u64,
         /// Bytes written to it.
@@ -67,7 +71,7 @@ pub enum Event {
     PlannedFile {
         /// The file.
         path: String,
-        /// `keep`, `move`, `copy`, `make`, `leaves` (parts of old files, the rest is fetched) or `whole`
+        /// `keep`, `move`, `copy`, `make`, `patch`, `leaves` (parts of old files, the rest is fetched) or `whole`
         /// (all of it is fetched).
         way: &'static str,
         /// Its bytes.

@@ -65,7 +65,7 @@ async fn get(
 ) -> Result<(), Error> {
     let (info, total) = (&download.meta.info, download.total());
     let pieces = info.geometry.piece_count();
-    let split = transfer::fetch(handle, pieces, total, stop, events).await?;
+    let split = transfer::fetch(handle, pieces, total, transfer::SILENCE_MAX, stop, events).await?;
     handle.sync().await.map_err(Error::disk("flush", &download.root))?;
     download.make_the_rest(events)?;
     events(split.complete(info.name.clone(), since));

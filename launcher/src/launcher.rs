@@ -4,17 +4,19 @@
 //! Every command is one method; while it works it tells [`Event`]s to the sink it was given, and it
 //! ends early when its [`Stop`] is raised, leaving a folder from which the same command goes on.
 
+mod patches;
+
 use crate::apply::Report;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::feed;
 use crate::http::Http;
-use crate::leaves::Leaves;
 use crate::lock::Lock;
 use crate::news::{self, News, Origin, Sources};
+use crate::patch::PatchJob;
 use crate::release::{Release, identity};
-use crate::reuse::{self, Reuse};
+use crate::reuse::{self, Gathered};
 use crate::space;
 use crate::stage::{Stage, Unready, installed_paths};
 use crate::stop::Stop;
@@ -24,6 +26,7 @@ use crate::switch::{Switch, peek};
 use crate::transfer::{self, Network, Split};
 use crate::tree::{Node, Tree};
 use bytes::Bytes;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +50,7 @@ use url::Url;
 const ATTEMPTS_MAX: u32 = 3;
 /// How long seeding and repairing wait for news before old news has to do.
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
-/// Batches of leaves read ahead of the engine.
+/// Batches of blocks made ahead of the engine.
 const SUPPLY_BATCHES_MAX: usize = 4;
 /// How often hashing progress is told.
 const CHECKING_EVERY: Duration = Duration::from_millis(250);
@@ -65,6 +68,8 @@ pub struct Launcher {
     session: Option<Session>,
     meeting: Option<Rendezvous>,
     handle: Option<TorrentHandle>,
+    /// The patch of this update: others may want it, too.
+    patch: Option<KeptPatch>,
     _lock: Lock,
 }
 
@@ -88,6 +93,14 @@ pub struct UpdateRequest {
     pub adopt: bool,
     /// Tell of every file how it comes to be.
     pub explain: bool,
+}
+
+/// A patch that was fetched.
+#[derive(Debug)]
+struct KeptPatch {
+    handle: TorrentHandle,
+    /// Its torrent, by path in the repository.
+    document: String,
 }
 
 /// What the channel offers and is not there yet.
@@ -223,6 +236,7 @@ impl Launcher {
             session: None,
             meeting: None,
             handle: None,
+            patch: None,
             _lock: lock,
         })
     }
@@ -277,8 +291,10 @@ impl Launcher {
         let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
         let manner = Manner { adopt, explain, ..Manner::default() };
         let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
+        let mut documents = offer.documents;
+        documents.extend(self.patch.iter().map(|patch| patch.document.clone()));
         self.documents
-            .keep_only(&offer.documents)
+            .keep_only(&documents)
             .map_err(Error::disk("tidy the documents in", self.store.tree().path()))?;
         Ok(split.is_some())
     }
@@ -305,10 +321,12 @@ impl Launcher {
         self.tell_checked(&news, installed.as_ref());
         let identity = identity(&manifest);
         let path = torrent_path(&identity.torrent);
+        let patches = news.entry.patches;
         let parse = |bytes: &Bytes| {
             let release = Release::parse(identity.clone(), bytes)?;
             release.check(&manifest)?;
-            Ok(Release { leaf_index: manifest.leaf_index, ..release })
+            let (leaf_index, patches) = (manifest.leaf_index, patches);
+            Ok(Release { leaf_index, patches, ..release })
         };
         let release = news::checked(&self.documents, &sources, &path, parse).await?;
         drop(sources);
@@ -321,7 +339,9 @@ impl Launcher {
         }
         let swarm = SwarmSources::of(&news, &self.state);
         let index = release.leaf_index.map(|index| index_path(&index.sha256));
-        let documents = [news.entry.manifest_path(), path].into_iter().chain(index).collect();
+        let list = release.patches.map(|list| list.path());
+        let documents = [news.entry.manifest_path(), path];
+        let documents = documents.into_iter().chain(index).chain(list).collect();
         Ok(Some(Offer { release, swarm, documents }))
     }
 
@@ -486,16 +506,17 @@ impl Launcher {
             if stage.is_done() {
                 return Ok(done);
             }
-            let reuse = self.search(release, &stage).await?;
-            let extra = self.tell_planned(release, &stage, reuse.as_ref(), manner.explain);
+            let (gathered, patch_file, earlier) =
+                self.gather(release, installed.as_ref(), &stage, swarm, manner.dry_run).await?;
+            let extra = self.tell_planned(release, &stage, &gathered, manner.explain);
             if manner.dry_run {
                 return Ok(Some(Split::default()));
             }
             self.switch.begin(&self.store, &release.target(), salvage)?;
             self.check_space(release, extra)?;
             tokio::task::block_in_place(|| stage.prepare())?;
-            let leaves = reuse.map(|reuse| reuse.leaves);
-            let split = self.fetch(release, &stage, swarm, leaves).await?;
+            let supply = (!gathered.is_empty()).then_some((gathered, patch_file));
+            let split = self.fetch(release, &stage, swarm, supply).await?.after(earlier);
             match stage.transaction() {
                 Ok((work, next)) => {
                     let report = self.commit(&stage, &work, &next).await?;
@@ -518,23 +539,50 @@ impl Launcher {
         Err(Error::Failed(why.into()))
     }
 
-    /// Searches what is there for what the stage lacks.
-    async fn search(&self, release: &Release, stage: &Stage<'_>) -> Result<Option<Reuse>, Error> {
+    /// Finds the cheapest way to each file that the stage lacks: a patch, then leaves of old files. Of
+    /// a patch only the head is fetched if this is a `dry_run`.
+    async fn gather(
+        &mut self,
+        release: &Release,
+        installed: Option<&Installed>,
+        stage: &Stage<'_>,
+        swarm: &SwarmSources,
+        dry_run: bool,
+    ) -> Result<(Gathered, Option<File>, Split), Error> {
+        let (mut gathered, mut file, mut split) = (Gathered::default(), None, Split::default());
         if stage.is_salvage() {
-            return Ok(None);
+            return Ok((gathered, file, split));
         }
-        let progress = self.tell_checking();
-        let (tree, sources) = (self.store.tree(), self.sources());
-        reuse::find(tree, &self.documents, &sources, release, stage, &self.stop, &progress).await
+        if let Some(offer) = self.patch_offer(release, installed, stage).await {
+            let patch = if dry_run {
+                self.look_at_patch(&offer).await
+            } else {
+                self.fetch_patch(&offer, swarm).await?.map(|fetched| {
+                    (file, split) = (fetched.file, fetched.split);
+                    fetched.patch
+                })
+            };
+            gathered.patch =
+                patch.and_then(|patch| Self::patch_job(patch, release, installed, stage));
+            if gathered.patch.is_some() {
+                gathered.patch_bytes = offer.size;
+            }
+        }
+        let made = gathered.patch.iter().flat_map(PatchJob::makes).collect();
+        let (progress, stop) = (self.tell_checking(), &self.stop);
+        let sources = self.sources();
+        let found = reuse::find(&self.documents, &sources, release, stage, &made, stop, &progress);
+        gathered.reuse = found.await?;
+        Ok((gathered, file, split))
     }
 
-    /// Fetches what the stage lacks: first what was found in old files, then the rest.
+    /// Fetches what the stage lacks: first what was gathered, then the rest.
     async fn fetch(
         &mut self,
         release: &Release,
         stage: &Stage<'_>,
         swarm: &SwarmSources,
-        leaves: Option<Leaves>,
+        supply: Option<(Gathered, Option<File>)>,
     ) -> Result<Split, Error> {
         let fetched = stage.fetched();
         let total = release.total();
@@ -557,13 +605,21 @@ impl Launcher {
                 urls: release.object_urls(base),
             })
             .collect();
-        if let Some(leaves) = leaves {
-            add.supply = Some(self.supply(release, leaves)?);
+        if let Some((gathered, patch_file)) = supply {
+            add.supply = Some(self.supply(release, gathered, patch_file)?);
         }
         self.add(add, swarm).await?;
         let handle = self.handle.clone().expect("it was just added");
         let pieces = release.info.geometry.piece_count();
-        let split = transfer::fetch(&handle, pieces, total, &self.stop, &self.events).await;
+        let split = transfer::fetch(
+            &handle,
+            pieces,
+            total,
+            transfer::SILENCE_MAX,
+            &self.stop,
+            &self.events,
+        )
+        .await;
         self.remember_peers().await;
         let split = split?;
         let failed = Error::disk("flush", self.store.path(&release.target().staging()));
@@ -571,13 +627,20 @@ impl Launcher {
         Ok(split)
     }
 
-    /// Leaves on their way to the engine, read as fast as it takes them.
-    fn supply(&self, release: &Release, leaves: Leaves) -> Result<Supply, Error> {
+    /// What was gathered on its way to the engine, as fast as it takes it.
+    fn supply(
+        &self,
+        release: &Release,
+        gathered: Gathered,
+        patch_file: Option<File>,
+    ) -> Result<Supply, Error> {
         let dir = self.store.tree().path();
         let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
         let (info, done) = (Arc::clone(&release.info), self.resumed(release));
         let (sender, supply) = tokio::sync::mpsc::channel(SUPPLY_BATCHES_MAX);
-        tokio::task::spawn_blocking(move || leaves.supply(&tree, &info, &done, &sender));
+        tokio::task::spawn_blocking(move || {
+            gathered.supply(patch_file, &tree, &info, &done, &sender);
+        });
         Ok(supply)
     }
 
@@ -804,10 +867,10 @@ impl Launcher {
         &self,
         release: &Release,
         stage: &Stage<'_>,
-        reuse: Option<&Reuse>,
+        gathered: &Gathered,
         explain: bool,
     ) -> u64 {
-        let (built, sides) = reuse.map_or_else(Default::default, Reuse::costs);
+        let (built, sides) = gathered.costs();
         let (files, sum) = costs(&release.files, stage.plan(), &built, &sides);
         if explain {
             for (new, cost) in release.files.iter().zip(files) {
@@ -827,6 +890,8 @@ impl Launcher {
             found_bytes: sum.found,
             fetch_bytes: sum.content,
             index_bytes: sides.index,
+            patch_bytes: sides.patch,
+            patched_bytes: sum.patched,
             disk_read_bytes: sum.disk_read,
             disk_write_bytes: sum.disk_write,
             extra_space_bytes: sum.extra_space,

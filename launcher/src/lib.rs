@@ -29,6 +29,7 @@ pub mod launcher;
 pub mod leaves;
 pub mod lock;
 pub mod news;
+pub mod patch;
 pub mod release;
 pub mod reuse;
 pub mod search;

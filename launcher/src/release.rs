@@ -6,6 +6,7 @@ use updraft_manifests::document::Verified;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::InstalledRelease;
 use updraft_manifests::manifest::{Manifest, SideFile, object_path};
+use updraft_manifests::patchlist::PatchListRef;
 use updraft_manifests::path::RelPath;
 use updraft_manifests::plan::{Content, NewFile};
 use updraft_protocol::metainfo::{Info, Metainfo};
@@ -22,6 +23,8 @@ pub struct Release {
     pub files: Vec<NewFile>,
     /// What finds its content in old files, if the manifest is at hand and names it.
     pub leaf_index: Option<SideFile>,
+    /// The patches that lead to it, if the head is at hand and names some.
+    pub patches: Option<PatchListRef>,
 }
 
 /// What a manifest calls its release.
@@ -56,7 +59,7 @@ impl Release {
         for folder in &identity.empty_folders {
             not_ours(folder)?;
         }
-        Ok(Self { identity, info: Arc::new(info), files, leaf_index: None })
+        Ok(Self { identity, info: Arc::new(info), files, leaf_index: None, patches: None })
     }
 
     /// Checks what the manifest says of the content besides its hash.

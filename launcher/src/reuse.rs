@@ -5,14 +5,22 @@ use crate::error::Error;
 use crate::index;
 use crate::leaves::{Build, Leaves, OldSource, Question};
 use crate::news::Sources;
+use crate::patch::PatchJob;
 use crate::release::{Release, length};
 use crate::stage::Stage;
 use crate::stop::Stop;
 use crate::tree::Tree;
+use bytes::Bytes;
+use std::collections::HashSet;
+use std::fs::File;
+use tokio::sync::mpsc;
 use updraft_manifests::cost::{Built, Sides};
 use updraft_manifests::leaf_index::{Layout, window_count};
 use updraft_manifests::plan::{Action, Content};
 use updraft_manifests::reuse::{OldContent, STAYING_FACTOR, search_order};
+use updraft_protocol::bitfield::Bitfield;
+use updraft_protocol::geometry::Block;
+use updraft_protocol::metainfo::Info;
 
 /// Searched, with what that took.
 #[derive(Debug)]
@@ -23,28 +31,74 @@ pub struct Reuse {
     pub index_bytes: u64,
 }
 
-impl Reuse {
+/// What the changed files of a release are built of, besides what is fetched.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Made by a patch.
+    pub patch: Option<PatchJob>,
+    /// Found in old files.
+    pub reuse: Option<Reuse>,
+    /// Bytes of the patch.
+    pub patch_bytes: u64,
+}
+
+impl Gathered {
+    /// Nothing but what is fetched.
+    pub fn is_empty(&self) -> bool {
+        self.patch.is_none() && self.reuse.is_none()
+    }
+
     /// As the costs of the update want it.
     pub fn costs(&self) -> (Vec<Built>, Sides) {
-        let found = self.leaves.found();
-        let built = found.map(|(build, found)| Built { file: build.file, found, patched: false });
-        let sides =
-            Sides { index: self.index_bytes, searched: self.leaves.read, ..Sides::default() };
-        (built.collect(), sides)
+        let mut sides = Sides { patch: self.patch_bytes, ..Sides::default() };
+        let mut built = Vec::new();
+        if let Some(patch) = &self.patch {
+            sides.patch_reads = patch.reads();
+            built.extend(patch.makes().map(|file| Built { file, found: 0, patched: true }));
+        }
+        if let Some(reuse) = &self.reuse {
+            (sides.index, sides.searched) = (reuse.index_bytes, reuse.leaves.read);
+            let found = reuse.leaves.found();
+            built.extend(found.map(|(build, found)| Built {
+                file: build.file,
+                found,
+                patched: false,
+            }));
+        }
+        (built, sides)
+    }
+
+    /// Hands on what the patch makes, then what was found. Blocks, until nobody takes any more.
+    pub fn supply(
+        &self,
+        patch_file: Option<File>,
+        tree: &Tree,
+        info: &Info,
+        done: &Bitfield,
+        blocks: &mpsc::Sender<Vec<(Block, Bytes)>>,
+    ) {
+        if let (Some(patch), Some(file)) = (&self.patch, patch_file)
+            && let Err(error) = patch.supply(file, tree, info, done, blocks)
+        {
+            tracing::warn!(%error, "the patch is of no use from here on; the rest is fetched");
+        }
+        if let Some(reuse) = &self.reuse {
+            reuse.leaves.supply(tree, info, done, blocks);
+        }
     }
 }
 
-/// Searches the old files for leaves of what `stage` has to fetch. `None` if the release has no index,
+/// Searches the old files for leaves of what `stage` has to fetch and is not `made` otherwise. `None` if the release has no index,
 /// or it cannot be had, or there is nothing to search: then everything is fetched.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
 pub async fn find(
-    tree: &Tree,
     documents: &Documents,
     sources: &Sources<'_>,
     release: &Release,
     stage: &Stage<'_>,
+    made: &HashSet<u32>,
     stop: &Stop,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Option<Reuse>, Error> {
@@ -52,7 +106,11 @@ pub async fn find(
     let builds: Vec<Build> = (0..)
         .zip(release.files.iter().zip(&stage.plan().actions))
         .map(|(file, (new, action))| (Build { file, length: length(&new.content) }, action))
-        .filter(|(build, action)| **action == Action::Fetch && window_count(build.length) > 0)
+        .filter(|(build, action)| {
+            **action == Action::Fetch
+                && window_count(build.length) > 0
+                && !made.contains(&build.file)
+        })
         .map(|(build, _)| build)
         .collect();
     let survey = stage.survey();
@@ -89,7 +147,7 @@ pub async fn find(
         then: order.staying.iter().map(source).collect(),
         then_factor: STAYING_FACTOR,
     };
-    let search = || Leaves::find(tree, question, stop, progress);
+    let search = || Leaves::find(stage.tree(), question, stop, progress);
     let leaves = tokio::task::block_in_place(search)?;
     Ok(Some(Reuse { leaves, index_bytes }))
 }

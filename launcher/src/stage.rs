@@ -62,6 +62,11 @@ impl<'a> Stage<'a> {
         Ok(Self { tree, release, installed, survey, plan, target, salvage })
     }
 
+    /// The folder.
+    pub fn tree(&self) -> &Tree {
+        self.tree
+    }
+
     /// What was found.
     pub fn survey(&self) -> &Survey {
         &self.survey
@@ -408,6 +413,7 @@ mod tests {
             },
             info: std::sync::Arc::new(info),
             leaf_index: None,
+            patches: None,
             files: files
                 .iter()
                 .map(|(name, text)| NewFile { path: path(name), content: content(text) })

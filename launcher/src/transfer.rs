@@ -15,8 +15,8 @@ use updraft_protocol::io::{
 
 /// How long nothing may come from anywhere before the player is told.
 const SILENCE_TOLD: Duration = Duration::from_secs(30);
-/// How long nothing may come from anywhere before it is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long nothing may come from anywhere before a release is given up.
+pub const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 /// The most different warnings of one transfer; a swarm can produce any number.
 const WARNINGS_MAX: usize = 32;
 /// How often the state of seeding is told.
@@ -80,6 +80,18 @@ pub struct Split {
 }
 
 impl Split {
+    /// With what an earlier transfer of the same job fetched.
+    pub fn after(self, earlier: Self) -> Self {
+        Self {
+            peers: self.peers + earlier.peers,
+            lan: self.lan + earlier.lan,
+            http: self.http + earlier.http,
+            reused: self.reused,
+            wasted: self.wasted + earlier.wasted,
+            uploaded: self.uploaded + earlier.uploaded,
+        }
+    }
+
     /// The last line of a job.
     pub fn complete(&self, version: String, since: Instant) -> Event {
         Event::Complete {
@@ -96,7 +108,8 @@ impl Split {
 }
 
 /// Waits until everything wanted is verified and on disk. `elsewhere` are bytes of the release that
-/// this transfer has nothing to do with, because they are there already.
+/// this transfer has nothing to do with, because they are there already. Given up when nothing came for
+/// `patience`.
 ///
 /// # Errors
 /// [`Error::Disk`], [`Error::Interrupted`], or [`Error::Network`] when nothing came for a long time.
@@ -104,6 +117,7 @@ pub async fn fetch(
     handle: &TorrentHandle,
     piece_count: u32,
     total: u64,
+    patience: Duration,
     stop: &Stop,
     events: &Sink,
 ) -> Result<Split, Error> {
@@ -115,7 +129,7 @@ pub async fn fetch(
     let finished = handle.finished();
     tokio::pin!(finished);
     loop {
-        let silence = tokio::time::sleep(SILENCE_TOLD);
+        let silence = tokio::time::sleep(SILENCE_TOLD.min(patience));
         tokio::select! {
             done = &mut finished => {
                 done.map_err(torrent_error)?;
@@ -155,12 +169,12 @@ pub async fn fetch(
         if reused.is_some() && silent > SILENCE_TOLD {
             warnings.silent();
         }
-        if reused.is_some() && silent > SILENCE_MAX {
+        if reused.is_some() && silent > patience {
             return Err(Error::Network {
-                what: "the rest of the release".into(),
+                what: "the rest of it".into(),
                 why: format!(
                     "nothing came for {} minutes{}",
-                    SILENCE_MAX.as_secs() / 60,
+                    patience.as_secs() / 60,
                     warnings.reasons()
                 ),
             });

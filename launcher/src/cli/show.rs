@@ -203,6 +203,8 @@ fn text(event: &Event) -> Option<String> {
             found_bytes,
             fetch_bytes,
             index_bytes,
+            patch_bytes,
+            patched_bytes,
             disk_read_bytes,
             disk_write_bytes,
             extra_space_bytes,
@@ -213,12 +215,13 @@ fn text(event: &Event) -> Option<String> {
                 .map_or_else(String::new, |free| format!(" of {} free", units::bytes(free)));
             format!(
                 "{version}: {files} files; {} to fetch, {} stay, {} moved or copied, {} found in \
-                 old files, {removed_files} files removed; disk: {} read, {} written, {}{free} \
+                 old files, {} made by a patch, {removed_files} files removed; disk: {} read, {} written, {}{free} \
                  needed meanwhile",
-                units::bytes(*fetch_bytes + *index_bytes),
+                units::bytes(*fetch_bytes + *index_bytes + *patch_bytes),
                 units::bytes(*kept_bytes),
                 units::bytes(*reused_bytes),
                 units::bytes(*found_bytes),
+                units::bytes(*patched_bytes),
                 units::bytes(*disk_read_bytes),
                 units::bytes(*disk_write_bytes),
                 units::bytes(*extra_space_bytes)
@@ -351,6 +354,8 @@ mod tests {
             found_bytes: 1,
             fetch_bytes: 1,
             index_bytes: 1,
+            patch_bytes: 1,
+            patched_bytes: 1,
             disk_read_bytes: 1,
             disk_write_bytes: 1,
             extra_space_bytes: 1,

@@ -1,0 +1,180 @@
+//! Patches between the installed release and the one that is offered: found, fetched, kept.
+
+use super::{KeptPatch, Launcher, SwarmSources};
+use crate::error::Error;
+use crate::news;
+use crate::patch::PatchJob;
+use crate::release::Release;
+use crate::stage::Stage;
+use crate::transfer::{self, Split};
+use bytes::Bytes;
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+use updraft_manifests::installed::Installed;
+use updraft_manifests::manifest::{object_path, torrent_path};
+use updraft_manifests::patch::{PREFIX_LEN, Patch};
+use updraft_manifests::patchlist::{Offer, PatchList};
+use updraft_protocol::io::{AddTorrent, Have, WebSeed};
+use updraft_protocol::metainfo::{Info, Metainfo};
+
+/// Where patches are kept while they may be of use to others.
+const PATCHES_FOLDER: &str = ".updraft/patches";
+/// How long nothing may come of a patch before the update goes on without it.
+const PATCH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A patch that was fetched, or only looked at.
+pub(super) struct Fetched {
+    /// What it says.
+    pub(super) patch: Patch,
+    /// Its bytes, if they are here.
+    pub(super) file: Option<File>,
+    /// Where they came from.
+    pub(super) split: Split,
+}
+
+impl Launcher {
+    /// The patch from what is installed to `release`, if one is offered that this program can read and
+    /// that is smaller than what `stage` would fetch.
+    pub(super) async fn patch_offer(
+        &self,
+        release: &Release,
+        installed: Option<&Installed>,
+        stage: &Stage<'_>,
+    ) -> Option<Offer> {
+        let (named, installed) = (release.patches.as_ref()?, installed?);
+        let parse = |bytes: &Bytes| {
+            PatchList::parse(bytes, named, &release.identity.torrent)
+                .map_err(|error| error.to_string())
+        };
+        let sources = self.sources();
+        let list = news::checked(&self.documents, &sources, &named.path(), parse).await;
+        let list = list.inspect_err(|error| tracing::warn!(%error, "no patch list")).ok()?;
+        let offer = list.usable_from(&installed.release.torrent)?;
+        (offer.size < stage.plan().totals.fetched_bytes).then(|| offer.clone())
+    }
+
+    /// The head of a patch, read by ranges over HTTP: enough to plan. `None` if that cannot be had.
+    pub(super) async fn look_at_patch(&self, offer: &Offer) -> Option<Patch> {
+        let path = object_path(&offer.root, offer.size);
+        let sources = self.sources();
+        let prefix = sources.range(&path, 0..PREFIX_LEN as u64, offer.size).await.ok()?;
+        let prefix: [u8; PREFIX_LEN] = prefix[..].try_into().ok()?;
+        let len = Patch::header_len(&prefix).ok()? as u64;
+        let header = sources.range(&path, 0..len.min(offer.size), offer.size).await.ok()?;
+        Patch::parse(&header).ok()
+    }
+
+    /// Fetches a patch from its swarm and over HTTP. `None` if it cannot be had or is not what it
+    /// should be: then the update goes on without.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], and from the file system.
+    pub(super) async fn fetch_patch(
+        &mut self,
+        offer: &Offer,
+        swarm: &SwarmSources,
+    ) -> Result<Option<Fetched>, Error> {
+        let fetched = match self.fetch_patch_file(offer, swarm).await {
+            Err(error @ (Error::Interrupted | Error::Disk { .. })) => return Err(error),
+            Err(error) => Err(error.to_string()),
+            Ok((file, split)) => read_header(&file)
+                .map(|patch| Fetched { patch, file: Some(file), split })
+                .map_err(|error| error.to_string()),
+        };
+        Ok(fetched.inspect_err(|error| tracing::warn!(error, "without the patch")).ok())
+    }
+
+    async fn fetch_patch_file(
+        &mut self,
+        offer: &Offer,
+        swarm: &SwarmSources,
+    ) -> Result<(File, Split), Error> {
+        let parse = |bytes: &Bytes| info_of(offer, bytes);
+        let path = torrent_path(&offer.v2);
+        let info = news::checked(&self.documents, &self.sources(), &path, parse).await?;
+        self.drop_other_patches(offer)?;
+        let below = format!("{PATCHES_FOLDER}/{}", offer.v2);
+        let pieces = info.geometry.piece_count();
+        let mut add = AddTorrent::new(Arc::clone(&info), vec![self.store.path(&below)]);
+        add.have = Have::Resume;
+        add.resume = Some(self.store.path(&format!("{below}.resume")));
+        add.trackers.clone_from(&swarm.trackers);
+        add.peers = self.known_peers();
+        add.documents = Some(self.documents.clone());
+        let object = object_path(&offer.root, offer.size);
+        add.web_seeds = swarm
+            .http
+            .iter()
+            .map(|base| WebSeed::PerFile {
+                name: base.to_string(),
+                urls: vec![base.join(&object).ok()],
+            })
+            .collect();
+        // An attempt before may have left it running: it goes on serving.
+        if let Some(kept) = self.patch.take() {
+            kept.handle.remove().await;
+        }
+        let session = self.session().await?;
+        let handle = session.add(add).await.map_err(|error| super::session_error(&error))?;
+        self.patch = Some(KeptPatch { handle: handle.clone(), document: path });
+        let (size, stop, events) = (offer.size, &self.stop, &self.events);
+        let split = transfer::fetch(&handle, pieces, size, PATCH_PATIENCE, stop, events).await?;
+        let file = self.store.tree().open_file(&below);
+        let file = file.map_err(Error::disk("open", self.store.path(&below)))?;
+        Ok((file, split))
+    }
+
+    /// One patch is kept at a time.
+    fn drop_other_patches(&self, offer: &Offer) -> Result<(), Error> {
+        let tree = self.store.tree();
+        let keep = offer.v2.to_string();
+        let tidy = || {
+            tree.make_folders(PATCHES_FOLDER)?;
+            for name in tree.list(PATCHES_FOLDER)? {
+                if !name.starts_with(&keep) {
+                    tree.remove_file(&format!("{PATCHES_FOLDER}/{name}"))?;
+                }
+            }
+            Ok(())
+        };
+        tidy().map_err(Error::disk("tidy", self.store.path(PATCHES_FOLDER)))
+    }
+
+    /// What `patch` can make here; `None` with a note in the log if it is for something else.
+    pub(super) fn patch_job(
+        patch: Patch,
+        release: &Release,
+        installed: Option<&Installed>,
+        stage: &Stage<'_>,
+    ) -> Option<PatchJob> {
+        let job = PatchJob::new(patch, installed?, &release.files, stage);
+        let job = job.inspect_err(|error| tracing::warn!(%error, "without the patch")).ok()?;
+        let any = job.makes().next().is_some();
+        any.then_some(job)
+    }
+}
+
+/// The torrent of a patch, if it is the one that was offered.
+fn info_of(offer: &Offer, torrent: &[u8]) -> Result<Arc<Info>, String> {
+    let info = Metainfo::parse(torrent).map_err(|error| error.to_string())?.info;
+    let right = info.hashes.v2.is_some_and(|hash| hash.0 == offer.v2.0)
+        && info.files.len() == 1
+        && info.files[0].length == offer.size
+        && info.files[0].root.is_some_and(|root| root.0 == offer.root.0);
+    if !right {
+        return Err(format!("the torrent served is not that of the patch {}", offer.v2));
+    }
+    Ok(Arc::new(info))
+}
+
+/// Reads what a patch file says of itself.
+fn read_header(mut file: &File) -> Result<Patch, Box<dyn std::error::Error>> {
+    let mut bytes = vec![0; PREFIX_LEN];
+    file.read_exact(&mut bytes)?;
+    let prefix: [u8; PREFIX_LEN] = bytes[..].try_into()?;
+    bytes.resize(Patch::header_len(&prefix)?, 0);
+    file.read_exact(&mut bytes[PREFIX_LEN..])?;
+    Ok(Patch::parse(&bytes)?)
+}
