@@ -111,6 +111,9 @@ pub enum Event {
         /// In words.
         message: String,
     },
+    /// The files of `fetch --first` are there and verified; the rest is still to come, and with it
+    /// executable bits.
+    FirstReady,
     /// The release is installed (or the torrent fetched): every byte verified.
     Complete {
         /// The release, or the torrent's name.

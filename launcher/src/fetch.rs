@@ -1,5 +1,8 @@
 //! A plain BitTorrent download of a .torrent file: no feed, no signatures, for any client's torrents.
+//! All of its files or some, and some of them first. What was chosen is not remembered: each run fetches
+//! what it is asked for and keeps what is there.
 
+use crate::choice::Choice;
 use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::lock::Lock;
@@ -7,25 +10,28 @@ use crate::space;
 use crate::stop::Stop;
 use crate::transfer::{self, Network, torrent_error};
 use crate::tree::{Node, Tree};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use updraft_manifests::path::RelPath;
-use updraft_protocol::io::{AddTorrent, Have, Session, TorrentHandle, WebSeed};
+use updraft_protocol::ids::{FileIndex, PieceIndex};
+use updraft_protocol::io::{AddTorrent, Have, Priority, Session, TorrentHandle, WebSeed};
 use updraft_protocol::metainfo::{Info, Metainfo, TORRENT_BYTES_MAX};
 use url::Url;
 
 /// Where resume data is kept, below the download folder: one folder for each torrent.
 const STATE_FOLDER: &str = ".updraft-fetch";
 
-/// Fetches the torrent into `dir/<name>`; with `stay`, seeds it until stopped.
+/// Fetches what is chosen of the torrent into `dir/<name>`; with `stay`, seeds it until stopped.
 ///
 /// # Errors
 /// Everything in [`Error`].
 pub async fn fetch(
     torrent: &Path,
     dir: &Path,
+    choice: &Choice,
     stay: bool,
     network: &Network,
     events: &Sink,
@@ -33,7 +39,7 @@ pub async fn fetch(
 ) -> Result<(), Error> {
     let since = Instant::now();
     let meta = read(torrent)?;
-    let download = Download::new(meta, dir)?;
+    let download = Download::new(meta, dir, choice)?;
     let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
     let session = network.start(events).await?;
     let done = run(&download, &session, network, stay, since, events, stop).await;
@@ -74,6 +80,8 @@ async fn get(
 
 struct Download {
     meta: Metainfo,
+    /// How much each file is wanted.
+    priorities: Vec<Priority>,
     tree: Tree,
     /// `dir/<name>`.
     root: PathBuf,
@@ -82,18 +90,24 @@ struct Download {
 }
 
 impl Download {
-    fn new(meta: Metainfo, dir: &Path) -> Result<Self, Error> {
+    fn new(meta: Metainfo, dir: &Path, choice: &Choice) -> Result<Self, Error> {
         check_names(&meta.info)?;
+        let priorities = choice.priorities(&meta.info)?;
         std::fs::create_dir_all(dir).map_err(Error::disk("make the folder", dir))?;
         let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
         let state = format!("{STATE_FOLDER}/{}", meta.info.hashes.best());
         tree.make_folders(&state).map_err(Error::disk("make the folder", dir.join(&state)))?;
         let root = tree.path().join(&meta.info.name);
-        Ok(Self { meta, tree, root, state })
+        Ok(Self { meta, priorities, tree, root, state })
     }
 
+    /// Bytes of the chosen files, and of others where they share a piece with them.
     fn total(&self) -> u64 {
-        self.meta.info.geometry.content_len()
+        let geometry = &self.meta.info.geometry;
+        let files = (0..).zip(&self.priorities).filter(|(_, priority)| priority.is_wanted());
+        let pieces: BTreeSet<u32> =
+            files.flat_map(|(file, _)| geometry.pieces_of(FileIndex(file))).collect();
+        pieces.into_iter().map(|piece| u64::from(geometry.data_len(PieceIndex(piece)))).sum()
     }
 
     fn add(&self, network: &Network) -> Result<AddTorrent, Error> {
@@ -109,7 +123,13 @@ impl Download {
             Have::Nothing
         };
         let mut add = AddTorrent::new(Arc::clone(&info), files);
-        add.wanted = info.files.iter().map(|file| file.symlink.is_none()).collect();
+        let priorities = info.files.iter().zip(&self.priorities);
+        add.priorities = priorities
+            .map(|(file, &chosen)| match &file.symlink {
+                None => chosen,
+                Some(_) => Priority::UNWANTED,
+            })
+            .collect();
         add.have = have;
         add.executable_bits = true;
         add.resume = Some(resume);
@@ -142,10 +162,11 @@ impl Download {
         self.below(file).split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
     }
 
-    /// What holds no bytes: empty files and links.
+    /// What holds no bytes and was chosen: empty files and links.
     fn make_the_rest(&self, events: &Sink) -> Result<(), Error> {
         for (at, file) in self.meta.info.files.iter().enumerate() {
-            if file.length > 0 && file.symlink.is_none() {
+            let has_bytes = file.length > 0 && file.symlink.is_none();
+            if has_bytes || !self.priorities[at].is_wanted() {
                 continue;
             }
             let below = self.below(at);

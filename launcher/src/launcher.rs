@@ -41,8 +41,8 @@ use updraft_protocol::bitfield::Bitfield;
 use updraft_protocol::ids::InfoHash;
 use updraft_protocol::io::storage::resume;
 use updraft_protocol::io::{
-    AddTorrent, DocumentStore, Have, Rendezvous, Session, SessionError, Supply, TorrentHandle,
-    WebSeed,
+    AddTorrent, DocumentStore, Have, Priority, Rendezvous, Session, SessionError, Supply,
+    TorrentHandle, WebSeed,
 };
 use url::Url;
 
@@ -423,7 +423,7 @@ impl Launcher {
                 Arc::clone(&release.info),
                 installed_paths(self.store.tree(), &release),
             );
-            add.wanted.clone_from(&whole);
+            add.priorities = whole.iter().copied().map(Priority::from).collect();
             add.have = Have::Files(whole);
             add.seed_only = true;
             self.add(add, &swarm).await?;
@@ -590,7 +590,7 @@ impl Launcher {
             return Ok(Split { reused: total, ..Split::default() });
         }
         let mut add = AddTorrent::new(Arc::clone(&release.info), stage.paths_staged());
-        add.wanted = stage.wanted();
+        add.priorities = stage.wanted().into_iter().map(Priority::from).collect();
         add.have = if stage.is_salvage() {
             Have::Mixed { right: stage.whole(), check: fetched }
         } else {

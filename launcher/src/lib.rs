@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod choice;
 pub mod cli;
 pub mod documents;
 pub mod error;

@@ -294,6 +294,7 @@ impl<'a> Warnings<'a> {
             TorrentEvent::PieceVerified(_) => self.silent = false,
             TorrentEvent::PieceFailed(piece) => tracing::info!(%piece, "came in wrong"),
             TorrentEvent::TrackerOk { url, peers } => tracing::info!(url, peers, "tracker"),
+            TorrentEvent::FirstComplete => (self.events)(Event::FirstReady),
             TorrentEvent::Complete => {}
         }
     }

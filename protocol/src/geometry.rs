@@ -33,6 +33,32 @@ pub struct Block {
     pub len: u32,
 }
 
+/// A run of blocks, over the borders of pieces: what one HTTP source is asked for at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first block: its piece, and its number there.
+    pub start: (PieceIndex, u32),
+    /// The block after the last one; number 0 when the piece before it belongs to the span whole.
+    pub end: (PieceIndex, u32),
+}
+
+impl Span {
+    /// Whole pieces.
+    pub fn of_pieces(pieces: Range<u32>) -> Self {
+        Self { start: (PieceIndex(pieces.start), 0), end: (PieceIndex(pieces.end), 0) }
+    }
+
+    /// The pieces it has blocks of.
+    pub fn pieces(&self) -> Range<u32> {
+        self.start.0.0..self.end.0.0 + u32::from(self.end.1 > 0)
+    }
+
+    /// True if block number `index` of `piece` belongs to it.
+    pub fn contains(&self, piece: PieceIndex, index: u32) -> bool {
+        (self.start..self.end).contains(&(piece, index))
+    }
+}
+
 /// A run of bytes in a file, or of zeros that no file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
@@ -172,6 +198,19 @@ impl Geometry {
             .then_some(index)
     }
 
+    /// The blocks of a span, in order.
+    pub fn blocks_of(&self, span: Span) -> impl Iterator<Item = Block> + '_ {
+        span.pieces().map(PieceIndex).flat_map(move |piece| {
+            let indices = (0..self.block_count(piece)).filter(move |&at| span.contains(piece, at));
+            indices.map(move |index| self.block(piece, index))
+        })
+    }
+
+    /// Bytes of a span.
+    pub fn bytes_of(&self, span: Span) -> u64 {
+        self.blocks_of(span).map(|block| u64::from(block.len)).sum()
+    }
+
     /// True if a peer may ask for `block`: inside the piece (its gap included), not empty, at most
     /// `len_max` bytes.
     pub fn may_request(&self, block: Block, len_max: u32) -> bool {
@@ -286,6 +325,24 @@ mod tests {
         assert!(
             !shape.may_request(Block { piece: PieceIndex(4), offset: 0, len: 16_384 }, BLOCK_LEN)
         );
+    }
+
+    #[test]
+    fn a_span_begins_and_ends_within_pieces() {
+        let (files, total) = spans(&[40_000, 70_000], Some(32_768));
+        let shape = Geometry::new(32_768, total, files).unwrap();
+        let check = |start, end, expected: &[(u32, u32)]| {
+            let span = Span { start, end };
+            let got: Vec<_> =
+                shape.blocks_of(span).map(|block| (block.piece.0, block.offset)).collect();
+            assert_eq!(got, expected);
+        };
+        let piece = PieceIndex;
+        check((piece(0), 1), (piece(2), 1), &[(0, 16_384), (1, 0), (2, 0)]);
+        check((piece(2), 0), (piece(2), 1), &[(2, 0)]);
+        check((piece(4), 0), (piece(5), 0), &[(4, 0)]);
+        assert_eq!(Span::of_pieces(1..3).pieces(), 1..3);
+        assert_eq!(shape.bytes_of(Span::of_pieces(0..2)), 40_000);
     }
 
     #[test]

@@ -123,6 +123,13 @@ pub struct InstallArgs {
 pub struct FetchArgs {
     /// The .torrent file.
     pub torrent: PathBuf,
+    /// Fetch only the files whose path in the torrent fits, like `bin/*` or `data/**`; may be given
+    /// several times.
+    #[arg(long, value_name = "GLOB")]
+    pub only: Vec<String>,
+    /// Fetch these files before others; may be given several times, the most urgent first.
+    #[arg(long, value_name = "GLOB")]
+    pub first: Vec<String>,
     /// How to take part in the swarm.
     #[command(flatten)]
     pub swarm: SwarmArgs,

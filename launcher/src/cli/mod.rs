@@ -4,6 +4,7 @@ pub mod args;
 mod ask;
 mod show;
 
+use crate::choice::Choice;
 use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::exit::Exit;
@@ -110,9 +111,9 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             launcher.close().await;
             done.map(|()| Exit::Done)
         }
-        Command::Fetch(FetchArgs { torrent, swarm }) => {
-            let dir = &swarm.dir.dir;
-            fetch(&torrent, dir, swarm.stay, &swarm.network(), &sink, &stop).await?;
+        Command::Fetch(FetchArgs { torrent, only, first, swarm }) => {
+            let (dir, choice) = (&swarm.dir.dir, Choice::parse(&only, &first)?);
+            fetch(&torrent, dir, &choice, swarm.stay, &swarm.network(), &sink, &stop).await?;
             Ok(Exit::Done)
         }
     }

@@ -237,6 +237,7 @@ fn text(event: &Event) -> Option<String> {
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
+        Event::FirstReady => "the files that come first are there".to_owned(),
         Event::UpToDate { message } => format!("nothing to do: {message}"),
         Event::Complete {
             version,

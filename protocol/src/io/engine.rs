@@ -12,11 +12,11 @@ use super::documents::{Documents, Order};
 use super::locality::is_lan;
 use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
-use super::webseed::{self, WebSeedError};
+use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
 use crate::policy::limiter::Limiter;
-use crate::swarm::{Input, Output, PeerSummary, UploadPolicy};
+use crate::swarm::{FetchEnd, Input, Output, PeerSummary, UploadPolicy};
 use crate::wire::documents::DocumentMessage;
 use crate::wire::extension::ours;
 use crate::wire::handshake::Handshake;
@@ -114,7 +114,7 @@ pub(super) enum Note {
     /// The caller has no more.
     SupplyEnded { torrent: TorrentKey },
     /// An HTTP range has ended.
-    FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<WebSeedError> },
+    FetchEnded { torrent: TorrentKey, fetch: PeerKey, error: Option<FetchError> },
     /// The finished files have their exact lengths and bits.
     Completed { torrent: TorrentKey, result: io::Result<()> },
     /// A tracker answered or failed.
@@ -347,7 +347,7 @@ impl Engine {
             AddFiles {
                 info: Arc::clone(&add.info),
                 files: add.files.clone(),
-                wanted: add.wanted.clone(),
+                wanted: add.priorities.iter().map(|file| file.is_wanted()).collect(),
                 resume: add.resume.clone(),
             },
         );
@@ -595,15 +595,14 @@ impl Engine {
             }
             Note::SupplyEnded { torrent } => self.input(torrent, Input::SupplyEnded),
             Note::FetchEnded { torrent: key, fetch, error } => {
-                let complete = error.is_none();
-                let retry_after = error.as_ref().and_then(WebSeedError::retry_after);
+                let end = error.as_ref().map_or(FetchEnd::Complete, FetchError::end);
                 if let Some(torrent) = self.torrents.get_mut(&key) {
                     torrent.fetches.remove(&fetch);
                     if let Some(error) = error {
                         torrent.tell(TorrentEvent::WebSeedError { error: error.to_string() });
                     }
                 }
-                self.input(key, Input::FetchEnded { fetch, complete, retry_after });
+                self.input(key, Input::FetchEnded { fetch, end });
             }
             Note::Completed { torrent: key, result } => {
                 let Some(torrent) = self.torrents.get_mut(&key) else { return };
@@ -617,6 +616,8 @@ impl Engine {
                 let Some(torrent) = self.torrents.get_mut(&key) else { return };
                 let peers = torrent.on_tracker(report);
                 let asked = torrent.trackers_asked();
+                let (seeders, leechers) = torrent.swarm_size();
+                self.input(key, Input::SwarmSize { seeders, leechers });
                 self.input(key, Input::Peers(peers));
                 if asked {
                     self.input(key, Input::TrackersAsked);
@@ -727,11 +728,18 @@ impl Engine {
                     self.peers.remove(&peer);
                     self.documents.on_closed(peer);
                 }
-                Output::Fetch { fetch, source, pieces } => {
+                Output::Fetch { fetch, source, span } => {
                     if let Some(torrent) = self.torrents.get_mut(&key) {
                         let shared =
                             (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
-                        torrent.fetch(key, fetch, source, pieces, shared);
+                        torrent.fetch(key, fetch, source, span, shared);
+                    }
+                }
+                Output::FetchCancel { fetch } => {
+                    if let Some(torrent) = self.torrents.get_mut(&key)
+                        && let Some(task) = torrent.fetches.remove(&fetch)
+                    {
+                        task.abort();
                     }
                 }
                 Output::Event(event) => {

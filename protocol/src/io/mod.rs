@@ -20,6 +20,7 @@ mod tests;
 pub mod trackers;
 pub mod webseed;
 
+pub use crate::policy::picker::Priority;
 pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
 pub use locality::is_lan;

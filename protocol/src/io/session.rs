@@ -8,6 +8,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{InfoHash, InfoHashes, PeerId, PieceIndex};
 use crate::metainfo::Info;
+use crate::policy::picker::Priority;
 use crate::swarm::{PeerSummary, UploadPolicy};
 use bytes::Bytes;
 use std::io;
@@ -152,8 +153,8 @@ pub struct AddTorrent {
     pub info: Arc<Info>,
     /// The backing path of each file, absolute, by [`crate::ids::FileIndex`].
     pub files: Vec<PathBuf>,
-    /// Which files are wanted.
-    pub wanted: Vec<bool>,
+    /// How much each file is wanted. A piece of several files counts as the highest of them.
+    pub priorities: Vec<Priority>,
     /// What is on disk already.
     pub have: Have,
     /// Never write: serve what is there.
@@ -178,7 +179,7 @@ impl AddTorrent {
     /// Everything wanted, nothing there, nobody known.
     pub fn new(info: Arc<Info>, files: Vec<PathBuf>) -> Self {
         Self {
-            wanted: vec![true; files.len()],
+            priorities: vec![Priority::NORMAL; files.len()],
             info,
             files,
             have: Have::Nothing,
@@ -280,6 +281,8 @@ pub enum TorrentEvent {
         /// Why, with the URL.
         error: String,
     },
+    /// What is wanted first is verified and on disk; lengths and bits of files are set at the end.
+    FirstComplete,
     /// Everything wanted is verified and on disk.
     Complete,
 }
@@ -365,7 +368,7 @@ impl Session {
     /// When it is there already, cannot be verified, or the paths do not fit it.
     pub async fn add(&self, add: AddTorrent) -> Result<TorrentHandle, SessionError> {
         let files = add.info.files.len();
-        if add.files.len() != files || add.wanted.len() != files {
+        if add.files.len() != files || add.priorities.len() != files {
             return Err(SessionError::FileCount { given: add.files.len(), files });
         }
         if let Some(piece) = add.info.geometry.pieces().find(|&piece| !can_verify(&add, piece)) {
@@ -561,6 +564,18 @@ pub(super) fn pieces_of_files(geometry: &Geometry, files: &[bool]) -> Bitfield {
     for (file, _) in (0..).zip(files).filter(|(_, marked)| **marked) {
         for piece in geometry.pieces_of(crate::ids::FileIndex(file)) {
             pieces.insert(PieceIndex(piece));
+        }
+    }
+    pieces
+}
+
+/// How much each piece is wanted: as much as the most wanted file in it.
+pub(super) fn priorities_of_pieces(geometry: &Geometry, files: &[Priority]) -> Vec<Priority> {
+    let mut pieces = vec![Priority::UNWANTED; geometry.piece_count() as usize];
+    for (file, &priority) in (0..).zip(files) {
+        for piece in geometry.pieces_of(crate::ids::FileIndex(file)) {
+            let piece = &mut pieces[piece as usize];
+            *piece = priority.max(*piece);
         }
     }
     pieces

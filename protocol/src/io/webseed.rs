@@ -5,10 +5,11 @@
 //! the engine's business, and so is hashing: a web server is trusted no more than a peer. An answer
 //! that is not exactly the range asked for is refused before its first byte is used.
 
-use crate::geometry::{BLOCK_LEN, Block, Segment};
+use crate::geometry::{BLOCK_LEN, Block, Segment, Span};
 use crate::ids::{FileIndex, PieceIndex};
 use crate::io::buffers::{BUFFER_PAYLOAD_LEN, Buffer, BufferPool};
 use crate::metainfo::Info;
+use crate::swarm::FetchEnd;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{self, HeaderMap, HeaderValue};
@@ -172,10 +173,34 @@ pub enum WebSeedError {
     CalledOff,
 }
 
-impl WebSeedError {
-    /// How long the server wants to be left alone, if it said so.
-    pub fn retry_after(&self) -> Option<Duration> {
-        if let Self::Busy { retry_after, .. } = self { *retry_after } else { None }
+/// A fetch that broke off.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct FetchError {
+    /// At which file, if at one.
+    pub file: Option<FileIndex>,
+    /// Why.
+    #[source]
+    pub error: WebSeedError,
+}
+
+impl FetchError {
+    /// What it means for the engine: whether the source is to be left alone for a while, or only this
+    /// file of it.
+    pub fn end(&self) -> FetchEnd {
+        match (&self.error, self.file) {
+            (
+                WebSeedError::NotFound { .. }
+                | WebSeedError::Forbidden { .. }
+                | WebSeedError::NoRange { .. }
+                | WebSeedError::NotOffered { .. },
+                Some(file),
+            ) => FetchEnd::Absent(file),
+            (WebSeedError::Busy { retry_after, .. }, _) => {
+                FetchEnd::Failed { retry_after: *retry_after }
+            }
+            _ => FetchEnd::Failed { retry_after: None },
+        }
     }
 }
 
@@ -216,8 +241,7 @@ fn redirects() -> redirect::Policy {
     })
 }
 
-/// Gets `pieces` (numbers inside the torrent) and sends their blocks, in order and in batches of at
-/// most [`BATCH_BLOCKS_MAX`], to `sink`. A batch may hold blocks of several pieces. Waits for buffers
+/// Gets the blocks of `span` (inside the torrent) and sends them, in order and in batches of at most [`BATCH_BLOCKS_MAX`], to `sink`. A batch may hold blocks of several pieces. Waits for buffers
 /// of `pool` and for room in `sink`: that is the caller's brake.
 ///
 /// # Errors
@@ -227,13 +251,14 @@ pub async fn fetch(
     pool: &BufferPool,
     seed: &WebSeed,
     info: &Info,
-    pieces: Range<u32>,
+    span: Span,
     sink: &mpsc::Sender<Vec<(Block, Bytes)>>,
-) -> Result<(), WebSeedError> {
-    let mut assembler = Assembler::new(info, pool, sink, pieces);
-    let result = fetch_files(client, seed, info, &mut assembler).await;
+) -> Result<(), FetchError> {
+    let mut assembler = Assembler::new(info, pool, sink, span);
+    let mut file = None;
+    let result = fetch_files(client, seed, info, &mut assembler, &mut file).await;
     let flushed = assembler.flush().await;
-    result.and(flushed)
+    result.and(flushed).map_err(|error| FetchError { file, error })
 }
 
 async fn fetch_files(
@@ -241,8 +266,10 @@ async fn fetch_files(
     seed: &WebSeed,
     info: &Info,
     assembler: &mut Assembler<'_>,
+    at: &mut Option<FileIndex>,
 ) -> Result<(), WebSeedError> {
     while let Some((file, range)) = assembler.next_range().await? {
+        *at = Some(file);
         let url = seed.url_of(info, file).ok_or(WebSeedError::NotOffered { file })?;
         let mut wanted = range.end - range.start;
         let length = info.geometry.files()[file.get()].length;
@@ -382,8 +409,7 @@ struct Assembler<'a> {
     pool: &'a BufferPool,
     sink: &'a mpsc::Sender<Vec<(Block, Bytes)>>,
     /// What is still to come, front first.
-    pieces: Range<u32>,
-    block_index: u32,
+    span: Span,
     /// Bytes of the current block that are in the buffer.
     filled: u32,
     buffer: Option<Buffer>,
@@ -398,22 +424,21 @@ impl<'a> Assembler<'a> {
         info: &'a Info,
         pool: &'a BufferPool,
         sink: &'a mpsc::Sender<Vec<(Block, Bytes)>>,
-        pieces: Range<u32>,
+        span: Span,
     ) -> Self {
         let complete = Vec::with_capacity(BATCH_BLOCKS_MAX);
-        let (block_index, filled, end) = (0, 0, 0);
-        Self { info, pool, sink, pieces, block_index, filled, buffer: None, end, complete }
+        let (filled, end) = (0, 0);
+        Self { info, pool, sink, span, filled, buffer: None, end, complete }
     }
 
     /// The block being filled; `None` after the last one.
     fn block(&mut self) -> Option<Block> {
-        while !self.pieces.is_empty() {
-            let piece = PieceIndex(self.pieces.start);
-            if self.block_index < self.info.geometry.block_count(piece) {
-                return Some(self.info.geometry.block(piece, self.block_index));
+        while self.span.start < self.span.end {
+            let (piece, index) = self.span.start;
+            if index < self.info.geometry.block_count(piece) {
+                return Some(self.info.geometry.block(piece, index));
             }
-            self.pieces.start += 1;
-            self.block_index = 0;
+            self.span.start = (PieceIndex(piece.0 + 1), 0);
         }
         None
     }
@@ -433,11 +458,11 @@ impl<'a> Assembler<'a> {
                 None => return Ok(None),
                 Some(Segment::Pad { len }) => self.put(None, len as usize).await?,
                 Some(Segment::File { file, offset, .. }) => {
-                    let span = self.info.geometry.files()[file.get()];
-                    let last = PieceIndex(self.pieces.end - 1);
+                    let place = self.info.geometry.files()[file.get()];
+                    let (last, blocks) = self.span.end;
                     let end = self.info.geometry.piece_start(last)
-                        + u64::from(self.info.geometry.piece_len(last));
-                    let until = end.min(span.offset + span.length) - span.offset;
+                        + u64::from(blocks) * u64::from(BLOCK_LEN);
+                    let until = end.min(place.offset + place.length) - place.offset;
                     return Ok(Some((file, offset..until)));
                 }
             }
@@ -474,7 +499,7 @@ impl<'a> Assembler<'a> {
         if self.filled == block.len {
             self.complete.push(block);
             self.filled = 0;
-            self.block_index += 1;
+            self.span.start.1 += 1;
             if self.complete.len() == BATCH_BLOCKS_MAX {
                 self.flush().await?;
             }

@@ -11,6 +11,10 @@ use std::time::Duration;
 const FASTER: f64 = 0.5;
 /// Predictions are not better than this.
 const SLACK: Duration = Duration::from_millis(400);
+/// What a web server brings is more certain: it chokes nobody.
+const SLACK_HTTP: Duration = Duration::from_millis(200);
+/// A silence shorter than this says nothing.
+const HICCUP: Duration = Duration::from_millis(400);
 /// A rate below this counts as this, in bytes per second.
 const RATE_MIN: u64 = 256;
 
@@ -31,6 +35,18 @@ pub fn at_once(rate: u64) -> usize {
 pub fn eta(blocks: usize, rate: u64) -> Duration {
     let bytes = u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(u64::from(BLOCK_LEN));
     Duration::from_millis(bytes.saturating_mul(1000) / rate.max(RATE_MIN))
+}
+
+/// The rate of a peer that was asked and delivered nothing for `idle`: what it was, or what that
+/// silence leaves of it.
+pub fn rate_after(idle: Duration, rate: u64) -> u64 {
+    let millis = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+    if idle < HICCUP { rate } else { rate.min(u64::from(BLOCK_LEN) * 1000 / millis) }
+}
+
+/// True if what is due in `theirs` would come clearly sooner over HTTP if that took `ours`.
+pub fn is_late(theirs: Duration, ours: Duration) -> bool {
+    theirs.mul_f64(FASTER) >= ours + SLACK_HTTP
 }
 
 /// Of the blocks that others were asked for (with their predicted time to come), those that a peer
@@ -82,6 +98,17 @@ mod tests {
     #[test]
     fn slow_peers_are_asked_for_little_at_once() {
         assert_eq!([0, 200_000, 500_000, 1 << 30].map(at_once), [1, 1, 3, 8]);
+    }
+
+    #[test]
+    fn silence_counts_at_once() {
+        let check = |idle_ms, expected| {
+            assert_eq!(rate_after(Duration::from_millis(idle_ms), 1_000_000), expected);
+        };
+        check(0, 1_000_000);
+        check(399, 1_000_000);
+        check(500, 32_768);
+        check(4000, 4096);
     }
 
     #[test]

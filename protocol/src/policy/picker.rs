@@ -1,15 +1,20 @@
 //! Which blocks to ask a peer for: the open piece it is on, then any piece begun, then the rarest
 //! piece it has (a random one while we have next to nothing to trade).
 //!
-//! Pieces not begun stand in buckets by availability, so the rarest is found without sorting. Peers
-//! that have everything raise all pieces alike, and are therefore only counted.
+//! Pieces of a higher priority go first, the rarest first among equals. So that rarity is not starved
+//! when everybody puts the same files first, every fourth piece is begun by rarity alone while others
+//! collect pieces, too.
+//!
+//! Pieces not begun stand in buckets by priority and availability, so the rarest is found without
+//! sorting. Peers that have everything raise all pieces alike, and are therefore only counted.
+
+mod spans;
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{PeerKey, PieceIndex};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// While we have fewer pieces than this, pieces are begun at random: something to trade soon is
@@ -19,6 +24,37 @@ const RANDOM_FIRST_PIECES: u32 = 4;
 /// A piece begun goes before one that so many fewer peers have, if anybody but seeds has that: half a
 /// piece is of no use to others.
 const FINISH_FIRST: u16 = 2;
+
+/// With several priorities, one piece in so many is begun by rarity alone, as long as anybody but
+/// seeds is there: pieces that everybody puts last must not die out.
+const RARITY_EVERY: u32 = 4;
+
+/// How much a file or a piece is wanted: 0 not at all, then the higher the sooner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// Not to be fetched.
+    pub const UNWANTED: Self = Self(0);
+    /// To be fetched; above it is what is needed to start.
+    pub const NORMAL: Self = Self(1);
+
+    /// True if it is to be fetched at all.
+    pub fn is_wanted(self) -> bool {
+        self > Self::UNWANTED
+    }
+
+    /// True if somebody waits for it, and not just for the whole.
+    pub fn is_first(self) -> bool {
+        self > Self::NORMAL
+    }
+}
+
+impl From<bool> for Priority {
+    fn from(wanted: bool) -> Self {
+        if wanted { Self::NORMAL } else { Self::UNWANTED }
+    }
+}
 
 /// The state of a piece, as far as requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +85,8 @@ struct Open {
     /// If set, nobody else may add blocks: the blame for a wrong piece must be clear, or an HTTP
     /// range must stay contiguous.
     owner: Option<PeerKey>,
+    /// HTTP ranges that have blocks of it, whole or in part.
+    ranges: Vec<PeerKey>,
     /// Who delivered at least one block, without repetition.
     contributors: Vec<PeerKey>,
 }
@@ -88,38 +126,81 @@ pub struct Picker {
     have: Bitfield,
     /// Peers without everything that have the piece.
     availability: Vec<u16>,
-    /// Peers that have everything.
+    /// Peers that have everything, and others.
     full_peers: u16,
-    buckets: Vec<Vec<u32>>,
+    partial_peers: u16,
+    /// The free pieces, the highest priority first.
+    classes: Vec<Class>,
+    /// The class of each piece.
+    class_of: Vec<u8>,
     place: Vec<u32>,
+    /// Pieces begun so far.
+    begun: u32,
     open: BTreeMap<PieceIndex, Open>,
     /// Blocks that may be asked for: of free pieces, and free slots of open ones.
     free_blocks: u64,
     wanted_left: u32,
 }
 
+/// The free pieces of one priority, by availability.
+#[derive(Debug)]
+struct Class {
+    priority: Priority,
+    /// Wanted pieces of it that are not verified.
+    left: u32,
+    buckets: Vec<Vec<u32>>,
+}
+
+impl Class {
+    fn rarest(&self, rng: &mut fastrand::Rng, fits: impl Fn(&u32) -> bool) -> Option<PieceIndex> {
+        self.buckets.iter().filter(|bucket| !bucket.is_empty()).find_map(|bucket| {
+            let (after, before) = bucket.split_at(rng.usize(0..bucket.len()));
+            before.iter().chain(after).copied().find(&fits).map(PieceIndex)
+        })
+    }
+}
+
 impl Picker {
-    /// Starts from what is on disk and what is wanted. Pieces without data count as had.
-    pub fn new(geometry: Arc<Geometry>, have: &Bitfield, wanted: &Bitfield) -> Self {
+    /// Starts from what is on disk and how much each piece is wanted. Pieces without data count as
+    /// had.
+    ///
+    /// # Panics
+    /// If there is not one priority for each piece.
+    pub fn new(geometry: Arc<Geometry>, have: &Bitfield, priorities: &[Priority]) -> Self {
         let count = geometry.piece_count();
+        assert_eq!(priorities.len(), count as usize, "one priority for each piece");
+        let mut levels = priorities.to_vec();
+        levels.sort_unstable();
+        levels.dedup();
+        let class_of = |priority: &Priority| {
+            let below = levels.partition_point(|level| level <= priority);
+            u8::try_from(levels.len() - below).expect("priorities are bytes")
+        };
         let mut picker = Self {
             state: vec![State::Unwanted; count as usize],
             have: Bitfield::empty(count),
             availability: vec![0; count as usize],
             full_peers: 0,
-            buckets: vec![Vec::new()],
+            partial_peers: 0,
+            class_of: priorities.iter().map(class_of).collect(),
+            classes: levels
+                .iter()
+                .rev()
+                .map(|&priority| Class { priority, left: 0, buckets: Vec::new() })
+                .collect(),
             place: vec![0; count as usize],
+            begun: 0,
             open: BTreeMap::new(),
             free_blocks: 0,
             wanted_left: 0,
             geometry,
         };
-        for piece in (0..count).map(PieceIndex) {
+        for (piece, priority) in (0..count).map(PieceIndex).zip(priorities) {
             if have.has(piece) || picker.geometry.data_len(piece) == 0 {
                 picker.state[piece.get()] = State::Have;
                 picker.have.insert(piece);
-            } else if wanted.has(piece) {
-                picker.wanted_left += 1;
+            } else if priority.is_wanted() {
+                picker.miss(piece);
                 picker.free_piece(piece);
             }
         }
@@ -141,9 +222,42 @@ impl Picker {
         self.wanted_left
     }
 
+    /// True if anything is needed first, there or not.
+    pub fn has_first(&self) -> bool {
+        self.classes.iter().any(|class| class.priority.is_first())
+    }
+
+    /// True if something that is needed first is not yet verified.
+    pub fn lacks_first(&self) -> bool {
+        self.classes.iter().any(|class| class.left > 0 && class.priority.is_first())
+    }
+
+    /// True if there are pieces that are neither there nor wanted.
+    pub fn is_partial(&self) -> bool {
+        self.have.count() + self.wanted_left < self.have.len()
+    }
+
     /// True if `piece` is wanted and not yet verified.
     pub fn wants(&self, piece: PieceIndex) -> bool {
         matches!(self.state[piece.get()], State::Free | State::Open)
+    }
+
+    /// How much `piece` is wanted.
+    pub fn priority(&self, piece: PieceIndex) -> Priority {
+        self.classes[usize::from(self.class_of[piece.get()])].priority
+    }
+
+    /// Blocks of `piece` that are missing, by number, each with whether somebody was asked for it.
+    pub fn missing_blocks(&self, piece: PieceIndex) -> impl Iterator<Item = (u32, bool)> + '_ {
+        let free = if self.state[piece.get()] == State::Free {
+            0..self.geometry.block_count(piece)
+        } else {
+            0..0
+        };
+        let slots = self.open.get(&piece).map_or(&[][..], |open| &open.slots);
+        let missing = (0..).zip(slots).filter(|(_, slot)| !slot.received);
+        let asked = missing.map(|(index, slot)| (index, slot.requesters > 0));
+        free.map(|index| (index, false)).chain(asked)
     }
 
     /// Blocks that nobody has been asked for. At 0 the endgame begins.
@@ -154,6 +268,11 @@ impl Picker {
     /// How many peers have `piece`.
     pub fn availability(&self, piece: PieceIndex) -> u16 {
         self.availability[piece.get()].saturating_add(self.full_peers)
+    }
+
+    /// True if a peer that is itself collecting has `piece`.
+    pub fn is_spread(&self, piece: PieceIndex) -> bool {
+        self.availability[piece.get()] > 0
     }
 
     /// The number of wanted pieces that `have` could give.
@@ -170,6 +289,7 @@ impl Picker {
         if counts_as_full(have) {
             self.full_peers += 1;
         } else {
+            self.partial_peers += 1;
             have.iter().for_each(|piece| self.shift(piece, true));
         }
     }
@@ -179,6 +299,7 @@ impl Picker {
         if counts_as_full(have) {
             self.full_peers -= 1;
         } else {
+            self.partial_peers -= 1;
             have.iter().for_each(|piece| self.shift(piece, false));
         }
     }
@@ -189,6 +310,7 @@ impl Picker {
             let all = (0..self.geometry.piece_count()).map(PieceIndex);
             all.filter(|&other| other != piece).for_each(|other| self.shift(other, false));
             self.full_peers += 1;
+            self.partial_peers -= 1;
         } else {
             self.shift(piece, true);
         }
@@ -198,6 +320,7 @@ impl Picker {
     pub fn peer_lost(&mut self, piece: PieceIndex, was_full: bool) {
         if was_full {
             self.full_peers -= 1;
+            self.partial_peers += 1;
             let all = (0..self.geometry.piece_count()).map(PieceIndex);
             all.filter(|&other| other != piece).for_each(|other| self.shift(other, true));
         } else {
@@ -226,23 +349,27 @@ impl Picker {
         if out.len() >= goal {
             return; // Most often: nothing else need be looked at.
         }
-        // The rarest of those begun, last.
-        let mut begun: Vec<(Reverse<u16>, PieceIndex)> = self
+        // The first to go on with of those begun, last.
+        let mut begun: Vec<(Reverse<(u8, u16)>, PieceIndex)> = self
             .open
             .iter()
             .filter(|(piece, open)| {
                 let free = open.owner.map_or(!ask.exclusive, |owner| owner == ask.peer);
                 open.free > 0 && free && ask.have.has(**piece)
             })
-            .map(|(&piece, _)| (Reverse(self.availability[piece.get()]), piece))
+            .map(|(&piece, _)| {
+                (Reverse((self.class_of[piece.get()], self.availability[piece.get()])), piece)
+            })
             .collect();
         begun.sort_unstable();
         let mut rarest = self.rarest(ask, rng);
         while out.len() < goal {
-            let finish = begun.last().is_some_and(|&(Reverse(peers), _)| {
+            let finish = begun.last().is_some_and(|&(Reverse((class, peers)), _)| {
                 rarest.is_none_or(|piece| {
                     let fewest = self.availability[piece.get()];
-                    peers <= fewest || (fewest > 0 && peers <= fewest + FINISH_FIRST)
+                    let alike = peers <= fewest || (fewest > 0 && peers <= fewest + FINISH_FIRST);
+                    let free = self.class_of[piece.get()];
+                    class < free || (class == free && alike)
                 })
             });
             let next = if finish { begun.pop().map(|(_, piece)| piece) } else { rarest };
@@ -259,75 +386,6 @@ impl Picker {
             for piece in begun {
                 self.pick_open(ask, piece, goal, out);
             }
-        }
-    }
-
-    /// Reserves a run of pieces that nobody is at work on for HTTP: as many as fit in `bytes_max` (at least one), the
-    /// longest run looked for from a random place so that different clients take different ranges.
-    /// With `nobody_only` just pieces that no peer has.
-    pub fn take_span(
-        &mut self,
-        owner: PeerKey,
-        bytes_max: u64,
-        nobody_only: bool,
-        rng: &mut fastrand::Rng,
-    ) -> Option<Range<u32>> {
-        let count = self.geometry.piece_count();
-        let fits = |picker: &Self, piece: u32| {
-            let piece = PieceIndex(piece);
-            let idle = match picker.state[piece.get()] {
-                State::Free => true,
-                // Begun, and left by whoever began it.
-                State::Open => picker.open.get(&piece).is_some_and(|open| {
-                    open.free > 0
-                        && open.owner.is_none()
-                        && open.slots.iter().all(|slot| slot.requesters == 0)
-                }),
-                State::Unwanted | State::Have => false,
-            };
-            idle && (!nobody_only || picker.availability(piece) == 0)
-        };
-        let from = rng.u32(0..count.max(1));
-        let first = (from..count).chain(0..from).find(|&piece| fits(self, piece))?;
-        let mut bytes = u64::from(self.geometry.data_len(PieceIndex(first)));
-        let mut end = first + 1;
-        while end < count && fits(self, end) {
-            bytes += u64::from(self.geometry.data_len(PieceIndex(end)));
-            if bytes > bytes_max {
-                break;
-            }
-            end += 1;
-        }
-        for piece in (first..end).map(PieceIndex) {
-            if self.state[piece.get()] == State::Free {
-                self.begin(piece, Some(owner));
-            }
-            let open = self.open.get_mut(&piece).expect("free pieces were begun just now");
-            open.owner = Some(owner);
-            for slot in open.slots.iter_mut().filter(|slot| !slot.received) {
-                slot.requesters = 1;
-            }
-            self.free_blocks -= u64::from(open.free);
-            open.free = 0;
-        }
-        Some(first..end)
-    }
-
-    /// Gives back what is left of an HTTP span: its blocks may be asked for elsewhere.
-    pub fn return_span(&mut self, span: Range<u32>) {
-        for piece in span.map(PieceIndex) {
-            let Some(open) = self.open.get_mut(&piece) else { continue };
-            open.owner = None;
-            for slot in &mut open.slots {
-                if !slot.received && slot.requesters > 0 {
-                    slot.requesters -= 1;
-                    if slot.requesters == 0 {
-                        open.free += 1;
-                        self.free_blocks += 1;
-                    }
-                }
-            }
-            self.close_if_untouched(piece);
         }
     }
 
@@ -412,12 +470,12 @@ impl Picker {
             State::Open => {
                 let open = self.open.remove(&piece).expect("open pieces are in the map");
                 self.free_blocks -= u64::from(open.free);
-                self.wanted_left -= 1;
+                self.found(piece);
                 open.contributors
             }
             State::Free => {
                 self.unplace(piece);
-                self.wanted_left -= 1;
+                self.found(piece);
                 Vec::new()
             }
             State::Unwanted => Vec::new(),
@@ -442,11 +500,21 @@ impl Picker {
         }
         self.have.remove(piece);
         if want {
-            self.wanted_left += 1;
+            self.miss(piece);
             self.free_piece(piece);
         } else {
             self.state[piece.get()] = State::Unwanted;
         }
+    }
+
+    fn miss(&mut self, piece: PieceIndex) {
+        self.wanted_left += 1;
+        self.classes[usize::from(self.class_of[piece.get()])].left += 1;
+    }
+
+    fn found(&mut self, piece: PieceIndex) {
+        self.wanted_left -= 1;
+        self.classes[usize::from(self.class_of[piece.get()])].left -= 1;
     }
 
     fn pick_open(&mut self, ask: &Ask, piece: PieceIndex, goal: usize, out: &mut Vec<Block>) {
@@ -474,16 +542,21 @@ impl Picker {
         let fits = |&piece: &u32| ask.have.has(PieceIndex(piece));
         if self.have.count() < RANDOM_FIRST_PIECES {
             let from = rng.u32(0..self.geometry.piece_count().max(1));
-            let order = (from..self.geometry.piece_count()).chain(0..from);
-            return order
-                .filter(|&piece| self.state[piece as usize] == State::Free)
-                .find(fits)
-                .map(PieceIndex);
+            let free = |class: usize, piece: usize| {
+                self.state[piece] == State::Free && usize::from(self.class_of[piece]) == class
+            };
+            return (0..self.classes.len()).find_map(|class| {
+                let mut order = (from..self.geometry.piece_count()).chain(0..from);
+                order.find(|piece| free(class, *piece as usize) && fits(piece)).map(PieceIndex)
+            });
         }
-        self.buckets.iter().filter(|bucket| !bucket.is_empty()).find_map(|bucket| {
-            let (after, before) = bucket.split_at(rng.usize(0..bucket.len()));
-            before.iter().chain(after).copied().find(fits).map(PieceIndex)
-        })
+        let by_rarity = self.begun % RARITY_EVERY == RARITY_EVERY - 1 && self.partial_peers > 0;
+        let mut found = self.classes.iter().filter_map(|class| class.rarest(rng, fits));
+        if by_rarity {
+            found.min_by_key(|piece| self.availability[piece.get()])
+        } else {
+            found.next()
+        }
     }
 
     fn begin(&mut self, piece: PieceIndex, owner: Option<PeerKey>) {
@@ -491,8 +564,10 @@ impl Picker {
         let blocks = self.geometry.block_count(piece);
         self.free_blocks += u64::from(blocks);
         self.state[piece.get()] = State::Open;
+        self.begun = self.begun.wrapping_add(1);
         let slots = vec![Slot::default(); blocks as usize];
-        let open = Open { slots, free: blocks, received: 0, owner, contributors: Vec::new() };
+        let (ranges, contributors) = (Vec::new(), Vec::new());
+        let open = Open { slots, free: blocks, received: 0, owner, ranges, contributors };
         self.open.insert(piece, open);
     }
 
@@ -537,16 +612,18 @@ impl Picker {
 
     fn put(&mut self, piece: PieceIndex) {
         let at = usize::from(self.availability[piece.get()]);
-        if self.buckets.len() <= at {
-            self.buckets.resize_with(at + 1, Vec::new);
+        let buckets = &mut self.classes[usize::from(self.class_of[piece.get()])].buckets;
+        if buckets.len() <= at {
+            buckets.resize_with(at + 1, Vec::new);
         }
-        let bucket = &mut self.buckets[at];
+        let bucket = &mut buckets[at];
         self.place[piece.get()] = u32::try_from(bucket.len()).expect("pieces are counted in u32");
         bucket.push(piece.0);
     }
 
     fn cut(&mut self, piece: PieceIndex) {
-        let bucket = &mut self.buckets[usize::from(self.availability[piece.get()])];
+        let class = &mut self.classes[usize::from(self.class_of[piece.get()])];
+        let bucket = &mut class.buckets[usize::from(self.availability[piece.get()])];
         let place = self.place[piece.get()];
         let removed = bucket.swap_remove(place as usize);
         assert_eq!(removed, piece.0, "the place of a piece is kept in step");
@@ -562,159 +639,4 @@ fn counts_as_full(have: &Bitfield) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::{BLOCK_LEN, FileSpan};
-    use proptest::prelude::*;
-
-    fn picker(pieces: u32, have: &str) -> Picker {
-        let total = u64::from(pieces) * 32_768;
-        let files = vec![FileSpan { offset: 0, length: total }];
-        let geometry = Arc::new(Geometry::new(32_768, total, files).unwrap());
-        Picker::new(geometry, &field(have), &Bitfield::full(pieces))
-    }
-
-    fn field(text: &str) -> Bitfield {
-        let mut field = Bitfield::empty(u32::try_from(text.len()).unwrap());
-        for (at, bit) in (0..).zip(text.chars()) {
-            if bit == '1' {
-                field.insert(PieceIndex(at));
-            }
-        }
-        field
-    }
-
-    /// `have` ours, `others` the bitfields of the peers around, `theirs` of the peer that is asked.
-    fn check(have: &str, others: &[&str], theirs: &str, expected: &[u32]) {
-        let mut picker = picker(u32::try_from(have.len()).unwrap(), have);
-        others.iter().for_each(|other| picker.peer_joined(&field(other)));
-        picker.peer_joined(&field(theirs));
-        let their_field = field(theirs);
-        let ask = Ask {
-            peer: PeerKey(1),
-            have: &their_field,
-            current: None,
-            exclusive: false,
-            only: None,
-        };
-        let mut out = Vec::new();
-        picker.pick(&ask, 2 * expected.len(), &mut fastrand::Rng::with_seed(1), &mut out);
-        let mut pieces: Vec<u32> = out.iter().map(|block| block.piece.0).collect();
-        pieces.dedup();
-        assert_eq!(pieces, expected);
-    }
-
-    #[test]
-    fn rarest_first() {
-        check("11110000", &["00001110", "00000110", "00000010"], "11111110", &[4, 5, 6]);
-        check("11110000", &["00001111", "00000111"], "11110001", &[7]);
-    }
-
-    #[test]
-    fn what_the_peer_lacks_is_never_picked() {
-        check("11110000", &["00001111"], "11110000", &[]);
-    }
-
-    #[test]
-    fn a_piece_begun_is_finished_before_another_is_begun() {
-        let mut picker = picker(6, "111100");
-        let full = Bitfield::full(6);
-        picker.peer_joined(&full);
-        let ask = |peer| Ask {
-            peer: PeerKey(peer),
-            have: &full,
-            current: None,
-            exclusive: false,
-            only: None,
-        };
-        let (mut rng, mut out) = (fastrand::Rng::with_seed(3), Vec::new());
-        picker.pick(&ask(1), 1, &mut rng, &mut out);
-        picker.pick(&ask(2), 1, &mut rng, &mut out);
-        assert_eq!(out[0].piece, out[1].piece);
-        assert_ne!(out[0].offset, out[1].offset);
-    }
-
-    #[test]
-    fn a_piece_on_parole_is_one_peers_alone() {
-        let mut picker = picker(6, "111100");
-        let full = Bitfield::full(6);
-        let ask = |peer, exclusive| Ask {
-            peer: PeerKey(peer),
-            have: &full,
-            current: None,
-            exclusive,
-            only: None,
-        };
-        let (mut rng, mut out) = (fastrand::Rng::with_seed(3), Vec::new());
-        picker.pick(&ask(1, true), 1, &mut rng, &mut out);
-        picker.pick(&ask(2, false), 1, &mut rng, &mut out);
-        assert_ne!(out[0].piece, out[1].piece);
-    }
-
-    proptest! {
-        /// Whatever happens to requests, no block is lost and the counters agree with the slots.
-        #[test]
-        fn no_block_is_ever_lost(
-            pieces in 1u32..12,
-            ops in prop::collection::vec((0u8..8, any::<u32>(), 0u32..3), 0..300),
-        ) {
-            let mut picker = picker(pieces, &"0".repeat(pieces as usize));
-            let mut rng = fastrand::Rng::with_seed(5);
-            let full = Bitfield::full(pieces);
-            let mut out: Vec<(u32, Block)> = Vec::new();
-            let mut spans: Vec<Range<u32>> = Vec::new();
-            picker.peer_joined(&full);
-            for (op, any, peer) in ops {
-                match op {
-                    0 | 1 => {
-                        let ask = Ask { peer: PeerKey(peer), have: &full, current: None, exclusive: op == 1, only: None };
-                        let mut got = Vec::new();
-                        picker.pick(&ask, (any % 5) as usize, &mut rng, &mut got);
-                        out.extend(got.into_iter().map(|block| (peer, block)));
-                    }
-                    2 if !out.is_empty() => {
-                        let (_, block) = out.swap_remove(any as usize % out.len());
-                        picker.release(block);
-                    }
-                    3 | 4 if !out.is_empty() => {
-                        let (peer, block) = out.swap_remove(any as usize % out.len());
-                        picker.received(block, PeerKey(peer));
-                    }
-                    5 => spans.extend(picker.take_span(PeerKey(9), u64::from(any % 100_000), false, &mut rng)),
-                    6 => if let Some(span) = spans.pop() { picker.return_span(span); },
-                    7 => {
-                        let whole: Vec<_> = picker.open.iter()
-                            .filter(|(_, open)| open.received as usize == open.slots.len())
-                            .map(|(&piece, _)| piece).collect();
-                        for piece in whole {
-                            let held = spans.iter().any(|span| span.contains(&piece.0));
-                            if any % 2 == 0 { picker.verified(piece); }
-                            else if !held { picker.wrong(piece); out.retain(|(_, block)| block.piece != piece); }
-                        }
-                    }
-                    _ => {}
-                }
-                let free: u64 = picker.geometry.pieces().map(|piece| match picker.state[piece.get()] {
-                    State::Free => u64::from(picker.geometry.block_count(piece)),
-                    State::Open => picker.open[&piece].slots.iter()
-                        .filter(|slot| !slot.received && slot.requesters == 0).count() as u64,
-                    State::Have | State::Unwanted => 0,
-                }).sum();
-                prop_assert_eq!(picker.free_blocks(), free);
-                prop_assert_eq!(picker.wanted_left() + picker.have().count(), pieces);
-            }
-            for span in spans { picker.return_span(span); }
-            for (_, block) in out { picker.release(block); }
-            let ask = Ask { peer: PeerKey(1), have: &full, current: None, exclusive: false, only: None };
-            let mut rest = Vec::new();
-            picker.pick(&ask, usize::MAX >> 1, &mut rng, &mut rest);
-            for block in rest {
-                prop_assert!(block.len <= BLOCK_LEN);
-                picker.received(block, PeerKey(1));
-            }
-            let open: Vec<_> = picker.open.keys().copied().collect();
-            for piece in open { picker.verified(piece); }
-            prop_assert!(picker.is_complete());
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! What a host of the simulated world is like.
 
 use crate::bitfield::Bitfield;
+use crate::policy::picker::Priority;
 use std::time::Duration;
 
 /// How a host treats others.
@@ -47,6 +48,10 @@ pub struct Host {
     pub tracked: bool,
     /// HTTP sources it may use.
     pub sources: usize,
+    /// This one of them sends wrong blocks.
+    pub lying_source: Option<usize>,
+    /// How much it wants each piece; `None` to want everything alike.
+    pub priorities: Option<Vec<Priority>>,
     /// Connections it holds.
     pub connections: usize,
     /// Upload limit, in bytes per second.
@@ -73,6 +78,8 @@ impl Host {
             spread: false,
             tracked: false,
             sources: 0,
+            lying_source: None,
+            priorities: None,
             connections: 50,
             limit_up: None,
             limit_down: None,

@@ -19,10 +19,11 @@ pub use host::{Behaviour, Host};
 pub use report::{Bound, Report};
 
 use crate::bitfield::Bitfield;
-use crate::geometry::{Block, FileSpan, Geometry};
+use crate::geometry::{Block, FileSpan, Geometry, Span};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::limiter::Limiter;
-use crate::swarm::{Config, Event, Input, Output, Stats, Swarm, UploadPolicy};
+use crate::policy::picker::Priority;
+use crate::swarm::{Config, Event, FetchEnd, Input, Output, Stats, Swarm, UploadPolicy};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
 use bytes::Bytes;
@@ -44,6 +45,8 @@ const ANNOUNCE: Duration = Duration::from_secs(120);
 const FEW_PEERS: usize = 20;
 /// Time until dialling somebody who does not answer fails.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Time until an answer of the origin that has gone silent is given up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Inputs at one instant after which an engine is taken to spin.
 const SPIN: u32 = 1_000_000;
 /// The first byte of a block from a liar.
@@ -69,6 +72,8 @@ enum Happening {
     Stored { host: usize, piece: PieceIndex, right: bool },
     /// A peer that chokes at random unchokes again.
     Relent { host: usize, peer: PeerKey },
+    /// The origin does not answer any more.
+    Refused { host: usize, fetch: PeerKey },
     /// An engine asked to be woken.
     Wake { host: usize },
 }
@@ -158,6 +163,7 @@ pub struct World {
     copies_out: Bitfield,
     tracked: Vec<usize>,
     tracker_until: Option<Duration>,
+    origin_until: Option<Duration>,
     rng: fastrand::Rng,
     trace: DefaultHasher,
 }
@@ -194,6 +200,7 @@ impl World {
             serial: 0,
             tracked: Vec::new(),
             tracker_until: None,
+            origin_until: None,
             rng: fastrand::Rng::with_seed(seed),
             trace: DefaultHasher::new(),
         }
@@ -230,6 +237,16 @@ impl World {
     /// From `until`, a time since the beginning, on the tracker is dead.
     pub fn kill_tracker(&mut self, until: Duration) {
         self.tracker_until = Some(until);
+    }
+
+    /// From now on the origin is dead: what it was sending breaks off, and nobody is answered.
+    pub fn kill_origin(&mut self) {
+        self.origin_until = Some(self.now);
+        for flow in self.net.fetches() {
+            let (host, fetch) = (self.net.flow(flow).to, self.net.flow(flow).far);
+            self.net.close(flow);
+            self.later(self.now + STALL_TIMEOUT, Happening::Refused { host, fetch });
+        }
     }
 
     /// The rate of the origin that serves HTTP, shared by all who ask, in bytes per second.
@@ -378,8 +395,9 @@ impl World {
             None if node.host.seed => Bitfield::full(count),
             None => Bitfield::empty(count),
         };
-        node.swarm =
-            Some(Swarm::new(config, Arc::clone(&self.geometry), &have, Bitfield::full(count)));
+        let priorities = node.host.priorities.clone();
+        let priorities = priorities.unwrap_or_else(|| vec![Priority::NORMAL; count as usize]);
+        node.swarm = Some(Swarm::new(config, Arc::clone(&self.geometry), &have, priorities));
         if node.host.tracked {
             self.later(self.now, Happening::Announce { host: at });
         }
@@ -403,6 +421,12 @@ impl World {
         if !self.tracked.contains(&host) {
             self.tracked.push(host);
         }
+        let is_seed =
+            |&&host: &&usize| self.nodes[host].swarm.as_ref().is_some_and(Swarm::is_complete);
+        let seeders = self.tracked.iter().filter(is_seed).count();
+        let count = |hosts: usize| u32::try_from(hosts).expect("hosts are counted in u32");
+        let leechers = count(self.tracked.len() - seeders);
+        self.input(host, Input::SwarmSize { seeders: count(seeders), leechers });
         self.input(host, Input::Peers(chosen.into_iter().map(addr).collect()));
         self.input(host, Input::TrackersAsked);
     }
@@ -423,6 +447,11 @@ impl World {
                 if let Some(&flow) = self.nodes[host].peers.get(&peer) {
                     self.enqueue(host, flow, Message::Unchoke);
                 }
+            }
+            Happening::Refused { host, fetch } => {
+                self.nodes[host].peers.remove(&fetch);
+                let end = FetchEnd::Failed { retry_after: None };
+                self.input(host, Input::FetchEnded { fetch, end });
             }
             Happening::Wake { host } => {
                 self.nodes[host].wake = None;
@@ -511,8 +540,11 @@ impl World {
             }
             if self.net.is_drained(flow) {
                 self.net.close(flow);
-                let retry_after = self.nodes[host].http_rest.filter(|_| !complete);
-                self.input(host, Input::FetchEnded { fetch, complete, retry_after });
+                self.nodes[host].peers.remove(&fetch);
+                let retry_after = self.nodes[host].http_rest;
+                let end =
+                    if complete { FetchEnd::Complete } else { FetchEnd::Failed { retry_after } };
+                self.input(host, Input::FetchEnded { fetch, end });
             }
             return;
         }
@@ -588,38 +620,48 @@ impl World {
                         self.drop_flow(flow);
                     }
                 }
-                Output::Fetch { fetch, pieces, .. } => {
-                    let node = &mut self.nodes[host];
-                    let complete = node.http_breaks == 0;
-                    node.http_breaks = node.http_breaks.saturating_sub(1);
-                    let flow = self.net.open_fetch(host, fetch, complete);
-                    let mut blocks: Vec<Block> = pieces
-                        .map(PieceIndex)
-                        .flat_map(|piece| {
-                            let geometry = &self.geometry;
-                            (0..geometry.block_count(piece))
-                                .map(move |index| geometry.block(piece, index))
-                        })
-                        .collect();
-                    if !complete {
-                        blocks.truncate(blocks.len() / 2 + 1);
+                Output::Fetch { fetch, source, span } => self.fetch(host, fetch, source, span),
+                Output::FetchCancel { fetch } => {
+                    if let Some(flow) = self.nodes[host].peers.remove(&fetch) {
+                        self.net.close(flow);
                     }
-                    for Block { piece, offset, len } in blocks {
-                        let data = Bytes::from_static(&TRUTH[..len as usize]);
-                        self.net.enqueue(flow, Message::Piece { piece, offset, data });
-                    }
-                    self.transmit(self.net.flow(flow).from);
                 }
                 Output::Event(event) => {
                     (self.now, host, format!("{event:?}")).hash(&mut self.trace);
                     match event {
                         Event::Complete => self.nodes[host].complete_at = Some(self.now),
                         Event::PeerBanned { addr, .. } => self.banned.push((host, addr)),
-                        Event::PieceVerified(_) | Event::PieceWrong(_) | Event::PieceLost(_) => {}
+                        Event::PieceVerified(_)
+                        | Event::PieceWrong(_)
+                        | Event::PieceLost(_)
+                        | Event::FirstComplete => {}
                     }
                 }
             }
         }
+    }
+
+    /// An answer of the origin.
+    fn fetch(&mut self, host: usize, fetch: PeerKey, source: usize, span: Span) {
+        let node = &mut self.nodes[host];
+        let complete = node.http_breaks == 0;
+        node.http_breaks = node.http_breaks.saturating_sub(1);
+        if self.origin_until.is_some_and(|until| until <= self.now) {
+            let at = self.now + Duration::from_millis(20);
+            return self.later(at, Happening::Refused { host, fetch });
+        }
+        let bytes = if node.host.lying_source == Some(source) { &LIES } else { &TRUTH };
+        let flow = self.net.open_fetch(host, fetch, complete);
+        node.peers.insert(fetch, flow);
+        let mut blocks: Vec<Block> = self.geometry.blocks_of(span).collect();
+        if !complete {
+            blocks.truncate(blocks.len() / 2 + 1);
+        }
+        for Block { piece, offset, len } in blocks {
+            let data = Bytes::from_static(&bytes[..len as usize]);
+            self.net.enqueue(flow, Message::Piece { piece, offset, data });
+        }
+        self.transmit(self.net.flow(flow).from);
     }
 
     /// What a host sends when its engine wants blocks sent.

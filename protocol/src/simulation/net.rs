@@ -155,6 +155,16 @@ impl Net {
         });
     }
 
+    /// Answers of the origin that are under way.
+    pub(super) fn fetches(&self) -> Vec<usize> {
+        let from_origin = |flow: &&usize| {
+            let flow = &self.flows[**flow];
+            flow.open && flow.fetch.is_some() && self.is_origin(flow.from)
+        };
+        let all: Vec<usize> = (0..self.flows.len()).collect();
+        all.iter().filter(from_origin).copied().collect()
+    }
+
     pub(super) fn flow(&self, flow: usize) -> &Flow {
         &self.flows[flow]
     }

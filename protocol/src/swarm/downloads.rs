@@ -246,6 +246,7 @@ impl Swarm {
 
     /// Keeps the peer's window full.
     pub(super) fn request(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) {
+        let picks = self.picks();
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let may_ask = !peer.chokes_us || !peer.allowed_fast.is_empty();
         if !peer.am_interested || !may_ask || self.supplying || self.picker.is_complete() {
@@ -266,7 +267,8 @@ impl Swarm {
             only: if peer.chokes_us {
                 Some(peer.allowed_fast.as_slice())
             } else {
-                peer.extensions.spread.then_some(peer.suggested.as_slice())
+                let led = peer.extensions.spread && !picks;
+                led.then_some(peer.suggested.as_slice())
             },
         };
         let mut blocks = Vec::new();
@@ -400,10 +402,16 @@ impl Swarm {
             return self.on_wrong(now, piece);
         }
         let was_complete = self.picker.is_complete();
+        let lacked_first = self.picker.lacks_first();
         let contributors = self.picker.verified(piece);
         let early = self.picker.have().count() < TELL_AT_ONCE;
         for contributor in contributors {
-            let Some(peer) = self.peers.get_mut(&contributor) else { continue };
+            let Some(peer) = self.peers.get_mut(&contributor) else {
+                if contributor != SUPPLY {
+                    self.judge_source(contributor, true);
+                }
+                continue;
+            };
             if std::mem::take(&mut peer.parole) {
                 self.picker.disown(contributor);
             }
@@ -431,6 +439,10 @@ impl Swarm {
                 self.tell_at = self.tell_at.or(Some(now + TELL_DELAY));
             }
         }
+        self.introduce_anew(now);
+        if lacked_first && !self.picker.lacks_first() {
+            self.event(Event::FirstComplete);
+        }
         if self.picker.is_complete() && !was_complete {
             self.event(Event::Complete);
             self.choke_now = true;
@@ -457,9 +469,9 @@ impl Swarm {
         } else {
             // One of several lied: from now on each delivers pieces of its own.
             for key in contributors {
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.parole = true;
-                    peer.current = None;
+                match self.peers.get_mut(&key) {
+                    Some(peer) => (peer.parole, peer.current) = (true, None),
+                    None => self.judge_source(key, false),
                 }
             }
         }
@@ -467,7 +479,9 @@ impl Swarm {
 
     /// The peer alone delivered a wrong piece.
     fn strike(&mut self, now: Duration, key: PeerKey, piece: PieceIndex) {
-        let Some(peer) = self.peers.get_mut(&key) else { return self.strike_source(now, key) };
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return self.strike_source(now, key, piece);
+        };
         peer.strikes += 1;
         peer.parole = true;
         peer.current = None;
@@ -496,8 +510,9 @@ impl Swarm {
         if !self.picker.have().has(piece) {
             return;
         }
-        self.picker.lost(piece, self.wanted.has(piece));
+        self.picker.lost(piece, self.priorities[piece.get()].is_wanted());
         self.event(Event::PieceLost(piece));
+        self.introduce_anew(now);
         for peer in self.peers.values_mut() {
             peer.untold.retain(|&untold| untold != piece);
             if self.picker.wants(piece) && peer.have.has(piece) {

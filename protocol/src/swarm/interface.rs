@@ -1,8 +1,8 @@
 //! What goes into an engine and what comes out: the whole of its contact with the world.
 
 use super::Misbehaviour;
-use crate::geometry::Block;
-use crate::ids::{PeerId, PeerKey, PieceIndex};
+use crate::geometry::{Block, Span};
+use crate::ids::{FileIndex, PeerId, PeerKey, PieceIndex};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
 use bytes::Bytes;
@@ -44,6 +44,20 @@ pub struct Config {
     pub supplied: bool,
     /// Seed of every random choice.
     pub seed: u64,
+}
+
+/// How an HTTP range has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchEnd {
+    /// All of it came.
+    Complete,
+    /// It broke off, or never began.
+    Failed {
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The source does not have this file, or not in ranges.
+    Absent(FileIndex),
 }
 
 /// What happened outside.
@@ -111,6 +125,13 @@ pub enum Input {
     Peers(Vec<SocketAddr>),
     /// Every tracker has been asked once, or there is none.
     TrackersAsked,
+    /// How large the swarm is by a tracker's count.
+    SwarmSize {
+        /// Peers that have everything.
+        seeders: u32,
+        /// Peers that do not, ourselves perhaps among them.
+        leechers: u32,
+    },
     /// A block came from an HTTP source.
     Fetched {
         /// The range it belongs to.
@@ -133,10 +154,8 @@ pub enum Input {
     FetchEnded {
         /// The range.
         fetch: PeerKey,
-        /// Whether all of it came.
-        complete: bool,
-        /// How long the server asked to be left alone.
-        retry_after: Option<Duration>,
+        /// How.
+        end: FetchEnd,
     },
     /// Who may be sent payload from now on.
     SetUpload(UploadPolicy),
@@ -180,14 +199,19 @@ pub enum Output {
         /// Whose.
         peer: PeerKey,
     },
-    /// Fetch a run of pieces over HTTP.
+    /// Fetch a run of blocks over HTTP.
     Fetch {
         /// Name of this range.
         fetch: PeerKey,
         /// Which source, by the order they were given.
         source: usize,
-        /// First and end piece.
-        pieces: std::ops::Range<u32>,
+        /// The blocks.
+        span: Span,
+    },
+    /// Give up a range: what it was to bring has come from elsewhere. No more need be said of it.
+    FetchCancel {
+        /// The range.
+        fetch: PeerKey,
     },
     /// Something worth telling.
     Event(Event),
@@ -209,6 +233,8 @@ pub enum Event {
         /// What it did.
         reason: Misbehaviour,
     },
+    /// What is needed first is here.
+    FirstComplete,
     /// Everything wanted is here.
     Complete,
 }

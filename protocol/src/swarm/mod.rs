@@ -18,7 +18,7 @@ mod supply;
 mod tests;
 mod uploads;
 
-pub use interface::{Config, Event, Input, Output, Stats, UploadPolicy};
+pub use interface::{Config, Event, FetchEnd, Input, Output, Stats, UploadPolicy};
 pub use peer::{Misbehaviour, PeerSummary};
 
 use crate::bitfield::Bitfield;
@@ -27,14 +27,14 @@ use crate::ids::PeerKey;
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
-use crate::policy::picker::Picker;
+use crate::policy::picker::{Picker, Priority};
 use crate::policy::rate::Rate;
 use crate::policy::spread::Spread;
 use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
 use crate::wire::message::Message;
 use bytes::Bytes;
 use peer::Peer;
-use sources::Source;
+use sources::Http;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -82,13 +82,12 @@ impl Uplink {
 pub struct Swarm {
     config: Config,
     geometry: Arc<Geometry>,
-    wanted: Bitfield,
+    priorities: Vec<Priority>,
     picker: Picker,
     peers: BTreeMap<PeerKey, Peer>,
     dialer: Dialer,
     banned_ips: BTreeMap<IpAddr, u32>,
-    sources: Vec<Source>,
-    fetches: u32,
+    http: Http,
     trackers_asked: bool,
     /// The caller still has blocks for us.
     supplying: bool,
@@ -112,22 +111,28 @@ pub struct Swarm {
     down: Rate,
     up: Rate,
     stats: Stats,
+    /// The [`Swarm::manner`] that peers were told.
+    introduced: (bool, bool),
     outputs: VecDeque<Output>,
     rng: fastrand::Rng,
 }
 
 impl Swarm {
-    /// An engine that has `have` of the torrent on disk and wants `wanted`.
-    pub fn new(config: Config, geometry: Arc<Geometry>, have: &Bitfield, wanted: Bitfield) -> Self {
+    /// An engine that has `have` of the torrent on disk and wants each piece by its priority.
+    pub fn new(
+        config: Config,
+        geometry: Arc<Geometry>,
+        have: &Bitfield,
+        priorities: Vec<Priority>,
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(config.seed);
         let spread = (config.spread && !have.is_empty()).then(|| Spread::new(have, &mut rng));
         Self {
-            picker: Picker::new(Arc::clone(&geometry), have, &wanted),
+            picker: Picker::new(Arc::clone(&geometry), have, &priorities),
             peers: BTreeMap::new(),
             dialer: Dialer::default(),
             banned_ips: BTreeMap::new(),
-            sources: (0..config.sources).map(|_| Source::default()).collect(),
-            fetches: 0,
+            http: Http::new(config.sources, &mut rng),
             trackers_asked: false,
             supplying: config.supplied,
             began: None,
@@ -145,11 +150,12 @@ impl Swarm {
             down: Rate::default(),
             up: Rate::default(),
             stats: Stats::default(),
+            introduced: (false, false),
             outputs: VecDeque::new(),
             rng,
             config,
             geometry,
-            wanted,
+            priorities,
         }
     }
 
@@ -158,6 +164,10 @@ impl Swarm {
         if self.began.is_none() {
             self.began = Some(now);
             self.last_payload = now;
+            self.introduced = self.manner();
+            if self.picker.has_first() && !self.picker.lacks_first() {
+                self.event(Event::FirstComplete);
+            }
         }
         // Messages by the thousand change nothing about whom to dial and what to fetch elsewhere that
         // cannot wait for the next tick.
@@ -169,6 +179,7 @@ impl Swarm {
                 | Input::Supplied { .. }
                 | Input::Stored { .. }
         );
+        let stored = matches!(input, Input::Stored { .. });
         match input {
             Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
                 self.on_connected(
@@ -186,17 +197,18 @@ impl Swarm {
             Input::Lost { piece } => self.on_lost(now, piece),
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
             Input::TrackersAsked => self.trackers_asked = true,
-            Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
             Input::Supplied { block, data } => self.on_supplied(block, data),
             Input::SupplyEnded => self.on_supply_ended(now, limiter),
-            Input::FetchEnded { fetch, complete, retry_after } => {
-                self.on_fetch_ended(now, fetch, complete, retry_after);
+            Input::SwarmSize { seeders, leechers } => {
+                (self.http.seeders, self.http.leechers) = (seeders, leechers);
             }
+            Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
+            Input::FetchEnded { fetch, end } => self.on_fetch_ended(now, fetch, end),
             Input::SetUpload(policy) => {
                 self.config.upload = policy;
                 self.choke_now = true;
             }
-            Input::SeedOnly => self.wanted = Bitfield::empty(self.geometry.piece_count()),
+            Input::SeedOnly => self.priorities.fill(Priority::UNWANTED),
             Input::Timeout => {}
         }
         let ticks = self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK);
@@ -216,6 +228,12 @@ impl Swarm {
         }
         if ticks || !frequent {
             self.dial(now);
+        }
+        if ticks || (stored && self.near_end()) {
+            self.cancel_fetches();
+        }
+        let look = self.http.look_at.is_some_and(|at| at <= now);
+        if ticks || !frequent || look || (stored && self.near_end()) {
             self.plan_http(now, limiter);
         }
     }
@@ -229,7 +247,7 @@ impl Swarm {
     pub fn poll_timeout(&self, limiter: &Limiter) -> Option<Duration> {
         let active = !self.peers.is_empty()
             || self.dialer.dialling() > 0
-            || (!self.picker.is_complete() && !self.sources.is_empty());
+            || (!self.picker.is_complete() && !self.http.sources.is_empty());
         let tick = active.then(|| self.ticked_at.unwrap_or_default() + TICK);
         let dial = self
             .dialer
@@ -238,7 +256,8 @@ impl Swarm {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
         });
-        [tick, dial, limit.flatten(), self.rechoke_at, self.tell_at].into_iter().flatten().min()
+        let times = [tick, dial, limit.flatten(), self.rechoke_at, self.tell_at, self.http.look_at];
+        times.into_iter().flatten().min()
     }
 
     /// What is verified and on disk.
@@ -349,6 +368,7 @@ impl Swarm {
         let abilities = peer.abilities;
         // BEP 16: to other clients the publisher's seed shows only what they are to ask for.
         let hides = self.spread.is_some() && !peer.id.is_ours();
+        self.picker.peer_joined(&peer.have);
         self.peers.insert(key, Peer { hidden: hides, ..peer });
         self.introduce(now, key);
         let have = self.picker.have();
@@ -382,8 +402,28 @@ impl Swarm {
             client: Some(self.config.client.clone()),
             upload_only: self.picker.is_complete() && !peer.hidden,
             spread: self.spread.is_some() && peer.abilities.fast,
+            picks: self.picks(),
         };
         self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
+    }
+
+    /// Not everything is wanted alike, so we choose what to ask a seed that spreads for.
+    fn picks(&self) -> bool {
+        !self.picker.is_complete() && (self.picker.is_partial() || self.picker.lacks_first())
+    }
+
+    /// Whether we pick, and whether we are a partial seed.
+    fn manner(&self) -> (bool, bool) {
+        (self.picks(), self.picker.is_complete() && self.picker.is_partial())
+    }
+
+    /// Tells everybody anew who we are, if that has changed: what BEP 21 wants of a partial seed.
+    fn introduce_anew(&mut self, now: Duration) {
+        let manner = self.manner();
+        if std::mem::replace(&mut self.introduced, manner) != manner {
+            let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+            keys.into_iter().for_each(|key| self.introduce(now, key));
+        }
     }
 
     fn on_message(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey, message: Message) {
@@ -551,7 +591,7 @@ impl Swarm {
         self.ticked_at = Some(now);
         self.down.tick(passed);
         self.up.tick(passed);
-        self.sources.iter_mut().for_each(|source| source.rate.tick(passed));
+        self.http.tick(passed);
         self.lan.tick(passed);
         self.wide.tick(passed);
         let endgame = self.picker.free_blocks() == 0;
@@ -565,7 +605,9 @@ impl Swarm {
                 continue;
             }
             let ours = peer.extensions.documents.is_some() && self.config.documents;
-            if complete && peer.have.is_full() && !ours {
+            // A partial seed wants nothing either (BEP 21).
+            let wants_nothing = peer.have.is_full() || peer.extensions.upload_only;
+            if complete && wants_nothing && !ours {
                 // Two seeds have nothing to say to each other, now or later.
                 let addrs = [Some(peer.addr), peer.listens];
                 self.close(now, key);

@@ -51,6 +51,9 @@ impl Swarm {
         if (peer.am_choking && !first) || !(peer.hidden || peer.abilities.fast) {
             return;
         }
+        if peer.extensions.picks {
+            return; // It would take nothing but what it wants.
+        }
         // One more try at a time.
         let once = first || peer.given_in_vain;
         if peer.given_in_vain && !peer.given.is_empty() {
@@ -115,7 +118,8 @@ impl Swarm {
             return true;
         }
         // What other clients were shown they may ask for at any time.
-        if !spread.take(block.piece) && peer.abilities.fast && !peer.hidden {
+        let bound = peer.abilities.fast && !peer.hidden && !peer.extensions.picks;
+        if !spread.take(block.piece) && bound {
             return false;
         }
         let left = self.geometry.data_len(block.piece).saturating_sub(block.len);

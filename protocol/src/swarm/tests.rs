@@ -1,5 +1,7 @@
 //! Small worlds of engines under virtual time: each test is a situation and what must come of it.
 
+mod sources;
+
 use super::*;
 use crate::geometry::Block;
 use crate::ids::PieceIndex;
@@ -116,9 +118,9 @@ fn http_carries_it_when_nobody_is_there() {
 
 #[test]
 fn http_is_left_alone_while_peers_deliver() {
-    let mut world = world(160);
-    world.add(host(true, 500_000, 0));
-    world.add(host(false, 500_000, 1));
+    let mut world = world(320);
+    world.add(host(true, 1_000_000, 0));
+    world.add(host(false, 1_000_000, 1));
     world.set_origin(10_000_000, Duration::from_millis(10));
     world.connect_all();
     world.run(&[1], secs(100));
@@ -127,9 +129,9 @@ fn http_is_left_alone_while_peers_deliver() {
 
 #[test]
 fn http_gives_a_new_peer_the_time_to_say_what_it_has() {
-    let mut world = world(160);
-    world.add(host(true, 500_000, 0));
-    world.add(host(false, 500_000, 1));
+    let mut world = world(320);
+    world.add(host(true, 1_000_000, 0));
+    world.add(host(false, 1_000_000, 1));
     world.set_origin(10_000_000, Duration::from_millis(10));
     world.connect_all();
     world.input(1, Input::TrackersAsked);
@@ -315,7 +317,7 @@ fn a_server_that_asks_for_rest_gets_it() {
     let mut world = world(160);
     world.add(host(false, 1_000_000, 1));
     world.set_origin(10_000_000, Duration::from_millis(10));
-    (world.nodes[0].http_breaks, world.nodes[0].http_rest) = (4, Some(secs(40)));
+    (world.nodes[0].http_breaks, world.nodes[0].http_rest) = (3, Some(secs(40)));
     let took = world.run(&[0], secs(200));
     assert!((secs(40)..secs(60)).contains(&took), "{took:?}");
 }

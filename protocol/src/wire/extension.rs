@@ -15,6 +15,7 @@ pub mod ours {
 pub const DOCUMENTS_NAME: &str = "ud_documents";
 const METADATA_NAME: &str = "ut_metadata";
 const SPREAD_NAME: &[u8] = b"ud_spread";
+const PICKS_NAME: &[u8] = b"ud_picks";
 
 /// Bytes of one piece of metadata (BEP 9).
 pub const METADATA_PIECE: usize = 16 * 1024;
@@ -39,6 +40,9 @@ pub struct ExtensionHandshake {
     /// The sender is a publisher's seed that gives each piece to somebody once before any twice: only
     /// the pieces it suggests (BEP 6) are to be asked of it, until it says otherwise.
     pub spread: bool,
+    /// The sender wants some pieces only, or some first: a seed that spreads is to suggest it nothing
+    /// and give it what it asks for.
+    pub picks: bool,
 }
 
 impl ExtensionHandshake {
@@ -61,6 +65,9 @@ impl ExtensionHandshake {
             }
             if let Some(requests) = self.requests_max {
                 dict.key(b"reqq").int(i64::from(requests));
+            }
+            if self.picks {
+                dict.key(PICKS_NAME).int(1);
             }
             if self.spread {
                 dict.key(SPREAD_NAME).int(1);
@@ -97,6 +104,7 @@ impl ExtensionHandshake {
             client,
             upload_only: number(b"upload_only") == Some(1),
             spread: number(SPREAD_NAME) == Some(1),
+            picks: number(PICKS_NAME) == Some(1),
         })
     }
 }
@@ -182,6 +190,7 @@ mod tests {
             client: Some("Updraft 0.1".into()),
             upload_only: true,
             spread: true,
+            picks: true,
         };
         assert_eq!(ExtensionHandshake::parse(&full.encode()), Some(full));
         let none = ExtensionHandshake::default();

@@ -2,24 +2,24 @@
 
 use super::{Note, Setup};
 use crate::bitfield::Bitfield;
-use crate::geometry::Block;
+use crate::geometry::{Block, Span};
 use crate::ids::{PeerKey, PieceIndex};
 use crate::io::DocumentStore;
 use crate::io::buffers::BufferPool;
 use crate::io::session::{
     AddTorrent, Have, Phase, SUPPLY_BYTES_MAX, Status, Supply, TorrentError, TorrentEvent,
-    pieces_of_files, pieces_within_files,
+    pieces_of_files, pieces_within_files, priorities_of_pieces,
 };
 use crate::io::storage::{DiskOp, TorrentKey, resume};
-use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, TrackerReport};
+use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, SwarmSize, TrackerReport};
 use crate::io::webseed::{self, WebSeed};
 use crate::metainfo::Info;
+use crate::policy::picker::Priority;
 use crate::swarm::{Config, Event, Stats, Swarm};
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,11 +57,15 @@ pub(super) struct Torrent {
     /// The last touch to finished files is under way or done.
     pub(super) finishing: bool,
     finished: bool,
+    priorities: Vec<Priority>,
     wanted: Bitfield,
+    /// Of all pieces, wanted or not.
+    total_bytes: u64,
     wanted_bytes: u64,
     have_bytes: u64,
     trackers: Vec<Vec<String>>,
-    trackers_heard: BTreeSet<String>,
+    /// What each tracker that was asked last said of the swarm's size.
+    trackers_heard: BTreeMap<String, SwarmSize>,
     web_seeds: Vec<Arc<WebSeed>>,
     supply: Option<Supply>,
     supply_task: Option<AbortHandle>,
@@ -108,7 +112,11 @@ impl Torrent {
                 distrusted = Some(right.clone());
             }
         }
-        let wanted = pieces_of_files(geometry, &add.wanted);
+        let priorities = priorities_of_pieces(geometry, &add.priorities);
+        let mut wanted = Bitfield::empty(count);
+        for piece in geometry.pieces().filter(|piece| priorities[piece.get()].is_wanted()) {
+            wanted.insert(piece);
+        }
         let bytes = |pieces: &Bitfield| {
             pieces.iter().map(|piece| u64::from(geometry.data_len(piece))).sum::<u64>()
         };
@@ -140,11 +148,13 @@ impl Torrent {
             changed: true,
             finishing: false,
             finished: false,
+            total_bytes: bytes(&Bitfield::full(count)),
             wanted_bytes: bytes(&wanted),
             have_bytes: 0,
+            priorities,
             wanted,
             trackers: add.trackers,
-            trackers_heard: BTreeSet::new(),
+            trackers_heard: BTreeMap::new(),
             web_seeds: add.web_seeds.into_iter().map(Arc::new).collect(),
             supply: add.supply,
             supply_task: None,
@@ -177,8 +187,10 @@ impl Torrent {
         let State::Checking { right, .. } = &self.state else { return };
         let geometry = Arc::new(self.info.geometry.clone());
         // What a seed loses it must not fetch: that would write.
-        let wanted =
-            if self.seed_only { Bitfield::empty(right.len()) } else { self.wanted.clone() };
+        let mut priorities = self.priorities.clone();
+        if self.seed_only {
+            priorities.fill(Priority::UNWANTED);
+        }
         let config = Config {
             peer_id: setup.peer_id,
             client: concat!("Updraft ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -192,7 +204,7 @@ impl Torrent {
             supplied: self.supply.is_some(),
             seed,
         };
-        let swarm = Swarm::new(config, geometry, right, wanted);
+        let swarm = Swarm::new(config, geometry, right, priorities);
         self.have_bytes = swarm
             .have()
             .iter()
@@ -243,10 +255,16 @@ impl Torrent {
 
     /// A tracker was asked; the peers it gave.
     pub(super) fn on_tracker(&mut self, report: TrackerReport) -> Vec<SocketAddr> {
-        self.trackers_heard.insert(report.url.clone());
+        let size = self.trackers_heard.entry(report.url.clone()).or_default();
         let event = match report.result {
-            Ok(_) => TorrentEvent::TrackerOk { url: report.url, peers: report.peers.len() },
-            Err(error) => TorrentEvent::TrackerError { url: report.url, error },
+            Ok(said) => {
+                *size = said;
+                TorrentEvent::TrackerOk { url: report.url, peers: report.peers.len() }
+            }
+            Err(error) => {
+                *size = SwarmSize::default();
+                TorrentEvent::TrackerError { url: report.url, error }
+            }
         };
         self.tell(event);
         report.peers
@@ -257,7 +275,15 @@ impl Torrent {
         self.trackers
             .iter()
             .filter(|tier| !tier.is_empty())
-            .all(|tier| tier.iter().any(|url| self.trackers_heard.contains(url)))
+            .all(|tier| tier.iter().any(|url| self.trackers_heard.contains_key(url)))
+    }
+
+    /// Seeders and leechers by the tracker that counts most: trackers know parts of a swarm.
+    pub(super) fn swarm_size(&self) -> (u32, u32) {
+        let most = |of: &dyn Fn(&SwarmSize) -> Option<u32>| {
+            self.trackers_heard.values().filter_map(of).max().unwrap_or(0)
+        };
+        (most(&|size| size.seeders), most(&|size| size.leechers))
     }
 
     /// Begins to take what the caller has, as fast as the disk does.
@@ -296,7 +322,7 @@ impl Torrent {
         key: TorrentKey,
         fetch: PeerKey,
         source: usize,
-        pieces: Range<u32>,
+        span: Span,
         (client, pool, budget, note): (
             &reqwest::Client,
             &BufferPool,
@@ -322,7 +348,7 @@ impl Torrent {
                 }
             };
             let work = async {
-                let result = webseed::fetch(&client, &pool, &seed, &info, pieces, &sink).await;
+                let result = webseed::fetch(&client, &pool, &seed, &info, span, &sink).await;
                 drop(sink);
                 result
             };
@@ -357,6 +383,7 @@ impl Torrent {
                 tracing::info!(%addr, %reason, "peer banned");
                 TorrentEvent::PeerBanned { addr, reason: reason.to_string() }
             }
+            Event::FirstComplete => TorrentEvent::FirstComplete,
             Event::Complete => {
                 complete = true;
                 return complete;
@@ -504,7 +531,8 @@ impl Torrent {
         AnnounceState {
             uploaded: stats.up,
             downloaded: stats.down_peers + stats.down_http,
-            left: self.wanted_bytes - self.have_bytes,
+            // BEP 21: who wants a part is no seed when it has it.
+            left: self.total_bytes - self.have_bytes,
             want_peers,
         }
     }

@@ -79,11 +79,7 @@ fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + 
 
 type Blocks = Vec<(Block, Bytes)>;
 
-async fn run(
-    seed: &WebSeed,
-    info: &Info,
-    pieces: Range<u32>,
-) -> (Blocks, Result<(), WebSeedError>) {
+async fn run(seed: &WebSeed, info: &Info, span: Span) -> (Blocks, Result<(), WebSeedError>) {
     let client = http_client(None).unwrap();
     let pool = BufferPool::new(2);
     let (sink, mut batches) = mpsc::channel::<Blocks>(1);
@@ -98,23 +94,17 @@ async fn run(
         blocks
     };
     let fetching = async move {
-        let result = fetch(&client, &pool, seed, info, pieces, &sink).await;
+        let result = fetch(&client, &pool, seed, info, span, &sink).await;
         assert_eq!(pool.available(), 2 - usize::from(sink.capacity() == 0), "no buffer is kept");
         drop(sink);
-        result
+        result.map_err(|failure| failure.error)
     };
     tokio::join!(collect, fetching)
 }
 
-fn assert_blocks(info: &Info, pieces: Range<u32>, blocks: &[(Block, Bytes)]) {
+fn assert_blocks(info: &Info, span: Span, blocks: &[(Block, Bytes)]) {
     let space = space(info);
-    let expected: Vec<Block> = pieces
-        .flat_map(|piece| {
-            let piece = PieceIndex(piece);
-            (0..info.geometry.block_count(piece))
-                .map(move |index| info.geometry.block(piece, index))
-        })
-        .collect();
+    let expected: Vec<Block> = info.geometry.blocks_of(span).collect();
     assert_eq!(blocks.iter().map(|(block, _)| *block).collect::<Vec<_>>(), expected);
     for (block, bytes) in blocks {
         let start = usize::try_from(info.geometry.piece_start(block.piece)).unwrap();
@@ -139,16 +129,22 @@ async fn any_span_of_any_layout() {
         let all = 0..info.geometry.piece_count();
         for base in ["top", "top/"] {
             let seed = WebSeed::Bep19(server.url.join(base).unwrap());
-            for pieces in [all.clone(), 0..1, 2..5, 3..4, 4..all.end, all.end - 1..all.end, 2..2] {
-                let (blocks, result) = run(&seed, &info, pieces.clone()).await;
+            let whole = [all.clone(), 0..1, 2..5, 3..4, 4..all.end, all.end - 1..all.end, 2..2];
+            let parts = [((0, 1), (1, 1)), ((1, 1), (2, 0)), ((0, 0), (0, 1)), ((3, 1), (5, 1))]
+                .map(|((from, at), (to, end))| Span {
+                    start: (PieceIndex(from), at),
+                    end: (PieceIndex(to), end),
+                });
+            for span in whole.map(Span::of_pieces).into_iter().chain(parts) {
+                let (blocks, result) = run(&seed, &info, span).await;
                 result.unwrap();
-                assert_blocks(&info, pieces, &blocks);
+                assert_blocks(&info, span, &blocks);
             }
         }
     }
     let whole = server.requests().iter().filter(|request| range(request).is_none()).count();
     assert!(whole > 0 && whole < server.requests().len(), "no Range header for whole files");
-    assert_eq!(server.connections(), 24, "one connection per fetch that needs any");
+    assert_eq!(server.connections(), 40, "one connection per fetch that needs any");
 }
 
 #[tokio::test]
@@ -164,12 +160,12 @@ async fn single_files_and_one_url_per_file() {
         WebSeed::Bep19(url("dir/")),
         per_file(Some(url("objects/xyz-50000"))),
     ] {
-        let (blocks, result) = run(&seed, &info, 0..2).await;
+        let (blocks, result) = run(&seed, &info, Span::of_pieces(0..2)).await;
         result.unwrap();
-        assert_blocks(&info, 0..2, &blocks);
+        assert_blocks(&info, Span::of_pieces(0..2), &blocks);
     }
     let absent = per_file(None);
-    let (_, result) = run(&absent, &info, 0..2).await;
+    let (_, result) = run(&absent, &info, Span::of_pieces(0..2)).await;
     assert!(matches!(result, Err(WebSeedError::NotOffered { .. })));
 }
 
@@ -179,7 +175,7 @@ async fn hostile(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> (us
     let info = info("f", &["f"], &[100_000], false);
     let server = Server::start(answer).await;
     let seed = WebSeed::Bep19(server.url.join("f").unwrap());
-    let (blocks, result) = run(&seed, &info, 1..3).await;
+    let (blocks, result) = run(&seed, &info, Span::of_pieces(1..3)).await;
     assert_blocks_prefix(&info, &blocks);
     (blocks.len(), result.unwrap_err())
 }
@@ -224,10 +220,14 @@ async fn statuses_have_types() {
     assert!(matches!(get(200, "").await, WebSeedError::NoRange { .. }));
     assert!(matches!(get(418, "").await, WebSeedError::Status { status: 418, .. }));
     assert!(matches!(get(500, "").await, WebSeedError::Busy { retry_after: None, .. }));
+    let end = |error| FetchError { file: Some(FileIndex(3)), error }.end();
+    let failed = |retry_after| FetchEnd::Failed { retry_after };
     let busy = get(429, "Retry-After: 7\r\n").await;
-    assert_eq!(busy.retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(end(busy), failed(Some(Duration::from_secs(7))));
     let later = get(503, "Retry-After: 99999999\r\n").await;
-    assert_eq!(later.retry_after(), Some(RETRY_AFTER_MAX));
+    assert_eq!(end(later), failed(Some(RETRY_AFTER_MAX)));
+    assert_eq!(end(get(418, "").await), failed(None));
+    assert_eq!(end(get(404, "").await), FetchEnd::Absent(FileIndex(3)));
 }
 
 #[tokio::test]
@@ -276,9 +276,9 @@ async fn redirects_are_followed_but_not_for_ever() {
     .await;
     let info = info("f", &["f"], &[100_000], false);
     let seed = WebSeed::Bep19(server.url.join("f").unwrap());
-    let (blocks, result) = run(&seed, &info, 1..3).await;
+    let (blocks, result) = run(&seed, &info, Span::of_pieces(1..3)).await;
     result.unwrap();
-    assert_blocks(&info, 1..3, &blocks);
+    assert_blocks(&info, Span::of_pieces(1..3), &blocks);
 }
 
 #[tokio::test]
@@ -287,7 +287,8 @@ async fn garbage_and_nobody_there() {
     assert!(matches!(error, WebSeedError::Transport { .. }), "{error}");
     let info = info("f", &["f"], &[100], false);
     let gone = { Server::start(|_| Answer::Close(Vec::new())).await.url.clone() };
-    let (_, result) = run(&WebSeed::Bep19(gone.join("f").unwrap()), &info, 0..1).await;
+    let (_, result) =
+        run(&WebSeed::Bep19(gone.join("f").unwrap()), &info, Span::of_pieces(0..1)).await;
     let text = result.unwrap_err().to_string();
     assert!(
         text.contains("refused") || text.contains("reset") || text.contains("closed"),
@@ -301,7 +302,7 @@ async fn a_silent_server_is_given_up_and_a_closed_sink_ends_the_fetch() {
     let half = format!("HTTP/1.1 200 X\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(40_000));
     let server = Server::start(move |_| Answer::Hang(half.clone().into_bytes())).await;
     let seed = WebSeed::Bep19(server.url.join("f").unwrap());
-    let (blocks, result) = run(&seed, &info, 0..31).await;
+    let (blocks, result) = run(&seed, &info, Span::of_pieces(0..31)).await;
     assert!(matches!(result, Err(WebSeedError::Stalled { .. })), "{result:?}");
     assert!(blocks.len() <= 2);
 
@@ -311,6 +312,7 @@ async fn a_silent_server_is_given_up_and_a_closed_sink_ends_the_fetch() {
     let (sink, batches) = mpsc::channel(1);
     drop(batches);
     let (client, pool) = (http_client(None).unwrap(), BufferPool::new(2));
-    let result = fetch(&client, &pool, &seed, &info, 0..31, &sink).await;
-    assert!(matches!(result, Err(WebSeedError::CalledOff)), "{result:?}");
+    let result = fetch(&client, &pool, &seed, &info, Span::of_pieces(0..31), &sink).await;
+    let error = result.unwrap_err().error;
+    assert!(matches!(error, WebSeedError::CalledOff), "{error}");
 }
