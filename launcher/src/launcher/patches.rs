@@ -57,6 +57,9 @@ impl Launcher {
 
     /// The head of a patch, read by ranges over HTTP: enough to plan. `None` if that cannot be had.
     pub(super) async fn look_at_patch(&self, offer: &Offer) -> Option<Patch> {
+        if offer.size < PREFIX_LEN as u64 {
+            return None;
+        }
         let path = object_path(&offer.root, offer.size);
         let sources = self.sources();
         let prefix = sources.range(&path, 0..PREFIX_LEN as u64, offer.size).await.ok()?;
