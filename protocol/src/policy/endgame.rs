@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The second peer must need less than this share of the first one's time.
 const FASTER: f64 = 0.5;
 /// Predictions are not better than this.
-const SLACK: Duration = Duration::from_millis(400);
+const SLACK: Duration = Duration::from_millis(300);
 /// What a web server brings is more certain: it chokes nobody.
 const SLACK_HTTP: Duration = Duration::from_millis(200);
 /// A silence shorter than this says nothing.
@@ -49,15 +49,18 @@ pub fn is_late(theirs: Duration, ours: Duration) -> bool {
     theirs.mul_f64(FASTER) >= ours + SLACK_HTTP
 }
 
-/// Of the blocks that others were asked for (with their predicted time to come), those that a peer
-/// with `outstanding` requests and `rate` should be asked for as well: at most `count`, the latest
-/// first.
+/// Of the blocks that others were asked for (with their predicted time to come, once for each that was
+/// asked), those that a peer with `outstanding` requests and `rate` should be asked for as well: at most
+/// `count`, the latest first.
 pub fn steal(
-    out_there: &mut [(Duration, Block)],
+    mut out_there: Vec<(Duration, Block)>,
     outstanding: usize,
     rate: u64,
     count: usize,
 ) -> Vec<Block> {
+    // The first to deliver counts: what was asked for twice already is not late any more.
+    out_there.sort_by_key(|&(due, block)| (block, due));
+    out_there.dedup_by_key(|&mut (_, block)| block);
     out_there.sort_by_key(|&(due, block)| (std::cmp::Reverse(due), block));
     let mut chosen = Vec::new();
     for &(due, block) in out_there.iter() {
@@ -83,16 +86,21 @@ mod tests {
     }
 
     fn check(theirs_ms: &[u64], outstanding: usize, rate: u64, count: usize, expected: &[u32]) {
-        let mut list: Vec<_> = theirs_ms
+        let list: Vec<_> = theirs_ms
             .iter()
             .zip(0..)
             .map(|(&ms, piece)| (Duration::from_millis(ms), block(piece)))
             .collect();
-        let got: Vec<u32> = steal(&mut list, outstanding, rate, count)
-            .into_iter()
-            .map(|block| block.piece.0)
-            .collect();
+        let got: Vec<u32> =
+            steal(list, outstanding, rate, count).into_iter().map(|block| block.piece.0).collect();
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn what_somebody_faster_was_asked_for_is_left_alone() {
+        let late = |piece, ms| (Duration::from_millis(ms), block(piece));
+        let list = vec![late(1, 60_000), late(2, 50_000), late(1, 100)];
+        assert_eq!(steal(list, 0, 1 << 20, 10), [block(2)]);
     }
 
     #[test]

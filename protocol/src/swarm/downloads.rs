@@ -364,7 +364,7 @@ impl Swarm {
         }
         let rate = peer.down.get();
         let count = room.min(endgame::at_once(rate));
-        let mut chosen = endgame::steal(&mut out_there, peer.requests.len(), rate, count);
+        let mut chosen = endgame::steal(out_there, peer.requests.len(), rate, count);
         let lan = peer.lan;
         chosen.retain(|&block| {
             let paid = lan || limiter.down.take(now, u64::from(block.len));

@@ -10,7 +10,7 @@ use crate::wire::message::{Message, REQUEST_BYTES_MAX};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Payload read ahead for one peer: half a second of its rate, within these bounds. What lies in
+/// Payload read ahead for one peer: a quarter of a second of its rate, within these bounds. What lies in
 /// the socket cannot be taken back, and what does not lie there leaves the link idle.
 const READ_AHEAD_MIN: u64 = 48 * 1024;
 const READ_AHEAD_MAX: u64 = 4 << 20;
@@ -225,7 +225,7 @@ impl Swarm {
             let Some(peer) = self.peers.get_mut(&key) else { return false };
             // Until its rate is known, as much again as it took: like a window that opens.
             let rate = if peer.up.is_known() { peer.up.get() } else { peer.turn_bytes };
-            let ahead = (rate / 2).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX);
+            let ahead = (rate / 4).clamp(READ_AHEAD_MIN, READ_AHEAD_MAX);
             if peer.upload_queue.is_empty() || peer.reading >= ahead {
                 return false;
             }
