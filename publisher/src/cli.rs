@@ -2,11 +2,12 @@
 
 use crate::home::Home;
 use crate::output::{Output, bytes};
+use crate::patches::Offered;
 use crate::publish::{Publish, Published, Step, publish};
 use crate::seed::Seed;
 use crate::serve::{Serve, sign_head};
 use crate::torrent::create::parse_bytes;
-use crate::{Error, disk, init, seed, serve, torrent, verify};
+use crate::{Error, disk, init, patch, patches, seed, serve, torrent, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use std::future::Future;
@@ -56,6 +57,9 @@ enum Command {
     /// Make, show, verify and link single torrents.
     #[command(subcommand)]
     Torrent(torrent::TorrentCommand),
+    /// Make, show and apply single patches.
+    #[command(subcommand)]
+    Patch(patch::PatchCommand),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +105,9 @@ struct PublishArgs {
     /// Bytes per piece; chosen by the sizes if not given.
     #[arg(long, value_name = "BYTES")]
     piece_length: Option<u32>,
+    /// Memory for making patches, such as 500MiB; half of the machine's if not given.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -184,6 +191,7 @@ impl Cli {
             Command::Verify(args) => run_verify(&config, &args, out),
             Command::Seed(args) => run_seed(args, out),
             Command::Torrent(command) => torrent::run(&command, out),
+            Command::Patch(command) => patch::run(&command, out),
         }
     }
 }
@@ -254,7 +262,38 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
     };
     let published = publish(home, &what, &mut step, &hashed)?;
     tell_published(&what, &published, started.elapsed().as_secs_f64(), out);
-    Ok(())
+    offer_patches(home, &what, args.memory, out)
+}
+
+fn offer_patches(
+    home: &Home,
+    what: &Publish,
+    memory: Option<u64>,
+    out: Output,
+) -> Result<(), Error> {
+    let mut started = std::time::Instant::now();
+    let mut told = |offered: &Offered| {
+        let Offered { from, to, size, makes, v2 } = offered;
+        let seconds = started.elapsed().as_secs_f64();
+        started = std::time::Instant::now();
+        out.tell(
+            "patch",
+            format!(
+                "patch from {from} to {to}: {} for {}, in {seconds:.1} s",
+                bytes(*size),
+                bytes(*makes)
+            ),
+            json!({
+                "from": from,
+                "to": to,
+                "size": size,
+                "makes": makes,
+                "v2": v2.to_string(),
+                "seconds": seconds,
+            }),
+        );
+    };
+    patches::offer(home, &what.channel, &what.platform, memory, &mut |_| Ok(()), &mut told)
 }
 
 fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Output) {

@@ -35,6 +35,9 @@ pub struct Config {
     /// Days until a head expires.
     #[serde(default = "default_head_days")]
     pub head_days: u16,
+    /// How many releases before the newest get a patch to it; 0 for none.
+    #[serde(default = "default_patches")]
+    pub patches: u16,
     /// Key files.
     #[serde(default)]
     pub keys: KeyFiles,
@@ -102,6 +105,9 @@ fn default_trackers() -> Vec<String> {
 }
 fn default_head_days() -> u16 {
     7
+}
+fn default_patches() -> u16 {
+    crate::patches::PATCHES_DEFAULT
 }
 
 /// A publisher's folder with its configuration read.
@@ -184,8 +190,13 @@ impl Home {
     /// # Errors
     /// [`Error::Busy`] if another process has it.
     pub fn lock(&self) -> Result<RepositoryLock, Error> {
-        let path = self.dir.join(".lock");
-        let file = File::create(&path).map_err(Error::disk("open", &path))?;
+        Self::lock_file(&self.dir.join(".lock"))
+    }
+
+    /// Takes a lock file, made if it is not there.
+    pub(crate) fn lock_file(path: &Path) -> Result<RepositoryLock, Error> {
+        let file = File::create(path).map_err(Error::disk("open", path))?;
+        let path = path.to_path_buf();
         match file.try_lock() {
             Ok(()) => Ok(RepositoryLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { path }),

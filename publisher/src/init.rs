@@ -103,6 +103,8 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
          trackers = [\"announce\"]\n\n\
          # A head is news for so long; `serve` signs a new one at half time.\n\
          head_days = 7\n\n\
+         # How many releases before the newest get a patch to it; 0 for none.\n\
+         patches = 3\n\n\
          # The root key is needed by nobody from day to day: move it off this machine.\n\
          # `publish` needs the release and the head key, `serve` at most the head key.\n\
          [keys]\n\

@@ -3,7 +3,7 @@
 //! [`init`] makes a product's keys and first root. [`publish`] scans a build, refuses what would
 //! break a player, makes its torrent and writes contents, torrent, manifest and, last, the head:
 //! plain files that any web server can serve. [`serve`] is the origin in one process: those files
-//! over HTTP, a tracker, a seed. [`verify`] checks a tree as launchers will, [`seed`] shares any
+//! over HTTP, a tracker, a seed. [`patches`] makes patches between releases. [`verify`] checks a tree as launchers will, [`seed`] shares any
 //! torrent.
 //!
 //! Goes in: a folder, keys, a configuration. Comes out: the repository, described in
@@ -21,6 +21,8 @@ pub mod init;
 pub mod leaf_index;
 pub mod objects;
 pub mod output;
+pub mod patch;
+pub mod patches;
 pub mod publish;
 pub mod repository;
 pub mod scan;

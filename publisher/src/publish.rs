@@ -304,14 +304,19 @@ fn make_torrent(
         Format::V2
     });
     let options = Options { format, piece_length: what.piece_length, ..Options::default() };
-    create(&source, &options, hashed).map_err(|error| match error {
+    create(&source, &options, hashed).map_err(failed)
+}
+
+/// An error of hashing in the program's words.
+pub(crate) fn failed(error: CreateError) -> Error {
+    match error {
         CreateError::Io { action, path, error } => Error::Disk { action, path, source: error },
         CreateError::Changed { path } => Error::BuildChanged { path },
         CreateError::PieceLength { .. } => Error::Usage(error.to_string()),
         CreateError::Unsupported { .. } | CreateError::Empty { .. } | CreateError::Invalid(_) => {
             Error::Refused { problems: vec![error.to_string()] }
         }
-    })
+    }
 }
 
 fn source_file(file: &ScannedFile) -> SourceFile {
@@ -354,7 +359,7 @@ fn object_sources(metainfo: &Metainfo, scan: &Scan) -> Result<Vec<ObjectSource>,
 
 /// Writes the .torrent file. Trackers and web seeds in it are for stock clients only, and only where
 /// the repository has a public URL; launchers take sources from the head.
-fn write_torrent(
+pub(crate) fn write_torrent(
     home: &Home,
     repository: &Repository,
     v2: &ContentHash,

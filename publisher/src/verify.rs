@@ -1,7 +1,8 @@
 //! `verify`: everything a head reaches, checked as launchers will, down to the last byte.
 
+use crate::patch::{self, Side};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, torrent};
+use crate::{Error, disk, patches, torrent};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -10,6 +11,7 @@ use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::Release;
 use updraft_manifests::leaf_index::{INDEX_BYTES_MAX, Layout};
 use updraft_manifests::manifest::{Manifest, index_path};
+use updraft_manifests::patchlist::{Offer, PatchListRef};
 use updraft_manifests::time::Time;
 use updraft_manifests::trust::Freshness;
 use updraft_protocol::geometry::BLOCK_LEN;
@@ -98,6 +100,19 @@ pub fn verify(
                     report(why);
                 }
                 list_objects(release, &metainfo.info, &mut objects);
+                let named = release.patches.as_ref();
+                for fault in named.map_or(vec![], |named| {
+                    patch_faults(
+                        &repository,
+                        release,
+                        named,
+                        &manifest,
+                        &metainfo.info,
+                        &mut objects,
+                    )
+                }) {
+                    report(fault);
+                }
             }
             Err(error) => report(error.to_string()),
         }
@@ -117,6 +132,51 @@ pub fn verify(
         return Err(Error::Faults { path: dir.to_path_buf(), count });
     }
     Ok(verified)
+}
+
+/// What is wrong with the patches to a release, but for their content: that is added to `objects`.
+fn patch_faults(
+    repository: &Repository,
+    release: &Release,
+    named: &PatchListRef,
+    manifest: &Manifest,
+    to: &Info,
+    objects: &mut BTreeMap<(ContentHash, u64), String>,
+) -> Vec<String> {
+    let path = repository.dir.join(named.path());
+    let list = match patches::read_list(repository, named, &manifest.torrent.v2) {
+        Ok(list) => list,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut faults = Vec::new();
+    for offer in &list.patches {
+        let user = format!("the patch to {} {}", release.channel, release.version);
+        objects.entry((offer.root, offer.size)).or_insert(user);
+        if let Err(error) = patch_fault(repository, offer, to) {
+            faults.push(format!("{}: the patch from {}: {error}", path.display(), offer.from));
+        }
+    }
+    faults
+}
+
+/// An offer is of a torrent and a patch that are what it says.
+fn patch_fault(repository: &Repository, offer: &Offer, to: &Info) -> Result<(), Error> {
+    let path = repository.torrent_path(&offer.v2);
+    if !patches::is_torrent_of(&torrent::read(&path)?.info, offer) {
+        return Err(Error::content(&path, "is not the torrent that the patch list names"));
+    }
+    let object = repository.object_path(&offer.root, offer.size);
+    let patch = patch::open(&object)?;
+    let to = Side::of_release(repository, to)?.tree;
+    // The old release may be gone; nobody starts from it then.
+    let from = repository.torrent_path(&offer.from);
+    let checked = if from.is_file() {
+        let from = Side::of_release(repository, &torrent::read(&from)?.info)?.tree;
+        patch.check(&from, &to)
+    } else {
+        patch.check_to(&to)
+    };
+    checked.map_err(|error| Error::content(&object, error))
 }
 
 /// What the torrent says that the manifest does not, if anything.

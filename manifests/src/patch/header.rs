@@ -135,6 +135,14 @@ impl Patch {
     /// [`PatchError::Mismatch`].
     pub fn check(&self, from: &Tree, to: &Tree) -> Result<(), PatchError> {
         self.check_from(from)?;
+        self.check_to(to)
+    }
+
+    /// As [`Patch::check`], of the new side alone.
+    ///
+    /// # Errors
+    /// [`PatchError`].
+    pub fn check_to(&self, to: &Tree) -> Result<(), PatchError> {
         if self.to != to.digest() {
             return Err(PatchError::Mismatch("it leads to another release"));
         }
@@ -165,6 +173,11 @@ impl Patch {
         Ok(())
     }
 
+    /// The features that a reader must know.
+    pub fn features(&self) -> u32 {
+        if self.listing.is_some() { FEATURE_LISTING } else { 0 }
+    }
+
     /// Bytes of the whole patch file.
     pub fn len(&self) -> u64 {
         self.groups.last().map_or(0, |group| group.bytes.end)
@@ -190,9 +203,7 @@ impl Patch {
             write_number(&mut header, group.outputs.len() as u64);
             write_number(&mut header, group.bytes.end - group.bytes.start);
         }
-        let mut features = 0;
         if let Some(listing) = &self.listing {
-            features |= FEATURE_LISTING;
             listing.write(&mut header);
         }
         let too_large = PatchError::Corrupt("its header would be too large");
@@ -204,7 +215,7 @@ impl Patch {
         let mut out = Vec::with_capacity(PREFIX_LEN + frame.len());
         out.extend_from_slice(MAGIC);
         out.push(VERSION);
-        out.extend_from_slice(&features.to_le_bytes());
+        out.extend_from_slice(&self.features().to_le_bytes());
         out.extend_from_slice(&len.to_le_bytes());
         out.extend_from_slice(&frame);
         Ok(out)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use updraft_manifests::hash::from_hex;
 use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
+use updraft_manifests::patchlist::LIST_BYTES_MAX;
 use updraft_protocol::io::DocumentStore;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
@@ -40,6 +41,7 @@ fn bytes_max(path: &str) -> Option<usize> {
         "manifests" => {
             is_hash(name.strip_suffix(".toml")?).then(|| Role::Release.document_bytes_max())
         }
+        "patchlists" => is_hash(name.strip_suffix(".toml")?).then_some(LIST_BYTES_MAX),
         "torrents" => is_hash(name.strip_suffix(".torrent")?).then_some(TORRENT_BYTES_MAX),
         // Larger ones are for HTTP, by ranges.
         "indexes" => is_hash(name)

@@ -128,6 +128,9 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
         "manifests" => {
             toml(format!("manifests/{}.toml", hash(rest.strip_suffix(".toml")?)?), IMMUTABLE)
         }
+        "patchlists" => {
+            toml(updraft_manifests::patchlist::path(&hash(rest.strip_suffix(".toml")?)?), IMMUTABLE)
+        }
         "torrents" => Some(Target::File {
             path: format!("torrents/{}.torrent", hash(rest.strip_suffix(".torrent")?)?),
             cache: TORRENT,

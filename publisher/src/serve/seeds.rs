@@ -5,18 +5,19 @@ use super::files::View;
 use super::tracker::{OwnSeed, Tracker};
 use crate::repository::{Repository, now};
 use crate::verify::contradiction;
-use crate::{Error, torrent};
+use crate::{Error, patches, torrent};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::Head;
+use updraft_manifests::patchlist::PatchListRef;
 use updraft_protocol::ids::InfoHash;
 use updraft_protocol::io::{AddTorrent, DocumentStore, Have, Session, TorrentHandle};
 use updraft_protocol::metainfo::Info;
 
-/// Releases seeded at once. Over it, the ones that left the head longest ago stop.
-const RELEASES_MAX: usize = 64;
+/// Releases and patches seeded at once. Over it, the ones that left the head longest ago stop.
+const TORRENTS_MAX: usize = 256;
 
 /// The releases that this process offers; seeds them if it has a session.
 pub(crate) struct Seeds {
@@ -97,6 +98,9 @@ impl Seeds {
                 }
             };
             let v2 = manifest.torrent.v2;
+            if let Some(named) = &release.patches {
+                self.load_patches(repository, named, &v2, &label, tracker, &mut loaded).await;
+            }
             if let Some(running) = self.running.get_mut(&v2) {
                 running.named_at = self.generation;
                 continue;
@@ -123,6 +127,44 @@ impl Seeds {
         self.retire().await;
         loaded.head = Some(accepted.head.into_inner());
         Ok(loaded)
+    }
+
+    /// Starts to seed the patches of a list.
+    async fn load_patches(
+        &mut self,
+        repository: &Repository,
+        named: &PatchListRef,
+        to: &ContentHash,
+        label: &str,
+        tracker: &Mutex<Tracker>,
+        loaded: &mut Loaded,
+    ) {
+        let list = match patches::read_list(repository, named, to) {
+            Ok(list) => list,
+            Err(error) => return loaded.problems.push(error.to_string()),
+        };
+        for offer in list.patches {
+            if let Some(running) = self.running.get_mut(&offer.v2) {
+                running.named_at = self.generation;
+                continue;
+            }
+            let path = repository.torrent_path(&offer.v2);
+            let started = match torrent::read(&path) {
+                Ok(metainfo) if patches::is_torrent_of(&metainfo.info, &offer) => {
+                    self.start(repository, metainfo.info, tracker).await
+                }
+                Ok(_) => Err(format!("{}: is not what the patch list names", path.display())),
+                Err(error) => Err(error.to_string()),
+            };
+            let from = &offer.from.to_string()[..8];
+            let label = format!("patch to {label} from {from}");
+            match started {
+                Ok(()) => {
+                    loaded.started.push(Started { label, v2: offer.v2, bytes: offer.size });
+                }
+                Err(problem) => loaded.problems.push(format!("{label} is not seeded: {problem}")),
+            }
+        }
     }
 
     async fn start(
@@ -153,7 +195,7 @@ impl Seeds {
     }
 
     async fn retire(&mut self) {
-        while self.running.len() > RELEASES_MAX {
+        while self.running.len() > TORRENTS_MAX {
             let oldest = self.running.iter().min_by_key(|(_, running)| running.named_at);
             let Some((v2, _)) = oldest else { return };
             let v2 = *v2;

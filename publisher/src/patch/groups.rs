@@ -1,0 +1,209 @@
+//! From matches to the compressed groups of a patch.
+
+use super::make::Options;
+use super::parallel::each;
+use super::side::{Reader, Side};
+use crate::Error;
+use std::ops::Range;
+use updraft_manifests::patch::{
+    Copy, Group, GroupWriter, LEAF_LEN, Output, Patch, SOURCES_MAX, Source,
+};
+
+/// zstd's level: the highest that decompresses in the windows that a patch may use.
+pub(super) const LEVEL: i32 = 19;
+/// Compressed bytes that a group is meant to have. Twice as small costs 1 % of a patch of some MiB.
+const GROUP_BYTES: u64 = 1 << 20;
+/// Sources of one file that are no further apart become one: each costs some bytes of the header.
+const SOURCE_GAP_LEAVES: u32 = 64;
+/// Bytes of a copy, or of literals, that are held at once.
+const STEP_LEN: u64 = 4 << 20;
+
+/// What is known of one output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Its number in the new tree.
+    pub file: usize,
+    /// Its bytes.
+    pub length: u64,
+    /// What it copies, by place; they do not overlap.
+    pub(super) copies: Vec<Copied>,
+}
+
+/// A copy from an old file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copied {
+    pub(super) new: u64,
+    pub(super) file: usize,
+    pub(super) old: u64,
+    pub(super) len: u64,
+    pub(super) differences: u64,
+}
+
+impl Draft {
+    pub(super) fn new(file: usize, length: u64) -> Self {
+        Self { file, length, copies: vec![] }
+    }
+
+    /// About how many bytes it will take: literals and differences halve, a copy takes four.
+    fn estimate(&self) -> u64 {
+        let copied: u64 = self.copies.iter().map(|copy| copy.len).sum();
+        let differences: u64 = self.copies.iter().map(|copy| copy.differences).sum();
+        (self.length - copied + differences) / 2 + 4 * self.copies.len() as u64
+    }
+}
+
+/// The groups, compressed, and the header to go before them.
+pub(super) fn write(
+    old: &Side,
+    new: &Side,
+    drafts: &[Draft],
+    options: &Options,
+) -> Result<(Patch, Vec<Vec<u8>>), Error> {
+    let mut outputs = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let file =
+            u32::try_from(draft.file).map_err(|_| Error::Internal("too many files".into()))?;
+        outputs.push(Output { file, length: draft.length, sources: sources(draft)? });
+    }
+    let ranges = group(drafts);
+    let written = each(ranges.len(), options.threads, &|at| {
+        write_group(old, new, &drafts[ranges[at].clone()], &outputs[ranges[at].clone()])
+    });
+    let written = written.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut at = 0;
+    let groups = ranges.into_iter().zip(&written).map(|(outputs, bytes)| {
+        let start = at;
+        at += bytes.len() as u64;
+        Group { outputs, bytes: start..at }
+    });
+    let patch = Patch {
+        from: old.tree.digest(),
+        to: new.tree.digest(),
+        outputs: outputs.clone(),
+        groups: groups.collect(),
+        listing: None,
+    };
+    Ok((patch, written))
+}
+
+/// Which outputs are compressed together: neighbours by path, which are most alike.
+fn group(drafts: &[Draft]) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, draft) in drafts.iter().enumerate() {
+        bytes += draft.estimate();
+        if bytes >= GROUP_BYTES {
+            groups.push(start..index + 1);
+            (start, bytes) = (index + 1, 0);
+        }
+    }
+    if start < drafts.len() {
+        match groups.last_mut() {
+            Some(last) if bytes < GROUP_BYTES / 2 => last.end = drafts.len(),
+            _ => groups.push(start..drafts.len()),
+        }
+    }
+    groups
+}
+
+/// The old ranges of an output: the fewest that do not take in too much.
+fn sources(draft: &Draft) -> Result<Vec<Source>, Error> {
+    let number = |value: u64| {
+        u32::try_from(value).map_err(|_| Error::Refused {
+            problems: vec!["a file is larger than a patch can refer to (64 TiB)".to_owned()],
+        })
+    };
+    let mut leaves = Vec::with_capacity(draft.copies.len());
+    for copy in &draft.copies {
+        let first = number(copy.old / LEAF_LEN)?;
+        let end = number((copy.old + copy.len).div_ceil(LEAF_LEN))?;
+        leaves.push((number(copy.file as u64)?, first, end));
+    }
+    leaves.sort_unstable();
+    let mut gap = SOURCE_GAP_LEAVES;
+    loop {
+        let mut sources: Vec<Source> = Vec::new();
+        for &(file, first_leaf, end) in &leaves {
+            match sources.last_mut() {
+                Some(last)
+                    if last.file == file
+                        && first_leaf <= (last.first_leaf + last.leaves).saturating_add(gap) =>
+                {
+                    last.leaves = last.leaves.max(end - last.first_leaf);
+                }
+                _ => sources.push(Source { file, first_leaf, leaves: end - first_leaf }),
+            }
+        }
+        if sources.len() <= SOURCES_MAX {
+            return Ok(sources);
+        }
+        if gap == u32::MAX {
+            let problem = format!("a new file has parts of more than {SOURCES_MAX} old files");
+            return Err(Error::Refused { problems: vec![problem] });
+        }
+        gap = gap.saturating_mul(4);
+    }
+}
+
+/// Where a copy begins, counted through all sources.
+fn place(sources: &[Source], copy: &Copied) -> u64 {
+    let mut before = 0;
+    for source in sources {
+        let bytes = source.bytes();
+        if source.file as usize == copy.file && bytes.contains(&copy.old) {
+            return before + copy.old - bytes.start;
+        }
+        before += bytes.end - bytes.start;
+    }
+    unreachable!("every copy is within a source")
+}
+
+fn write_group(
+    old: &Side,
+    new: &Side,
+    drafts: &[Draft],
+    outputs: &[Output],
+) -> Result<Vec<u8>, Error> {
+    let mut writer = GroupWriter::default();
+    let (mut old_reader, mut new_reader) = (Reader::default(), Reader::default());
+    let (mut old_bytes, mut new_bytes) = (Vec::new(), Vec::new());
+    for (draft, output) in drafts.iter().zip(outputs) {
+        let path = &new.paths[draft.file];
+        let mut read_new = |at: u64, len: u64, buffer: &mut Vec<u8>| {
+            buffer.resize(usize::try_from(len).unwrap_or(0), 0);
+            new_reader.read(new, draft.file, at, buffer).map_err(Error::disk("read", path))
+        };
+        writer.begin_output();
+        let mut at = 0;
+        for copy in &draft.copies {
+            while copy.new - at > STEP_LEN {
+                read_new(at, STEP_LEN, &mut new_bytes)?;
+                writer.step(&new_bytes, None);
+                at += STEP_LEN;
+            }
+            let mut literals = copy.new - at;
+            let from = place(&output.sources, copy);
+            let mut done = 0;
+            while done < copy.len {
+                let len = (copy.len - done).min(STEP_LEN);
+                read_new(at, literals + len, &mut new_bytes)?;
+                old_bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+                old_reader
+                    .read(old, copy.file, copy.old + done, &mut old_bytes)
+                    .map_err(Error::disk("read", &old.paths[copy.file]))?;
+                let (before, copied) = new_bytes.split_at(usize::try_from(literals).unwrap_or(0));
+                writer.step(before, Some(Copy { at: from + done, old: &old_bytes, new: copied }));
+                at += literals + len;
+                done += len;
+                literals = 0;
+            }
+        }
+        while at < draft.length {
+            let len = (draft.length - at).min(STEP_LEN);
+            read_new(at, len, &mut new_bytes)?;
+            writer.step(&new_bytes, None);
+            at += len;
+        }
+    }
+    writer.finish(LEVEL).map_err(|error| Error::Internal(format!("zstd: {error}")))
+}

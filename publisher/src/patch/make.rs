@@ -1,0 +1,268 @@
+//! Making a patch: which bytes are looked at, and how hard.
+
+use super::groups::{self, Copied, Draft};
+use super::index::Index;
+use super::parallel::{cores, each};
+use super::parts::{Part, Piece, parts};
+use super::seeds::{Effort, Match, Old, seeds};
+use super::side::Side;
+use super::stretch::{equal_bytes, stretch};
+use crate::{Error, disk};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::Path;
+use updraft_manifests::patch::{Listing, Patch};
+
+/// Blocks of the coarse pass: what is unchanged for twice as long is always found.
+const COARSE_BLOCK: usize = 32;
+const COARSE: Effort = Effort { places_max: 16, margin: 8 };
+/// Blocks of the fine pass, which begin anywhere.
+const FINE_BLOCK: usize = 8;
+const FINE: Effort = Effort { places_max: 64, margin: 4 };
+/// Copies with fewer equal bytes cost more than they save.
+const EQUAL_BYTES_MIN: usize = 16;
+/// New bytes that one thread looks at in one go.
+const STRETCH_LEN: usize = 8 << 20;
+/// Gaps that one thread looks at in one go.
+const GAPS_LEN: usize = 64;
+/// Memory that is not for matching: slots of the index, and the program itself.
+const MEMORY_FIXED: u64 = 96 << 20;
+/// The least memory that matching is given: what is less finds next to nothing.
+const MEMORY_MIN: u64 = 16 << 20;
+
+/// How a patch is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of memory to keep to.
+    pub memory: u64,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+impl Options {
+    /// All cores, and at most `memory` bytes; half of the machine's if not given.
+    pub fn new(memory: Option<u64>) -> Self {
+        Self { memory: memory.unwrap_or_else(half_of_the_machine), threads: cores() }
+    }
+}
+
+/// Memory to use when the machine does not say how much it has.
+const MEMORY_DEFAULT: u64 = 2 << 30;
+
+#[cfg(target_os = "linux")]
+fn half_of_the_machine() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or(MEMORY_DEFAULT, |kib| kib * 1024 / 2)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn half_of_the_machine() -> u64 {
+    MEMORY_DEFAULT
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The header.
+    pub patch: Patch,
+    /// Bytes of the patch file.
+    pub size: u64,
+}
+
+/// Makes the listing of what a patch for folders needs to know, from the outputs' drafts.
+pub(super) type ListingOf<'a> = &'a dyn Fn(&[Draft]) -> Listing;
+
+/// Writes the patch from `old` to `new` to `path`, atomically.
+///
+/// # Errors
+/// [`Error::Disk`]; `path` then holds what it held before.
+pub fn make(
+    old: &Side,
+    new: &Side,
+    listing: Option<ListingOf<'_>>,
+    options: &Options,
+    path: &Path,
+) -> Result<Made, Error> {
+    let (old_files, new_files) = differing(old, new);
+    let mut drafts: Vec<Draft> =
+        new_files.iter().map(|&file| Draft::new(file, new.tree.files()[file].length)).collect();
+    let memory = options.memory.saturating_sub(MEMORY_FIXED).max(MEMORY_MIN);
+    for part in parts(&old.tree, &old_files, &new.tree, &new_files, memory) {
+        match_part(old, new, &part, options.threads, &mut drafts)?;
+    }
+    let listing = listing.map(|listing| listing(&drafts));
+    let (mut patch, groups) = groups::write(old, new, &drafts, options)?;
+    patch.listing = listing;
+    let header = patch
+        .encode(groups::LEVEL)
+        .map_err(|error| Error::Refused { problems: vec![error.to_string()] })?;
+    let temporary = disk::temporary(path);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(&header)?;
+        groups.iter().try_for_each(|group| file.write_all(group))?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(Error::disk("write", path))?;
+    disk::sync_folder_of(path)?;
+    let patch = Patch::parse(&header).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(Made {
+        size: header.len() as u64 + groups.iter().map(|g| g.len() as u64).sum::<u64>(),
+        patch,
+    })
+}
+
+/// The files that have no equal on the other side; of equal new ones the first.
+fn differing(old: &Side, new: &Side) -> (Vec<usize>, Vec<usize>) {
+    let identities = |side: &Side| -> HashSet<_> {
+        side.tree.files().iter().map(|file| (file.length, file.root)).collect()
+    };
+    let (in_old, in_new) = (identities(old), identities(new));
+    let mut seen = HashSet::new();
+    let without = |side: &Side, other: &HashSet<_>| -> Vec<usize> {
+        let files = side.tree.files().iter().enumerate();
+        files
+            .filter(|(_, file)| !other.contains(&(file.length, file.root)))
+            .map(|(index, _)| index)
+            .collect()
+    };
+    let mut new_files = without(new, &in_old);
+    new_files.retain(|&file| {
+        let file = &new.tree.files()[file];
+        seen.insert((file.length, file.root))
+    });
+    (without(old, &in_new), new_files)
+}
+
+/// The bytes of many pieces, and where each begins.
+struct Loaded {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+fn load(side: &Side, pieces: &[Piece]) -> Result<Loaded, Error> {
+    let total: u64 = pieces.iter().map(|piece| piece.range.end - piece.range.start).sum();
+    let total = usize::try_from(total).map_err(|_| Error::Usage("--memory is too much".into()))?;
+    let mut loaded = Loaded { bytes: vec![0; total], starts: vec![0] };
+    let mut rest = loaded.bytes.as_mut_slice();
+    for piece in pieces {
+        let len = usize::try_from(piece.range.end - piece.range.start).unwrap_or(0);
+        let (buffer, after) = rest.split_at_mut(len);
+        side.read(piece.file, piece.range.start, buffer)?;
+        rest = after;
+        loaded.starts.push(loaded.starts.last().map_or(0, |start| start + len));
+    }
+    Ok(loaded)
+}
+
+fn match_part(
+    old_side: &Side,
+    new_side: &Side,
+    part: &Part,
+    threads: usize,
+    drafts: &mut [Draft],
+) -> Result<(), Error> {
+    let old = load(old_side, &part.old)?;
+    let new = load(new_side, &part.new)?;
+    let old_bytes = Old { bytes: &old.bytes, starts: &old.starts };
+    let pieces: Vec<Range<usize>> = new.starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+    let found = matches(&old_bytes, &new.bytes, &pieces, threads);
+    for ((piece, range), matches) in part.new.iter().zip(&pieces).zip(found) {
+        let place = drafts.binary_search_by_key(&piece.file, |draft| draft.file);
+        let draft =
+            &mut drafts[place.map_err(|_| Error::Internal("a part has no draft".into()))?];
+        for found in matches {
+            let equal = equal_bytes(&old_bytes, &new.bytes, &found);
+            if equal < EQUAL_BYTES_MIN {
+                continue;
+            }
+            let from = old.starts.partition_point(|start| *start <= found.old) - 1;
+            let from_piece = &part.old[from];
+            draft.copies.push(Copied {
+                new: piece.range.start + (found.new - range.start) as u64,
+                file: from_piece.file,
+                old: from_piece.range.start + (found.old - old.starts[from]) as u64,
+                len: found.len as u64,
+                differences: (found.len - equal) as u64,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The matches of every piece of the new bytes.
+fn matches(old: &Old<'_>, new: &[u8], pieces: &[Range<usize>], threads: usize) -> Vec<Vec<Match>> {
+    let all: Vec<Range<usize>> = old.starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+    let mut work = Vec::new();
+    for (piece, range) in pieces.iter().enumerate() {
+        let starts = range.clone().step_by(STRETCH_LEN);
+        work.extend(starts.map(|start| (piece, start..range.end.min(start + STRETCH_LEN))));
+    }
+    let index = Index::build(old.bytes, &all, COARSE_BLOCK, COARSE_BLOCK);
+    let found =
+        each(work.len(), threads, &|at| seeds(old, new, work[at].1.clone(), &index, COARSE));
+    drop(index);
+    let mut coarse = vec![Vec::new(); pieces.len()];
+    for ((piece, _), found) in work.iter().zip(found) {
+        coarse[*piece].extend(found);
+    }
+    let coarse =
+        each(pieces.len(), threads, &|at| stretch(old, new, pieces[at].clone(), &coarse[at]));
+
+    let left = unused(&all, &coarse);
+    let mut gaps = Vec::new();
+    for (piece, range) in pieces.iter().enumerate() {
+        let mut at = range.start;
+        for found in &coarse[piece] {
+            gaps.push((piece, at..found.new));
+            at = found.new + found.len;
+        }
+        gaps.push((piece, at..range.end));
+    }
+    gaps.retain(|(_, gap)| gap.len() >= FINE_BLOCK);
+    let index = Index::build(old.bytes, &left, FINE_BLOCK, 1);
+    let work: Vec<_> = gaps.chunks(GAPS_LEN).collect();
+    let found = each(work.len(), threads, &|at| {
+        let gaps = work[at].iter();
+        gaps.map(|(_, gap)| seeds(old, new, gap.clone(), &index, FINE)).collect::<Vec<_>>()
+    });
+    drop(index);
+    let mut all_found = coarse;
+    for ((piece, _), found) in gaps.iter().zip(found.into_iter().flatten()) {
+        all_found[*piece].extend(found);
+    }
+    each(pieces.len(), threads, &|at| {
+        let mut found = all_found[at].clone();
+        found.sort_by_key(|found| (found.new, found.old));
+        stretch(old, new, pieces[at].clone(), &found)
+    })
+}
+
+/// The old bytes that no match uses, with some on either side.
+fn unused(ranges: &[Range<usize>], matches: &[Vec<Match>]) -> Vec<Range<usize>> {
+    let mut used: Vec<_> =
+        matches.iter().flatten().map(|found| found.old..found.old + found.len).collect();
+    used.sort_by_key(|range| range.start);
+    let mut used = used.into_iter().peekable();
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        let mut gap = |from: usize, to: usize| {
+            if to > from {
+                let start = from.saturating_sub(2 * FINE_BLOCK).max(range.start);
+                left.push(start..range.end.min(to + 2 * FINE_BLOCK));
+            }
+        };
+        while let Some(next) = used.next_if(|next| next.start < range.end) {
+            gap(at, next.start);
+            at = at.max(next.end);
+        }
+        gap(at, range.end);
+    }
+    left
+}

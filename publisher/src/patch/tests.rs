@@ -1,0 +1,136 @@
+//! Whole folders: what is made is applied and compared. There is nothing to fall back to here.
+
+use super::apply::open;
+use super::folder::{Folder, make_folder};
+use super::make::{Options, make};
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+
+/// Bytes that do not compress, different for every seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn write(folder: &Path, files: &[(&str, Vec<u8>)]) {
+    for (path, content) in files {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+/// Makes the patch with these threads and memory, applies it, and returns its bytes.
+fn round_trip(
+    old: &[(&str, Vec<u8>)],
+    new: &[(&str, Vec<u8>)],
+    threads: usize,
+    memory: u64,
+) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    write(&at("old"), old);
+    write(&at("new"), new);
+    let (old, new) = (Folder::open(&at("old")).unwrap(), Folder::open(&at("new")).unwrap());
+    let listing = |drafts: &_| old.listing(&new, drafts);
+    let options = Options { memory, threads };
+    make(&old.side, &new.side, Some(&listing), &options, &at("patch")).unwrap();
+    let patch = open(&at("patch")).unwrap();
+    super::compare(&at("patch"), &old.side, &new.side).unwrap();
+    let listing = patch.listing.as_ref().unwrap();
+    make_folder(&at("patch"), &patch, listing, &old, &at("made")).unwrap();
+    assert_eq!(Folder::open(&at("made")).unwrap().side.tree, new.side.tree);
+    fs::read(at("patch")).unwrap()
+}
+
+fn check(old: &[(&str, Vec<u8>)], new: &[(&str, Vec<u8>)], size_max: usize) {
+    let patch = round_trip(old, new, 1, 1 << 30);
+    assert!(patch.len() <= size_max, "{} bytes", patch.len());
+    assert_eq!(patch, round_trip(old, new, 4, 1 << 30), "it depends on the number of threads");
+}
+
+#[test]
+fn content_is_found_anywhere() {
+    let (a, b) = (noise(1, 100_000), noise(2, 100_000));
+    let mut edited = a.clone();
+    edited[50_000] ^= 1;
+    edited.splice(70_000..70_000, noise(3, 50));
+    check(&[("a", a.clone())], &[("a", edited)], 500);
+    check(&[("a", a.clone())], &[("moved/b", a.clone())], 300);
+    let merged = [a.clone(), b.clone()].concat();
+    check(&[("a", a.clone()), ("b", b.clone())], &[("ab", merged.clone())], 400);
+    check(&[("ab", merged)], &[("a", a.clone()), ("b", b.clone())], 400);
+    let swapped = [&a[60_000..], &a[..60_000]].concat();
+    check(&[("a", a.clone())], &[("a", swapped)], 400);
+    check(&[("a", a)], &[("b", b)], 101_000);
+}
+
+#[test]
+fn little_memory_finds_less_and_is_right() {
+    let old = noise(1, 9 << 20);
+    let mut new = old.clone();
+    new.splice(1_000_000..1_000_000, noise(2, 1000));
+    new.rotate_left(17);
+    let patch = round_trip(&[("a", old)], &[("a", new)], 2, 0);
+    assert!(patch.len() < 1 << 20, "{} bytes", patch.len());
+}
+
+#[test]
+fn damage_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    write(&at("old"), &[("a", noise(1, 50_000)), ("b", vec![1])]);
+    write(&at("new"), &[("a", noise(1, 60_000)), ("b", vec![1])]);
+    let (old, new) = (Folder::open(&at("old")).unwrap(), Folder::open(&at("new")).unwrap());
+    let listing = |drafts: &_| old.listing(&new, drafts);
+    make(&old.side, &new.side, Some(&listing), &Options::new(None), &at("patch")).unwrap();
+    let good = fs::read(at("patch")).unwrap();
+    let apply = |old: &Folder| {
+        let patch = open(&at("patch"))?;
+        let listing = patch.listing.clone().unwrap();
+        make_folder(&at("patch"), &patch, &listing, old, &at("made"))
+    };
+    let error = apply(&new).unwrap_err().to_string();
+    assert!(error.contains("another release"), "{error}");
+    let mut bad = good.clone();
+    let last = bad.len() - 1;
+    bad[last] ^= 0x10;
+    fs::write(at("patch"), &bad).unwrap();
+    assert!(apply(&old).is_err());
+    fs::write(at("patch"), &good[..last]).unwrap();
+    let error = apply(&old).unwrap_err().to_string();
+    assert!(error.contains("cut off"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "old, new and the patch");
+    fs::write(at("patch"), &good).unwrap();
+    apply(&old).unwrap();
+    assert!(apply(&old).unwrap_err().to_string().contains("exists"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn random_edits(
+        sizes in proptest::collection::vec(1_usize..40_000, 1..4),
+        edits in proptest::collection::vec((any::<u16>(), 0_usize..300, 0_usize..300), 0..12),
+        memory in 0_u64..(200 << 20),
+    ) {
+        const NAMES: [&str; 4] = ["a", "b/c", "b/d", "e"];
+        let old: Vec<_> = sizes.iter().zip(NAMES).zip(1..).map(|((size, name), seed)| (name, noise(seed, *size))).collect();
+        let mut new: Vec<_> = old.iter().rev().zip(NAMES).map(|((_, content), name)| (name, content.clone())).collect();
+        for (place, cut, insert) in edits {
+            let content = &mut new[usize::from(place) % sizes.len()].1;
+            let at = usize::from(place) % (content.len() + 1);
+            let end = content.len().min(at + cut);
+            content.splice(at..end, noise(u64::from(place), insert));
+        }
+        round_trip(&old, &new, 2, memory);
+    }
+}
