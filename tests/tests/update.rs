@@ -28,8 +28,13 @@ struct World {
 }
 
 impl World {
-    /// A published build of two big files and a small one, and its origin.
+    /// A published build of two big files and a small one, and its origin; it makes no patches.
     fn new() -> Self {
+        Self::with_patches(0)
+    }
+
+    /// The same, with patches from so many releases.
+    fn with_patches(patches: u16) -> Self {
         let lab = Lab::new();
         let origin = lab.node();
         let build = lab.path("build");
@@ -42,6 +47,7 @@ impl World {
             "game",
             origin.addr(ORIGIN_PORT),
         );
+        product.configure("patches", &patches.to_string());
         let mut world = Self { lab, product, origin: None, build };
         world.publish("1.0");
         world
@@ -231,6 +237,50 @@ fn a_killed_update_searches_again_and_goes_on() {
     proc.finish(TRANSFER_WAIT);
     content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
     install.ask("verify").finish(TRANSFER_WAIT);
+}
+
+/// Bytes inserted in every leaf leave no leaf as it was, so that leaves are of no use: only a patch can
+/// make this update small.
+#[test]
+fn a_patch_makes_what_no_leaf_could() {
+    let mut world = World::with_patches(2);
+    let install = world.installed();
+    let strewn = |bytes: &mut Vec<u8>| {
+        let places = (0..bytes.len()).step_by(LEAF as usize / 3).rev();
+        places.for_each(|at| bytes.insert(at, 5));
+    };
+    world.edit("a.pak", strewn);
+    world.edit("b.pak", strewn);
+    world.publish("1.1");
+    let mut proc = install.update(false);
+    let report = wait_complete(&proc, TRANSFER_WAIT);
+    let plan = planned(&proc);
+    proc.finish(READY_WAIT);
+    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    let number = |key: &str| plan[key].as_u64().unwrap();
+    assert_eq!((number("fetch_bytes"), number("patched_bytes") > 2 * BIG), (0, true), "{plan}");
+    assert!(number("patch_bytes") < BIG / 50, "{plan}");
+    let fetched = report.peers + report.http - report.wasted;
+    assert!(fetched < BIG / 40, "{report:?} {plan}");
+}
+
+/// A patch whose old file the player changed makes the other file; this one is made of its leaves.
+#[test]
+fn a_changed_old_file_costs_a_patch_only_what_needs_it() {
+    let mut world = World::with_patches(2);
+    let install = world.installed();
+    edit(&install.dir.join("a.pak"), |bytes| bytes[2_000_000..2_000_100].fill(9));
+    world.edit("a.pak", |bytes| bytes[10] ^= 1);
+    world.edit("b.pak", |bytes| bytes[10] ^= 1);
+    world.publish("1.1");
+    let mut proc = install.update(false);
+    wait_complete(&proc, TRANSFER_WAIT);
+    let plan = planned(&proc);
+    proc.finish(READY_WAIT);
+    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    assert_eq!(plan["patched_bytes"].as_u64(), Some(BIG), "{plan}");
+    let fetched = plan["fetch_bytes"].as_u64().unwrap();
+    assert!((1..=3 * LEAF).contains(&fetched), "{plan}");
 }
 
 fn copy_tree(from: &Path, to: &Path) {

@@ -33,6 +33,8 @@ const FIRST_WITHIN: Duration = Duration::from_secs(30);
 const TAIL_SHARE: f64 = 0.01;
 const TAIL_MIN: Duration = Duration::from_millis(300);
 const TAIL_BYTES_MIN: u64 = 64 * 1024;
+/// Peers get this time first, however little there is to fetch: nothing can be predicted of them before.
+const TAIL_AFTER: Duration = Duration::from_secs(1);
 /// Ranges in flight at once per source, and in all.
 pub const SPANS_MAX: usize = 4;
 /// Ranges in flight at once over all sources.
@@ -118,7 +120,7 @@ pub fn need(situation: &Situation) -> Need {
         everything: slow || stalled,
         first: first_left > 0 && waited >= PATIENCE && waited + first_in > FIRST_WITHIN,
         rare: situation.nobody_has > 0 && waited >= RARE,
-        tail: situation.tail.is_some_and(|due| due > tail_patience(waited)),
+        tail: waited >= TAIL_AFTER && situation.tail.is_some_and(|due| due > tail_patience(waited)),
     }
 }
 
@@ -303,6 +305,7 @@ mod tests {
         check(|at| at.tail = Some(Duration::from_millis(310)), "t");
         check(|at| (at.tail, at.began) = (Some(secs(5)), secs(400)), "");
         check(|at| (at.tail, at.began) = (Some(secs(7)), secs(400)), "t");
+        check(|at| (at.tail, at.began) = (Some(secs(60)), secs(1000)), "");
         let mib = |count: u64| count << 20;
         assert!(!is_tail(0, mib(100)) && is_tail(mib(1), mib(100)) && !is_tail(mib(2), mib(100)));
     }
