@@ -56,7 +56,11 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<bool, Error> {
 /// # Errors
 /// [`Error::Disk`].
 pub fn sync_folder_of(path: &Path) -> Result<(), Error> {
-    path.parent().map_or(Ok(()), sync_folder)
+    let folder = path.parent().map(|folder| match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    });
+    folder.map_or(Ok(()), sync_folder)
 }
 
 /// Makes renames in `folder` durable.
@@ -123,6 +127,11 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_name_lies_in_the_folder_we_are_in() {
+        sync_folder_of(Path::new("a")).unwrap();
+    }
 
     #[test]
     fn atomic_writes() {
