@@ -122,8 +122,8 @@ fn entry(
     platform: &Name,
 ) -> Result<Option<(Verified<Head>, Release)>, Error> {
     let Some(accepted) = repository.head(now())? else { return Ok(None) };
-    let mut releases = accepted.head.releases.iter();
-    let found = releases.find(|r| r.channel == *channel && r.platform == *platform).cloned();
+    let same_place = |r: &&Release| r.channel == *channel && r.platform == *platform;
+    let found = accepted.head.releases.iter().find(same_place).cloned();
     Ok(found.map(|entry| (accepted.head, entry)))
 }
 

@@ -1,6 +1,5 @@
 //! Applying a patch: to a folder, or only to compare what comes out.
 
-use super::parallel::{cores, each};
 use super::side::{Reader, Side};
 use crate::Error;
 use std::fs::File;
@@ -9,6 +8,9 @@ use std::path::Path;
 use updraft_manifests::patch::{
     ApplyError, HEADER_BYTES_MAX, PREFIX_LEN, Patch, WriteNew, apply_group,
 };
+
+/// Bytes of the patch that are read at once.
+const BUFFER_LEN: usize = 64 << 10;
 
 /// What applying did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,31 +38,28 @@ pub fn open(path: &Path) -> Result<Patch, Error> {
     Ok(patch)
 }
 
-/// Applies the patch file at `path` to `old`, group by group. `sink` makes what takes the bytes of one
-/// group; each is called from one thread of its own.
+/// Applies the patch file at `path` to `old`, one group after the other, so that memory stays within
+/// what the format promises.
 ///
 /// # Errors
 /// [`Error::Content`] if the patch is not for `old` or is damaged; [`Error::Disk`].
-pub(super) fn apply_to<'a>(
+pub(super) fn apply_to(
     path: &Path,
     old: &Side,
-    sink: &(dyn Fn() -> Box<WriteNew<'a>> + Sync),
+    write: &mut WriteNew<'_>,
 ) -> Result<Applied, Error> {
     let patch = open(path)?;
     patch.check_from(&old.tree).map_err(|error| Error::content(path, error))?;
-    let results = each(patch.groups.len(), cores(), &|index| {
-        let start = patch.groups[index].bytes.start;
-        let mut input = File::open(path).map_err(Error::disk("read", path))?;
-        input.seek(SeekFrom::Start(start)).map_err(Error::disk("read", path))?;
-        let mut input = io::BufReader::with_capacity(64 << 10, input);
-        let mut reader = Reader::default();
-        let mut read_old = |file: u32, offset: u64, buffer: &mut [u8]| {
-            reader.read(old, file as usize, offset, buffer)
-        };
-        apply_group(&patch, index, &mut input, &mut |_| true, &mut read_old, &mut *sink())
-            .map_err(|error| refused(path, error))
-    });
-    results.into_iter().collect::<Result<Vec<()>, Error>>()?;
+    let input = File::open(path).map_err(Error::disk("read", path))?;
+    let mut input = io::BufReader::with_capacity(BUFFER_LEN, input);
+    let mut reader = Reader::default();
+    let mut read_old =
+        |file: u32, offset: u64, buffer: &mut [u8]| reader.read(old, file as usize, offset, buffer);
+    for (index, group) in patch.groups.iter().enumerate() {
+        input.seek(SeekFrom::Start(group.bytes.start)).map_err(Error::disk("read", path))?;
+        apply_group(&patch, index, &mut input, &mut |_| true, &mut read_old, write)
+            .map_err(|error| refused(path, error))?;
+    }
     let bytes = patch.outputs.iter().map(|output| output.length).sum();
     Ok(Applied { files: patch.outputs.len() as u64, bytes })
 }
@@ -86,23 +85,21 @@ fn refused(path: &Path, error: ApplyError) -> Error {
 pub fn compare(path: &Path, old: &Side, new: &Side) -> Result<Applied, Error> {
     let patch = open(path)?;
     patch.check(&old.tree, &new.tree).map_err(|error| Error::content(path, error))?;
-    apply_to(path, old, &|| {
-        let mut reader = Reader::default();
-        let (mut current, mut at) = (usize::MAX, 0);
-        let mut wanted = Vec::new();
-        let files: Vec<usize> = patch.outputs.iter().map(|output| output.file as usize).collect();
-        Box::new(move |output, bytes: &[u8]| {
-            if output != current {
-                (current, at) = (output, 0);
-            }
-            wanted.resize(bytes.len(), 0);
-            reader.read(new, files[output], at, &mut wanted)?;
-            at += bytes.len() as u64;
-            if wanted == bytes {
-                return Ok(());
-            }
-            let name = &new.tree.files()[files[output]].path;
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("makes `{name}` wrongly")))
-        })
+    let mut reader = Reader::default();
+    let (mut current, mut at) = (usize::MAX, 0);
+    let mut wanted = Vec::new();
+    apply_to(path, old, &mut |output, bytes| {
+        if output != current {
+            (current, at) = (output, 0);
+        }
+        let file = patch.outputs[output].file as usize;
+        wanted.resize(bytes.len(), 0);
+        reader.read(new, file, at, &mut wanted)?;
+        at += bytes.len() as u64;
+        if wanted == bytes {
+            return Ok(());
+        }
+        let name = &new.tree.files()[file].path;
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("makes `{name}` wrongly")))
     })
 }

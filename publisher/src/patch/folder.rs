@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use updraft_manifests::hash::ContentHash;
-use updraft_manifests::patch::{Listing, Patch, Put, Shape, Tree, WriteNew};
+use updraft_manifests::patch::{Listing, Patch, Put, Shape, Tree};
 use updraft_manifests::path::RelPath;
 
 /// A folder that was scanned and hashed.
@@ -188,16 +188,13 @@ fn outputs(
     let file_of = |output: usize| -> Option<PathBuf> {
         places[output].first().map(|(path, _)| work.join(path.as_str()))
     };
-    let applied = apply_to(patch_path, old, &|| {
-        let mut open: Option<(usize, File)> = None;
-        let sink: Box<WriteNew<'_>> = Box::new(move |output, bytes: &[u8]| {
-            if open.as_ref().is_none_or(|(current, _)| *current != output) {
-                let Some(path) = file_of(output) else { return Ok(()) };
-                open = Some((output, File::options().write(true).create_new(true).open(path)?));
-            }
-            open.as_mut().map_or(Ok(()), |(_, file)| file.write_all(bytes))
-        });
-        sink
+    let mut open: Option<(usize, File)> = None;
+    let applied = apply_to(patch_path, old, &mut |output, bytes| {
+        if open.as_ref().is_none_or(|(current, _)| *current != output) {
+            let Some(path) = file_of(output) else { return Ok(()) };
+            open = Some((output, File::options().write(true).create_new(true).open(path)?));
+        }
+        open.as_mut().map_or(Ok(()), |(_, file)| file.write_all(bytes))
     })?;
     for (output, places) in places.iter().enumerate() {
         let Some(first) = file_of(output) else { continue };

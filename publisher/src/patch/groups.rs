@@ -11,7 +11,8 @@ use updraft_manifests::patch::{
 
 /// zstd's level: the highest that decompresses in the windows that a patch may use.
 pub(super) const LEVEL: i32 = 19;
-/// Compressed bytes that a group is meant to have. Twice as small costs 1 % of a patch of some MiB.
+/// Compressed bytes that a group is meant to have, by the estimate: well above the 256 KiB below which
+/// compressing apart costs more than fetching apart saves.
 const GROUP_BYTES: u64 = 1 << 20;
 /// Sources of one file that are no further apart become one: each costs some bytes of the header.
 const SOURCE_GAP_LEAVES: u32 = 64;
@@ -79,8 +80,8 @@ pub(super) fn write(
     let patch = Patch {
         from: old.tree.digest(),
         to: new.tree.digest(),
-        outputs: outputs.clone(),
         groups: groups.collect(),
+        outputs,
         listing: None,
     };
     Ok((patch, written))

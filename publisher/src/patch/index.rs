@@ -112,8 +112,7 @@ mod tests {
     #[test]
     fn blocks_are_found_where_they_lie() {
         let old: Vec<u8> = (0..1000_u32).map(|at| ((at * at) >> 3).to_le_bytes()[0]).collect();
-        let stretches = [100..500, 500..900];
-        let index = Index::build(&old, &stretches, 16, 16);
+        let index = Index::build(&old, &[100..500, 500..900], 16, 16);
         let places: Vec<usize> = index.places(Rolling::new(&old[208..224])).collect();
         assert!(places.contains(&208), "{places:?}");
         assert!(!index.places(Rolling::new(&old[96..112])).any(|at| at < 100));

@@ -73,8 +73,8 @@ pub struct Made {
     pub size: u64,
 }
 
-/// Makes the listing of what a patch for folders needs to know, from the outputs' drafts.
-pub(super) type ListingOf<'a> = &'a dyn Fn(&[Draft]) -> Listing;
+/// Says what else differs between two folders, given the outputs.
+pub type ListChanges<'a> = dyn Fn(&[Draft]) -> Listing + 'a;
 
 /// Writes the patch from `old` to `new` to `path`, atomically.
 ///
@@ -83,7 +83,7 @@ pub(super) type ListingOf<'a> = &'a dyn Fn(&[Draft]) -> Listing;
 pub fn make(
     old: &Side,
     new: &Side,
-    listing: Option<ListingOf<'_>>,
+    listing: Option<&ListChanges<'_>>,
     options: &Options,
     path: &Path,
 ) -> Result<Made, Error> {

@@ -25,7 +25,7 @@ mod stretch;
 pub use apply::{Applied, compare, open};
 pub use command::{ApplyArgs, CreateArgs, PatchCommand, ShowArgs, run};
 pub use groups::Draft;
-pub use make::{Made, Options, make};
+pub use make::{ListChanges, Made, Options, make};
 pub use side::Side;
 
 #[cfg(test)]
