@@ -246,7 +246,8 @@ fn a_patch_makes_what_no_leaf_could() {
     let mut world = World::with_patches(2);
     let install = world.installed();
     let strewn = |bytes: &mut Vec<u8>| {
-        let places = (0..bytes.len()).step_by(LEAF as usize / 3).rev();
+        // Three in every leaf.
+        let places = (0..bytes.len()).step_by(5000).rev();
         places.for_each(|at| bytes.insert(at, 5));
     };
     world.edit("a.pak", strewn);
