@@ -2,7 +2,7 @@
 
 use crate::home::Home;
 use crate::output::{Output, bytes};
-use crate::patches::Offered;
+use crate::patches::Made;
 use crate::publish::{Publish, Published, Step, publish};
 use crate::seed::Seed;
 use crate::serve::{Serve, sign_head};
@@ -272,23 +272,26 @@ fn offer_patches(
     out: Output,
 ) -> Result<(), Error> {
     let mut started = std::time::Instant::now();
-    let mut told = |offered: &Offered| {
-        let Offered { from, to, size, makes, v2 } = offered;
+    let mut told = |made: &Made| {
+        let Made { from, to, size, makes, v2 } = made;
         let seconds = started.elapsed().as_secs_f64();
         started = std::time::Instant::now();
+        let (small, large) = (bytes(*size), bytes(*makes));
+        let text = match v2 {
+            Some(_) => format!("patch from {from} to {to}: {small} for {large}, in {seconds:.1} s"),
+            None => format!(
+                "no patch from {from} to {to}: with {small} for {large} it would save next to nothing"
+            ),
+        };
         out.tell(
             "patch",
-            format!(
-                "patch from {from} to {to}: {} for {}, in {seconds:.1} s",
-                bytes(*size),
-                bytes(*makes)
-            ),
+            text,
             json!({
                 "from": from,
                 "to": to,
                 "size": size,
                 "makes": makes,
-                "v2": v2.to_string(),
+                "v2": v2.map(|v2| v2.to_string()),
                 "seconds": seconds,
             }),
         );

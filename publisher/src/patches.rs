@@ -29,12 +29,15 @@ use updraft_protocol::metainfo::create::{Format, Options as TorrentOptions};
 pub const PATCHES_DEFAULT: u16 = 3;
 /// Manifests looked at to find the releases before.
 const MANIFESTS_MAX: usize = 1 << 16;
+/// A patch is offered if it is at most so many tenths of what it makes: a smaller saving is not worth the
+/// room on the server, and the reading of all old files.
+const TENTHS_MAX: u64 = 9;
 /// The folder, beside the configuration, where patches are made.
 const WORK_FOLDER: &str = "patches";
 
-/// A patch that the head offers from now on.
+/// A patch that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offered {
+pub struct Made {
     /// The version that it starts from.
     pub from: Version,
     /// The version that it leads to.
@@ -43,8 +46,9 @@ pub struct Offered {
     pub size: u64,
     /// Bytes of what it makes.
     pub makes: u64,
-    /// The v2 info-hash of its torrent.
-    pub v2: ContentHash,
+    /// The v2 info-hash of its torrent, which the head offers from now on. `None` if it is not offered,
+    /// because it saves too little.
+    pub v2: Option<ContentHash>,
 }
 
 /// What is about to be done. The callback of [`offer`] may refuse to go on, which leaves all as a kill
@@ -76,7 +80,7 @@ pub fn offer(
     platform: &Name,
     memory: Option<u64>,
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
-    told: &mut dyn FnMut(&Offered),
+    told: &mut dyn FnMut(&Made),
 ) -> Result<(), Error> {
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let Some((head, entry)) = entry(&repository, channel, platform)? else { return Ok(()) };
@@ -101,14 +105,15 @@ pub fn offer(
         let path = work.join(file_name(&newest, from));
         let old = Side::of_release(&repository, &info(&repository, from)?)?;
         let patch = made(&old, &to, memory, &path, step)?;
-        if let Some(offer) = add(home, &newest, &before, from, &path, &patch, step)? {
-            told(&Offered {
-                from: from.version.clone(),
-                to: newest.version.clone(),
-                size: offer.size,
-                makes: offer.makes,
-                v2: offer.v2,
-            });
+        let size = std::fs::metadata(&path).map_err(Error::disk("read", &path))?.len();
+        let makes = patch.outputs.iter().map(|output| output.length).sum();
+        let (is_useful, mut v2) = (size.saturating_mul(10) <= makes * TENTHS_MAX, None);
+        if is_useful {
+            v2 = add(home, &newest, &before, from, &path, &patch, step)?.map(|offer| offer.v2);
+        }
+        if !is_useful || v2.is_some() {
+            let (from, to) = (from.version.clone(), newest.version.clone());
+            told(&Made { from, to, size, makes, v2 });
         }
         std::fs::remove_file(&path).map_err(Error::disk("remove", &path))?;
     }
@@ -305,29 +310,19 @@ mod tests {
     use updraft_manifests::time::Time;
 
     struct Fixture {
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
         home: Home,
     }
 
-    fn name(text: &str) -> Name {
-        Name::parse(text).unwrap()
-    }
-
-    /// A product with releases 1, 2… whose one large file grows.
-    fn fixture(releases: u8) -> Fixture {
-        let dir = tempfile::tempdir().unwrap();
-        let home = init(&dir.path().join("home"), &name("game"), &[]).unwrap();
-        let build = dir.path().join("build");
-        fs::create_dir_all(&build).unwrap();
-        for release in 1..=releases {
-            let content: Vec<u8> = (0..100_000_u32)
-                .flat_map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes())
-                .chain([release; 10])
-                .collect();
+    impl Fixture {
+        /// Publishes a build of one file with this content, and one with the version.
+        fn publish(&self, release: u8, content: &[u8]) {
+            let build = self.dir.path().join("build");
+            fs::create_dir_all(&build).unwrap();
             fs::write(build.join("data"), content).unwrap();
             fs::write(build.join("version"), [release]).unwrap();
             let what = Publish {
-                build: build.clone(),
+                build,
                 version: Version::parse(&release.to_string()).unwrap(),
                 channel: name("stable"),
                 platform: Name::any_platform(),
@@ -339,21 +334,39 @@ mod tests {
                 piece_length: None,
                 created: Some(Time::from_unix(1_800_000_000)),
             };
-            publish(&home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap();
+            publish(&self.home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap();
         }
-        Fixture { _dir: dir, home }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    /// A product with releases 1, 2… whose one large file grows.
+    fn fixture(releases: u8) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let home = init(&dir.path().join("home"), &name("game"), &[]).unwrap();
+        let fixture = Fixture { dir, home };
+        for release in 1..=releases {
+            let content: Vec<u8> = (0..100_000_u32)
+                .flat_map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes())
+                .chain([release; 10])
+                .collect();
+            fixture.publish(release, &content);
+        }
+        fixture
     }
 
     /// Runs [`offer`], stopped before step `stop` if that comes; says what was offered and whether it
     /// went to the end.
-    fn run(home: &Home, stop: usize) -> (Vec<Offered>, bool) {
+    fn run(home: &Home, stop: usize) -> (Vec<Made>, bool) {
         let (mut steps, mut offered) = (0, vec![]);
         let mut step = |_| {
             steps += 1;
             if steps > stop { Err(Error::Stopped) } else { Ok(()) }
         };
         let (channel, platform) = (name("stable"), Name::any_platform());
-        let told = &mut |one: &Offered| offered.push(one.clone());
+        let told = &mut |one: &Made| offered.push(one.clone());
         let ended = offer(home, &channel, &platform, None, &mut step, told).is_ok();
         (offered, ended)
     }
@@ -376,6 +389,15 @@ mod tests {
         assert_eq!(offers(&fixture.home).len(), 3);
         verify(&fixture.home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
         assert_eq!(run(&fixture.home, 0), (vec![], true), "a second run has nothing to do");
+    }
+
+    #[test]
+    fn a_patch_that_saves_nothing_is_not_offered() {
+        let fixture = fixture(1);
+        fixture.publish(2, &crate::patch::tests::noise(1, 5000));
+        let (made, ended) = run(&fixture.home, usize::MAX);
+        assert_eq!((made.len(), made[0].v2, ended), (1, None, true));
+        assert_eq!(offers(&fixture.home), []);
     }
 
     #[test]

@@ -41,16 +41,23 @@ pub struct Dialer {
 
 impl Dialer {
     /// An address was told by a tracker, a user or a peer. Addresses without a port or a host are
-    /// dropped, as is what does not fit.
+    /// dropped, as is what does not fit. One that failed once is tried again at once: it may have been
+    /// dialled from memory, before it had the torrent.
     pub fn add(&mut self, now: Duration, addr: SocketAddr) {
         let ip = addr.ip();
         let impossible = addr.port() == 0 || ip.is_unspecified() || ip.is_multicast();
         if impossible || self.known.len() >= ADDRESSES_MAX || self.is_banned(now, addr) {
             return;
         }
-        self.known
+        let known = self
+            .known
             .entry(addr)
             .or_insert(Known { state: State::Waiting { until: now }, failures: 0 });
+        if let State::Waiting { until } = &mut known.state
+            && known.failures == 1
+        {
+            *until = now;
+        }
     }
 
     /// The next addresses to dial, given the connections there are and may be.
@@ -191,6 +198,19 @@ mod tests {
                 }
             }
             assert!(attempts.contains(&failed), "{failed} attempts beside {others} others");
+        }
+    }
+
+    #[test]
+    fn an_address_that_failed_and_is_named_again_is_tried_again_once() {
+        let mut dialer = Dialer::default();
+        let mut now = Duration::ZERO;
+        for expected in [true, true, false, false] {
+            now += Duration::from_millis(10);
+            dialer.add(now, addr(1));
+            let due = dialer.due(now, 0, 50);
+            assert_eq!(due.len(), usize::from(expected), "{dialer:?}");
+            due.into_iter().for_each(|addr| dialer.failed(now, addr));
         }
     }
 

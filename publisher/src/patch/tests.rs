@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Bytes that do not compress, different for every seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
         state ^= state << 13;
