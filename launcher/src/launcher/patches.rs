@@ -1,6 +1,7 @@
 //! Patches between the installed release and the one that is offered: found, fetched, kept.
 
-use super::{KeptPatch, Launcher, SwarmSources};
+use super::swarm::{SwarmSources, session_error};
+use super::{KeptPatch, Launcher};
 use crate::error::Error;
 use crate::news;
 use crate::patch::PatchJob;
@@ -120,7 +121,7 @@ impl Launcher {
             kept.handle.remove().await;
         }
         let session = self.session().await?;
-        let handle = session.add(add).await.map_err(|error| super::session_error(&error))?;
+        let handle = session.add(add).await.map_err(|error| session_error(&error))?;
         self.patch = Some(KeptPatch { handle: handle.clone(), document: path });
         let (size, stop, events) = (offer.size, &self.stop, &self.events);
         let split = transfer::fetch(&handle, pieces, size, PATCH_PATIENCE, stop, events).await?;

@@ -1,0 +1,269 @@
+//! Bringing a release into the folder: offered, planned, fetched, switched to.
+
+use super::swarm::SwarmSources;
+use super::{Launcher, UpdateRequest, tell_report};
+use crate::apply::Report;
+use crate::error::Error;
+use crate::events::Event;
+use crate::news;
+use crate::release::{Release, identity};
+use crate::reuse::Gathered;
+use crate::space;
+use crate::stage::{Stage, Unready};
+use crate::transfer::Split;
+use crate::tree::Tree;
+use bytes::Bytes;
+use std::time::Instant;
+use updraft_manifests::cost::costs;
+use updraft_manifests::installed::Installed;
+use updraft_manifests::manifest::{index_path, torrent_path};
+
+/// How often a release is planned anew because files changed under our hands.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What the channel offers and is not there yet.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) release: Release,
+    pub(super) swarm: SwarmSources,
+    /// Its documents, by path.
+    pub(super) documents: Vec<String>,
+}
+
+/// How to bring a release in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Tell how every file comes to be.
+    pub(super) explain: bool,
+    /// Only plan.
+    pub(super) dry_run: bool,
+    /// Hash every file.
+    pub(super) thorough: bool,
+    /// Keep the good pieces of damaged files.
+    pub(super) salvage: bool,
+    /// Look everywhere in the folder for usable content.
+    pub(super) adopt: bool,
+}
+
+impl Launcher {
+    /// Brings in what the channel offers, unless it is there already. True if something was done.
+    ///
+    /// # Errors
+    /// Everything in [`Error`].
+    pub async fn update(&mut self, how: UpdateRequest) -> Result<bool, Error> {
+        let since = Instant::now();
+        let UpdateRequest { adopt, explain } = how;
+        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+        let manner = Manner { adopt, explain, ..Manner::default() };
+        let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
+        let mut documents = offer.documents;
+        documents.extend(self.patch.iter().map(|patch| patch.document.clone()));
+        self.documents
+            .keep_only(&documents)
+            .map_err(Error::disk("tidy the documents in", self.store.tree().path()))?;
+        Ok(split.is_some())
+    }
+
+    /// Tells what [`Launcher::update`] would do and what that would cost. Changes nothing that is
+    /// installed. False if there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`Launcher::update`].
+    pub async fn plan(&mut self, how: UpdateRequest) -> Result<bool, Error> {
+        let UpdateRequest { adopt, explain } = how;
+        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+        let manner = Manner { adopt, explain, dry_run: true, ..Manner::default() };
+        let planned = self.bring(&offer.release, manner, &offer.swarm, Instant::now()).await?;
+        Ok(planned.is_some())
+    }
+
+    /// What the channel offers, if that is not installed and whole.
+    pub(super) async fn offer(&mut self, adopt: bool) -> Result<Option<Offer>, Error> {
+        let mut news = self.news().await?;
+        let sources = self.sources();
+        let manifest = news::manifest(&self.store, &self.documents, &sources, &mut news).await?;
+        let installed = self.store.installed()?;
+        self.tell_checked(&news, installed.as_ref());
+        let identity = identity(&manifest);
+        let path = torrent_path(&identity.torrent);
+        let patches = news.entry.patches;
+        let parse = |bytes: &Bytes| {
+            let release = Release::parse(identity.clone(), bytes)?;
+            release.check(&manifest)?;
+            let (leaf_index, patches) = (manifest.leaf_index, patches);
+            Ok(Release { leaf_index, patches, ..release })
+        };
+        let release = news::checked(&self.documents, &sources, &path, parse).await?;
+        drop(sources);
+        if let Some(installed) = &installed
+            && installed.release == release.identity
+            && !adopt
+            && self.nothing_missing(installed)?
+        {
+            return Ok(None);
+        }
+        let swarm = SwarmSources::of(&news, &self.state);
+        let index = release.leaf_index.map(|index| index_path(&index.sha256));
+        let list = release.patches.map(|list| list.path());
+        let documents = [news.entry.manifest_path(), path];
+        let documents = documents.into_iter().chain(index).chain(list).collect();
+        Ok(Some(Offer { release, swarm, documents }))
+    }
+
+    /// Makes every file of the installed release right again, fetching only the pieces that are not.
+    /// True if something was done.
+    ///
+    /// # Errors
+    /// Everything in [`Error`].
+    pub async fn repair(&mut self) -> Result<bool, Error> {
+        let since = Instant::now();
+        let installed = self.installed()?;
+        let release = self.installed_release(&installed).await?;
+        let swarm = self.swarm_sources().await;
+        let manner = Manner { thorough: true, salvage: true, ..Manner::default() };
+        Ok(self.bring(&release, manner, &swarm, since).await?.is_some())
+    }
+
+    /// Brings `release` into the folder, or only says how. `None` if it is there already.
+    pub(super) async fn bring(
+        &mut self,
+        release: &Release,
+        manner: Manner,
+        swarm: &SwarmSources,
+        since: Instant,
+    ) -> Result<Option<Split>, Error> {
+        let mut manner = manner;
+        let mut done = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let installed = self.store.installed()?;
+            let found = self.look(installed.as_ref(), &release.files, manner)?;
+            if manner.salvage {
+                self.tell_damaged(&found);
+            }
+            let salvage = manner.salvage;
+            // The stage borrows the folder while the rest of us goes on: a handle of its own.
+            let tree = Tree::open(self.store.tree().path())
+                .map_err(Error::disk("open the folder", self.store.tree().path()))?;
+            let stage = Stage::new(&tree, release, installed.as_ref(), found, salvage)
+                .map_err(|error| unusable(release, &error))?;
+            if stage.is_done() {
+                return Ok(done);
+            }
+            let (gathered, patch_file, earlier) =
+                self.gather(release, installed.as_ref(), &stage, swarm, manner.dry_run).await?;
+            let extra = self.tell_planned(release, &stage, &gathered, manner.explain);
+            if manner.dry_run {
+                return Ok(Some(Split::default()));
+            }
+            self.switch.begin(&self.store, &release.target(), salvage)?;
+            self.check_space(release, extra)?;
+            tokio::task::block_in_place(|| stage.prepare())?;
+            let supply = (!gathered.is_empty()).then_some((gathered, patch_file));
+            let split = self.fetch(release, &stage, swarm, supply).await?.after(earlier);
+            match stage.transaction() {
+                Ok((work, next)) => {
+                    let report = self.commit(&stage, &work, &next).await?;
+                    done = Some(split);
+                    if report.missing.is_empty() {
+                        (self.events)(split.complete(release.identity.version.to_string(), since));
+                        return Ok(done);
+                    }
+                }
+                Err(Unready::Changed(paths)) => tracing::info!(?paths, "changed meanwhile"),
+                Err(Unready::Error(error)) => return Err(error),
+            }
+            // Files changed under our hands: look again.
+            if let Some(handle) = self.handle.take() {
+                handle.remove().await;
+            }
+            manner.adopt = false;
+        }
+        let why = "its files keep changing while it is installed: close the game and try again";
+        Err(Error::Failed(why.into()))
+    }
+
+    /// Tells what will be done; returns the bytes of disk that it takes meanwhile.
+    pub(super) fn tell_planned(
+        &self,
+        release: &Release,
+        stage: &Stage<'_>,
+        gathered: &Gathered,
+        explain: bool,
+    ) -> u64 {
+        let (built, sides) = gathered.costs();
+        let (files, sum) = costs(&release.files, stage.plan(), &built, &sides);
+        if explain {
+            for (new, cost) in release.files.iter().zip(files) {
+                (self.events)(Event::PlannedFile {
+                    path: new.path.to_string(),
+                    way: cost.way.as_str(),
+                    bytes: cost.length,
+                    fetch_bytes: cost.download,
+                });
+            }
+        }
+        (self.events)(Event::Planned {
+            version: release.identity.version.to_string(),
+            files: release.files.len() as u64,
+            kept_bytes: sum.kept,
+            reused_bytes: sum.moved + sum.copied,
+            found_bytes: sum.found,
+            fetch_bytes: sum.content,
+            index_bytes: sides.index,
+            patch_bytes: sides.patch,
+            patched_bytes: sum.patched,
+            disk_read_bytes: sum.disk_read,
+            disk_write_bytes: sum.disk_write,
+            extra_space_bytes: sum.extra_space,
+            free_space_bytes: space::free(self.store.tree().path()),
+            removed_files: stage.plan().totals.removed_files,
+        });
+        sum.extra_space
+    }
+
+    /// `extra` bytes have to find room, but for what an earlier run has put there.
+    pub(super) fn check_space(&self, release: &Release, extra: u64) -> Result<(), Error> {
+        let geometry = &release.info.geometry;
+        let done = self.resumed(release);
+        let done: u64 = done.iter().map(|piece| u64::from(geometry.data_len(piece))).sum();
+        let need = extra.saturating_sub(done);
+        let dir = self.store.tree().path();
+        match space::free(dir) {
+            Some(free) if free < need => Err(Error::Space { dir: dir.to_path_buf(), need, free }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The switch. Not stopped by anything but the end of the process.
+    pub(super) async fn commit(
+        &mut self,
+        stage: &Stage<'_>,
+        work: &crate::apply::Transaction,
+        next: &Installed,
+    ) -> Result<Report, Error> {
+        (self.events)(Event::Committing { version: work.target.version.clone() });
+        self.switch.staged(&self.store, work, next)?;
+        // The engine keeps serving: it looks for a file at its new path, then at the one before, and
+        // whatever may lie at the new path has been cleared away by then.
+        if let Some(handle) = &self.handle {
+            // The folder is the player's from here on: a file they change is not fetched again.
+            handle.seed_only().await;
+            handle.remap(stage.paths_cleared()).await;
+        }
+        tokio::task::block_in_place(|| self.switch.clear(&self.store, work))?;
+        if let Some(handle) = &self.handle {
+            handle.remap(stage.paths_installed()).await;
+        }
+        let report = tokio::task::block_in_place(|| {
+            let report = self.switch.place(&self.store, work)?;
+            self.switch.finish(&self.store, work)?;
+            Ok::<_, Error>(report)
+        })?;
+        tell_report(&self.events, &report);
+        Ok(report)
+    }
+}
+
+pub(super) fn unusable(release: &Release, why: &dyn std::fmt::Display) -> Error {
+    Error::Release { version: release.identity.version.to_string(), why: why.to_string() }
+}

@@ -1,0 +1,139 @@
+//! Getting the bytes of a release: what old files and patches give, then what the swarm gives.
+
+use super::Launcher;
+use super::swarm::SwarmSources;
+use crate::error::Error;
+use crate::patch::PatchJob;
+use crate::release::Release;
+use crate::reuse::{self, Gathered};
+use crate::stage::Stage;
+use crate::store::RESUME_FOLDER;
+use crate::transfer::{self, Split};
+use crate::tree::Tree;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use updraft_manifests::installed::Installed;
+use updraft_protocol::bitfield::Bitfield;
+use updraft_protocol::io::storage::resume;
+use updraft_protocol::io::{AddTorrent, Have, Priority, Supply, WebSeed};
+
+/// Batches of blocks made ahead of the engine.
+const SUPPLY_BATCHES_MAX: usize = 4;
+
+impl Launcher {
+    /// Finds the cheapest way to each file that the stage lacks: a patch, then leaves of old files. Of
+    /// a patch only the head is fetched if this is a `dry_run`.
+    pub(super) async fn gather(
+        &mut self,
+        release: &Release,
+        installed: Option<&Installed>,
+        stage: &Stage<'_>,
+        swarm: &SwarmSources,
+        dry_run: bool,
+    ) -> Result<(Gathered, Option<File>, Split), Error> {
+        let (mut gathered, mut file, mut split) = (Gathered::default(), None, Split::default());
+        if stage.is_salvage() {
+            return Ok((gathered, file, split));
+        }
+        if let Some(offer) = self.patch_offer(release, installed, stage).await {
+            let patch = if dry_run {
+                self.look_at_patch(&offer).await
+            } else {
+                self.fetch_patch(&offer, swarm).await?.map(|fetched| {
+                    (file, split) = (fetched.file, fetched.split);
+                    fetched.patch
+                })
+            };
+            gathered.patch =
+                patch.and_then(|patch| Self::patch_job(patch, release, installed, stage));
+            if gathered.patch.is_some() {
+                gathered.patch_bytes = offer.size;
+            }
+        }
+        let made = gathered.patch.iter().flat_map(PatchJob::makes).collect();
+        let (progress, stop) = (self.tell_checking(), &self.stop);
+        let sources = self.sources();
+        let found = reuse::find(&self.documents, &sources, release, stage, &made, stop, &progress);
+        gathered.reuse = found.await?;
+        Ok((gathered, file, split))
+    }
+
+    /// Fetches what the stage lacks: first what was gathered, then the rest.
+    pub(super) async fn fetch(
+        &mut self,
+        release: &Release,
+        stage: &Stage<'_>,
+        swarm: &SwarmSources,
+        supply: Option<(Gathered, Option<File>)>,
+    ) -> Result<Split, Error> {
+        let fetched = stage.fetched();
+        let total = release.total();
+        if !fetched.contains(&true) {
+            return Ok(Split { reused: total, ..Split::default() });
+        }
+        let mut add = AddTorrent::new(Arc::clone(&release.info), stage.paths_staged());
+        add.priorities = stage.wanted().into_iter().map(Priority::from).collect();
+        add.have = if stage.is_salvage() {
+            Have::Mixed { right: stage.whole(), check: fetched }
+        } else {
+            Have::Files(stage.whole())
+        };
+        add.resume = Some(self.resume_path(release));
+        add.web_seeds = swarm
+            .http
+            .iter()
+            .map(|base| WebSeed::PerFile {
+                name: base.to_string(),
+                urls: release.object_urls(base),
+            })
+            .collect();
+        if let Some((gathered, patch_file)) = supply {
+            add.supply = Some(self.supply(release, gathered, patch_file)?);
+        }
+        self.add(add, swarm).await?;
+        let handle = self.handle.clone().expect("it was just added");
+        let pieces = release.info.geometry.piece_count();
+        let split = transfer::fetch(
+            &handle,
+            pieces,
+            total,
+            transfer::SILENCE_MAX,
+            &self.stop,
+            &self.events,
+        )
+        .await;
+        self.remember_peers().await;
+        let split = split?;
+        let failed = Error::disk("flush", self.store.path(&release.target().staging()));
+        handle.sync().await.map_err(failed)?;
+        Ok(split)
+    }
+
+    /// What was gathered on its way to the engine, as fast as it takes it.
+    pub(super) fn supply(
+        &self,
+        release: &Release,
+        gathered: Gathered,
+        patch_file: Option<File>,
+    ) -> Result<Supply, Error> {
+        let dir = self.store.tree().path();
+        let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
+        let (info, done) = (Arc::clone(&release.info), self.resumed(release));
+        let (sender, supply) = tokio::sync::mpsc::channel(SUPPLY_BATCHES_MAX);
+        tokio::task::spawn_blocking(move || {
+            gathered.supply(patch_file, &tree, &info, &done, &sender);
+        });
+        Ok(supply)
+    }
+
+    /// Pieces that an earlier run fetched and wrote down.
+    pub(super) fn resumed(&self, release: &Release) -> Bitfield {
+        let info = &release.info;
+        resume::load(&self.resume_path(release), &info.hashes, info.geometry.piece_count())
+    }
+
+    pub(super) fn resume_path(&self, release: &Release) -> PathBuf {
+        self.store.path(&format!("{RESUME_FOLDER}/{}", release.identity.torrent))
+    }
+}

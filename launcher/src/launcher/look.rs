@@ -1,0 +1,173 @@
+//! Looking at the install without changing a file: news, status, verification.
+
+use super::Launcher;
+use super::bring::Manner;
+use crate::error::Error;
+use crate::events::Event;
+use crate::lock::Lock;
+use crate::news::{self, News};
+use crate::store::Store;
+use crate::survey::{Question, Survey, survey};
+use crate::switch::peek;
+use crate::tree::Node;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use updraft_manifests::installed::Installed;
+use updraft_manifests::trust::TrustError;
+
+/// How often hashing progress is told.
+const CHECKING_EVERY: Duration = Duration::from_millis(250);
+
+impl Launcher {
+    /// Asks the sources for news. True if there is an update.
+    ///
+    /// # Errors
+    /// Those of [`news::ask`] and [`news::manifest`].
+    pub async fn check(&mut self) -> Result<bool, Error> {
+        let mut news = self.news().await?;
+        let sources = self.sources();
+        match news::manifest(&self.store, &self.documents, &sources, &mut news).await {
+            Ok(_) => {}
+            Err(error @ Error::Trust(TrustError::HeadExpired(_))) => {
+                (self.events)(Event::Warning { message: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
+        let installed = self.store.installed()?;
+        Ok(self.tell_checked(&news, installed.as_ref()))
+    }
+
+    /// Hashes every file of the installed release. Tells each that is not right.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if any is not, [`Error::NotInstalled`] if there is nothing to verify.
+    pub fn verify(&mut self) -> Result<(), Error> {
+        let mut installed = self.installed()?;
+        let found =
+            self.look(Some(&installed), &[], Manner { thorough: true, ..Manner::default() })?;
+        for file in &mut installed.files {
+            // What is right now need not be hashed again until it changes.
+            file.mtime_ns = found.times.get(&file.path).copied().unwrap_or(0);
+        }
+        let damaged: u64 = found.damaged.len() as u64;
+        for damage in &found.damaged {
+            for file in installed.files.iter_mut().filter(|file| file.path == damage.path) {
+                file.mtime_ns = 0;
+            }
+        }
+        self.store.set_installed(&installed)?;
+        self.tell_damaged(&found);
+        (self.events)(Event::Verified {
+            version: installed.release.version.to_string(),
+            files: installed.files.len() as u64,
+            bytes: installed.files.iter().map(|file| file.length).sum(),
+            damaged,
+        });
+        if damaged > 0 {
+            let bytes = found.damaged.iter().map(|damage| damage.length).sum();
+            return Err(Error::Damaged { files: damaged, bytes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn look(
+        &self,
+        installed: Option<&Installed>,
+        wanted: &[updraft_manifests::plan::NewFile],
+        manner: Manner,
+    ) -> Result<Survey, Error> {
+        let Manner { thorough, adopt, .. } = manner;
+        let question = Question { installed, wanted, thorough, adopt };
+        let progress = self.tell_checking();
+        let look = || survey(self.store.tree(), &question, &self.stop, &progress);
+        tokio::task::block_in_place(look)
+    }
+
+    /// Tells of bytes read now and then.
+    pub(super) fn tell_checking(&self) -> impl Fn(u64, u64) + Sync + use<> {
+        let (told, events) = (std::sync::Mutex::new(Instant::now()), Arc::clone(&self.events));
+        move |done, total| {
+            let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if told.elapsed() > CHECKING_EVERY {
+                *told = Instant::now();
+                events(Event::Checking { done, total });
+            }
+        }
+    }
+
+    pub(super) fn nothing_missing(&self, installed: &Installed) -> Result<bool, Error> {
+        for file in &installed.files {
+            let full = || file.path.under(self.store.tree().path());
+            let there = self.store.tree().exists(file.path.as_str());
+            if !there.map_err(|error| Error::disk("look at", full())(error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn tell_checked(&self, news: &News, installed: Option<&Installed>) -> bool {
+        let entry = &news.entry;
+        let update = installed.is_none_or(|installed| installed.release.manifest != entry.manifest);
+        (self.events)(Event::Checked {
+            product: self.state.feed.product.to_string(),
+            channel: entry.channel.to_string(),
+            installed: installed.map(|installed| installed.release.version.to_string()),
+            available: entry.version.to_string(),
+            sequence: entry.sequence,
+            update,
+            fresh: news.is_fresh(),
+        });
+        update
+    }
+
+    pub(super) fn tell_damaged(&self, found: &Survey) {
+        for damage in &found.damaged {
+            (self.events)(Event::Damaged {
+                path: damage.path.to_string(),
+                missing: damage.missing,
+                bytes: damage.length,
+            });
+        }
+    }
+
+    /// What is in the folder; works beside a launcher that is at work there.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::State`].
+    pub fn status(dir: &Path) -> Result<Event, Error> {
+        let store = Store::open(dir)?;
+        let state = store.state()?.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
+        let installed = store.installed()?;
+        let files = installed.as_ref().map(|i| i.files.as_slice()).unwrap_or_default();
+        let changed = files.iter().filter(|file| {
+            let node = store.tree().node(file.path.as_str());
+            !match (node, &file.symlink) {
+                (Ok(Node::File(stat)), None) => {
+                    stat.len == file.length && (stat.mtime_ns == file.mtime_ns || stat.len == 0)
+                }
+                (Ok(Node::Symlink(_)), Some(_)) => true,
+                _ => false,
+            }
+        });
+        Ok(Event::Status {
+            dir: store.tree().path().to_path_buf(),
+            product: state.feed.product.to_string(),
+            channel: state.channel.to_string(),
+            version: installed.as_ref().map(|i| i.release.version.to_string()),
+            sequence: installed.as_ref().map(|i| i.release.sequence),
+            files: files.len() as u64,
+            bytes: files.iter().map(|file| file.length).sum(),
+            changed: changed.count() as u64,
+            pending: peek(&store).map(|target| target.version),
+            upload: match state.upload {
+                Some(true) => "everyone",
+                Some(false) => "lan",
+                None => "ask",
+            }
+            .to_owned(),
+            busy: Lock::is_taken(store.tree()),
+        })
+    }
+}

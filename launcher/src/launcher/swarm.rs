@@ -1,0 +1,185 @@
+//! Our part in the swarms, and where news come from.
+
+use super::Launcher;
+use super::bring::{Manner, unusable};
+use crate::error::Error;
+use crate::events::Event;
+use crate::news::{self, News, Origin, Sources};
+use crate::stage::{Stage, installed_paths};
+use crate::store::State;
+use crate::transfer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use updraft_manifests::plan::Action;
+use updraft_protocol::ids::InfoHash;
+use updraft_protocol::io::{AddTorrent, Have, Priority, Session, SessionError};
+use url::Url;
+
+/// How long seeding and repairing wait for news before old news has to do.
+const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// Where the swarm of a release meets, and which web servers have its files.
+#[derive(Debug)]
+pub(super) struct SwarmSources {
+    pub(super) trackers: Vec<Vec<String>>,
+    pub(super) http: Vec<Url>,
+}
+
+impl SwarmSources {
+    pub(super) fn of(news: &News, state: &State) -> Self {
+        let resolved = news.head.head.sources.resolve(&news.base(state));
+        let trackers = resolved.trackers.iter().filter(|url| url.scheme() != "udp");
+        Self { trackers: trackers.map(|url| vec![url.to_string()]).collect(), http: resolved.http }
+    }
+}
+
+impl Launcher {
+    /// Seeds the installed release until stopped.
+    ///
+    /// # Errors
+    /// Everything in [`Error`].
+    pub async fn seed(&mut self) -> Result<(), Error> {
+        if self.handle.is_none() {
+            let installed = self.installed()?;
+            let release = self.installed_release(&installed).await?;
+            let swarm = self.swarm_sources().await;
+            let found = self.look(Some(&installed), &release.files, Manner::default())?;
+            let stage = Stage::new(self.store.tree(), &release, Some(&installed), found, false)
+                .map_err(|error| unusable(&release, &error))?;
+            let whole: Vec<bool> = stage
+                .plan()
+                .actions
+                .iter()
+                .zip(stage.wanted())
+                .map(|(action, wanted)| {
+                    wanted && matches!(action, Action::Keep | Action::SetExecutable(_))
+                })
+                .collect();
+            let changed = stage.wanted().iter().zip(&whole).filter(|(w, h)| **w && !**h).count();
+            if changed > 0 {
+                (self.events)(Event::Warning {
+                    message: format!("{changed} files are not as released and are not shared"),
+                });
+            }
+            let mut add = AddTorrent::new(
+                Arc::clone(&release.info),
+                installed_paths(self.store.tree(), &release),
+            );
+            add.priorities = whole.iter().copied().map(Priority::from).collect();
+            add.have = Have::Files(whole);
+            add.seed_only = true;
+            self.add(add, &swarm).await?;
+        }
+        let handle = self.handle.clone().expect("it was just added");
+        let done = transfer::seed(&handle, &self.stop, &self.events).await;
+        self.remember_peers().await;
+        done
+    }
+
+    /// Adds the torrent, with everything that all our torrents have.
+    pub(super) async fn add(
+        &mut self,
+        mut add: AddTorrent,
+        swarm: &SwarmSources,
+    ) -> Result<(), Error> {
+        add.trackers.clone_from(&swarm.trackers);
+        add.peers = self.known_peers();
+        add.documents = Some(self.documents.clone());
+        let session = self.session().await?;
+        let handle = session.add(add).await.map_err(|error| session_error(&error))?;
+        self.handle = Some(handle);
+        self.meet().await
+    }
+
+    /// Opens the meeting place of the product, so that others can ask us for documents.
+    pub(super) async fn meet(&mut self) -> Result<(), Error> {
+        if self.meeting.is_none() {
+            let hash = InfoHash(self.state.feed.rendezvous());
+            let peers = self.known_peers();
+            let documents = self.documents.clone();
+            let session = self.session().await?;
+            let meeting = session.add_rendezvous(hash, documents, Vec::new(), peers).await;
+            self.meeting = Some(meeting.map_err(|error| session_error(&error))?);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn session(&mut self) -> Result<Session, Error> {
+        if self.session.is_none() {
+            self.session = Some(self.network.start(&self.events).await?);
+        }
+        Ok(self.session.clone().expect("it was just started"))
+    }
+
+    pub(super) fn known_peers(&self) -> Vec<SocketAddr> {
+        let mut peers = self.network.peers.clone();
+        peers.extend(self.store.peers());
+        peers.dedup();
+        peers
+    }
+
+    pub(super) async fn remember_peers(&self) {
+        if let Some(handle) = &self.handle {
+            let peers: Vec<SocketAddr> =
+                handle.peers().await.iter().map(|peer| peer.addr).collect();
+            self.store.set_peers(&peers);
+        }
+    }
+
+    pub(super) fn sources(&self) -> Sources<'_> {
+        Sources {
+            http: &self.http,
+            repositories: self.state.feed.urls.clone(),
+            peers: self.meeting.as_ref(),
+        }
+    }
+
+    /// News from the repositories; if none answers, from other launchers that are known.
+    pub(super) async fn news(&mut self) -> Result<News, Error> {
+        let stop = self.stop.clone();
+        let work = async {
+            let first = news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;
+            let unheard = match &first {
+                Ok(news) => news.origin == Origin::Kept,
+                Err(Error::Network { .. }) => true,
+                Err(_) => false,
+            };
+            if !unheard || self.known_peers().is_empty() {
+                return first;
+            }
+            self.meet().await?;
+            let second =
+                news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;
+            // What the repositories said is more telling than that no peer had it.
+            match (first, second) {
+                (_, Ok(news)) => Ok(news),
+                (first, Err(_)) => first,
+            }
+        };
+        tokio::select! {
+            news = Box::pin(work) => news,
+            () = stop.raised() => Err(Error::Interrupted),
+        }
+    }
+
+    /// Trackers and web servers for a release that is installed already; old news will do.
+    pub(super) async fn swarm_sources(&self) -> SwarmSources {
+        let sources = Sources { peers: None, ..self.sources() };
+        let ask = Box::pin(news::ask(&self.store, &self.documents, &sources, &self.state));
+        let failed = match tokio::time::timeout(NEWS_WAIT_MAX, ask).await {
+            Ok(Ok(news)) => return SwarmSources::of(&news, &self.state),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no repository answers".to_owned(),
+        };
+        (self.events)(Event::Warning { message: failed });
+        match news::kept(&self.store, &self.documents, &self.state) {
+            Some(news) => SwarmSources::of(&news, &self.state),
+            None => SwarmSources { trackers: Vec::new(), http: self.state.feed.urls.clone() },
+        }
+    }
+}
+
+pub(super) fn session_error(error: &SessionError) -> Error {
+    Error::Failed(error.to_string())
+}
