@@ -29,4 +29,4 @@ pub use make::{ListChanges, Made, Options, make};
 pub use side::Side;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
