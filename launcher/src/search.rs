@@ -4,23 +4,30 @@
 //! files, each once, in any order. Comes out: for every window a place where its hash was met, or
 //! none. A place is a hint and no more.
 //!
-//! Every byte moves the hash and looks at one word of a filter; only what passes is looked up. Memory:
-//! below 40 bytes for each window, whatever is read.
+//! Every byte moves the hash and looks at one word of a filter; only what passes that and another one is
+//! looked up. Memory: below 40 bytes for each window, whatever is read.
 
+mod filter;
+
+use filter::Filter;
 use std::io::{self, Read};
 use updraft_manifests::rolling::{self, WINDOW};
 
 /// Bytes read at once.
 const CHUNK_LEN: usize = 512 << 10;
-/// Bits of the filter for each window, of which two in one word are set: about one byte of 200 gets
-/// through by chance…
-const FILTER_BITS: usize = 32;
-/// …as long as the filter fits into a cache; beyond that, more of them do.
-const FILTER_BITS_MAX: usize = 1 << 26;
+/// Bits for each window of the filter that every byte asks: with 100 000 windows it takes a quarter of a
+/// usual second-level cache.
+const FILTER_BITS: usize = 16;
+/// Bits for each window of the filter behind it, which spares most misses of the cache.
+const SECOND_BITS: usize = 8;
 /// Stretches searched side by side.
 const LANES: usize = 4;
 /// Windows hashed before they are looked at.
 const BATCH: usize = 64;
+/// Windows that are looked at with one branch.
+const GROUP: usize = 8;
+/// Below so many windows, stretches would cost more than they gain: each begins with a hash of its own.
+const LANES_WORTH: usize = 2 * WINDOW;
 /// No place found.
 const NOWHERE: u64 = u64::MAX;
 /// An empty slot.
@@ -33,9 +40,12 @@ pub struct Search {
     hashes: Vec<u64>,
     /// Open addressing: the first window of each hash.
     slots: Vec<u32>,
-    /// A bit for each hash, by its upper bits.
-    filter: Vec<u64>,
-    filter_shift: u32,
+    /// All hashes.
+    filter: Filter,
+    /// All hashes once more, mixed.
+    second: Filter,
+    /// The hash met last: in a run of one byte it comes again and again.
+    last_met: Option<u64>,
     /// By window, but only for the first of each hash.
     found: Vec<u64>,
     /// Different hashes not met yet.
@@ -49,12 +59,11 @@ impl Search {
     /// If there are 2^32 - 1 windows or more: an index has fewer.
     pub fn new(hashes: Vec<u64>) -> Self {
         assert!(u32::try_from(hashes.len()).is_ok_and(|len| len < EMPTY), "bounded by the index");
-        let bits = (hashes.len() * FILTER_BITS).next_power_of_two();
-        let bits = bits.clamp(1 << 12, FILTER_BITS_MAX);
         let mut search = Self {
             slots: vec![EMPTY; (hashes.len() * 3 / 2 + 1).next_power_of_two()],
-            filter: vec![0; bits / 64],
-            filter_shift: 64 - (bits / 64).ilog2(),
+            filter: Filter::new(hashes.len(), FILTER_BITS),
+            second: Filter::new(hashes.len(), SECOND_BITS),
+            last_met: None,
             found: vec![NOWHERE; hashes.len()],
             missing: 0,
             hashes,
@@ -65,9 +74,8 @@ impl Search {
             if search.slots[slot] == EMPTY {
                 search.slots[slot] = u32::try_from(window).expect("counted above");
                 search.missing += 1;
-                let word = usize::try_from(hash >> search.filter_shift).expect("below its length");
-                search.filter[word] |=
-                    filter_bits(hash).iter().fold(0, |word, bit| word | 1 << bit);
+                search.filter.insert(hash);
+                search.second.insert(mix(hash));
             }
         }
         search
@@ -122,7 +130,7 @@ impl Search {
         });
         // Four stretches side by side, as each step of one waits for the step before.
         let steps = data.len() - WINDOW;
-        let stretch = steps / LANES / BATCH * BATCH;
+        let stretch = if steps < LANES_WORTH { 0 } else { steps / LANES / BATCH * BATCH };
         let mut lanes = [first; LANES];
         if stretch > 0 {
             for (lane, hash) in lanes.iter_mut().enumerate().skip(1) {
@@ -158,44 +166,53 @@ impl Search {
         let done = stretch * LANES;
         for (step, (gone, next)) in data[done..].iter().zip(&data[done + WINDOW..]).enumerate() {
             hash = rolling::roll(hash, *gone, *next);
-            self.meet(hash, at + (done + step + 1) as u64);
+            if self.filter.may_hold(hash) {
+                self.meet(hash, at + (done + step + 1) as u64);
+            }
         }
         hash
     }
 
     /// Looks at windows that follow each other, the first at `at`: without a branch for each.
     fn look(&mut self, hashes: &[u64; BATCH], at: u64) {
-        let filter = self.filter.as_slice();
-        let (mask, shift) = (filter.len() - 1, self.filter_shift);
         let mut passed = 0u64;
-        for (step, &hash) in hashes.iter().enumerate() {
-            #[allow(clippy::cast_possible_truncation)] // The filter is far smaller.
-            let word = filter[(hash >> shift) as usize & mask];
-            let [one, other] = filter_bits(hash);
-            passed |= (word >> one & word >> other & 1) << step;
+        for (number, group) in hashes.as_chunks::<GROUP>().0.iter().enumerate() {
+            // Summed, not or-ed: that is one instruction after the test.
+            let count: u64 = group.iter().map(|hash| u64::from(self.filter.may_hold(*hash))).sum();
+            passed |= u64::from(count != 0) << number;
         }
         while passed != 0 {
-            let step = passed.trailing_zeros();
+            let first = passed.trailing_zeros() as usize * GROUP;
             passed &= passed - 1;
-            self.meet(hashes[step as usize], at + u64::from(step));
+            for (step, hash) in hashes[first..first + GROUP].iter().enumerate() {
+                if self.filter.may_hold(*hash) {
+                    self.meet(*hash, at + (first + step) as u64);
+                }
+            }
         }
     }
 
+    /// Remembers that a window with this hash, which the filter let through, lies at `at`.
     #[cold]
     fn meet(&mut self, hash: u64, at: u64) {
+        if self.last_met == Some(hash) || !self.second.may_hold(mix(hash)) {
+            return;
+        }
         let window = self.slots[self.slot(hash)];
-        if window != EMPTY && self.found[window as usize] == NOWHERE {
-            self.found[window as usize] = at;
-            self.missing -= 1;
+        if window != EMPTY {
+            self.last_met = Some(hash);
+            if self.found[window as usize] == NOWHERE {
+                self.found[window as usize] = at;
+                self.missing -= 1;
+            }
         }
     }
 
     /// The slot that holds `hash`, or that it would have.
     fn slot(&self, hash: u64) -> usize {
         let mask = self.slots.len() - 1;
-        // Other bits than the filter's.
-        #[allow(clippy::cast_possible_truncation)]
-        let mut slot = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as usize & mask;
+        #[allow(clippy::cast_possible_truncation)] // It is cut on purpose.
+        let mut slot = (mix(hash) >> 12) as usize & mask;
         loop {
             let window = self.slots[slot];
             if window == EMPTY || self.hashes[window as usize] == hash {
@@ -228,10 +245,10 @@ impl Places {
     }
 }
 
-/// The two bits that a hash has in its word of the filter, which its upper bits choose.
+/// Other bits in other places, as one multiplication can.
 #[inline]
-fn filter_bits(hash: u64) -> [u64; 2] {
-    [hash >> 20 & 63, hash >> 28 & 63]
+fn mix(hash: u64) -> u64 {
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// As much as there is room for, or to the end.
