@@ -60,12 +60,14 @@ impl Dialer {
         }
     }
 
-    /// The next addresses to dial, given the connections there are and may be.
+    /// The next addresses to dial, given the connections there are and may be: in no order, or a crowd
+    /// would meet at the same few and know nobody else.
     pub fn due(
         &mut self,
         now: Duration,
         connected: usize,
         connections_max: usize,
+        rng: &mut fastrand::Rng,
     ) -> Vec<SocketAddr> {
         let dialling = self.dialling();
         let room = connections_max
@@ -77,7 +79,8 @@ impl Dialer {
             .filter(|(_, known)| matches!(known.state, State::Waiting { until } if until <= now))
             .map(|(addr, known)| (known.failures, *addr))
             .collect();
-        due.sort_unstable();
+        rng.shuffle(&mut due);
+        due.sort_by_key(|(failures, _)| *failures);
         due.truncate(room);
         for (_, addr) in &due {
             if let Some(known) = self.known.get_mut(addr) {
@@ -164,6 +167,10 @@ impl Dialer {
 mod tests {
     use super::*;
 
+    fn rng() -> fastrand::Rng {
+        fastrand::Rng::with_seed(1)
+    }
+
     fn addr(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
@@ -173,12 +180,13 @@ mod tests {
         let (mut dialer, now) = (Dialer::default(), Duration::ZERO);
         (1..=40).for_each(|port| dialer.add(now, addr(port)));
         dialer.add(now, addr(0));
-        assert_eq!(dialer.due(now, 0, 50).len(), HALF_OPEN_MAX);
+        let dialled = dialer.due(now, 0, 50, &mut rng());
+        assert_eq!(dialled.len(), HALF_OPEN_MAX);
         assert_eq!(dialer.next_due(0, 50), None, "as many as may are being dialled");
-        assert_eq!(dialer.due(now, 0, 50).len(), 0);
-        (1..=16).for_each(|port| dialer.connected(addr(port)));
-        assert_eq!(dialer.due(now, 16, 20).len(), 4);
-        (17..=40).for_each(|port| dialer.forget(addr(port)));
+        assert_eq!(dialer.due(now, 0, 50, &mut rng()).len(), 0);
+        dialled.into_iter().for_each(|addr| dialer.connected(addr));
+        assert_eq!(dialer.due(now, 16, 20, &mut rng()).len(), 4);
+        (1..=40).for_each(|port| dialer.forget(addr(port)));
         assert!(!dialer.is_busy(now));
     }
 
@@ -192,7 +200,7 @@ mod tests {
             let mut failed = 0;
             for _ in 0..10_000 {
                 now += Duration::from_secs(1);
-                for due in dialer.due(now, 16, 50) {
+                for due in dialer.due(now, 16, 50, &mut rng()) {
                     failed += 1;
                     dialer.failed(now, due);
                 }
@@ -208,10 +216,28 @@ mod tests {
         for expected in [true, true, false, false] {
             now += Duration::from_millis(10);
             dialer.add(now, addr(1));
-            let due = dialer.due(now, 0, 50);
+            let due = dialer.due(now, 0, 50, &mut rng());
             assert_eq!(due.len(), usize::from(expected), "{dialer:?}");
             due.into_iter().for_each(|addr| dialer.failed(now, addr));
         }
+    }
+
+    /// Sixty dial sixteen of each other, all told the same addresses: nobody is left with few who know it.
+    #[test]
+    fn a_crowd_does_not_meet_at_the_same_few() {
+        let mut dialled = [0; 60];
+        for own in 0..60 {
+            let (mut dialer, mut rng) = (Dialer::default(), fastrand::Rng::with_seed(own));
+            (1..=60).for_each(|port| dialer.add(Duration::ZERO, addr(port)));
+            for round in 0..2 {
+                for due in dialer.due(Duration::ZERO, 8 * round, DIAL_UNTIL, &mut rng) {
+                    dialled[usize::from(due.port()) - 1] += 1;
+                    dialer.connected(due);
+                }
+            }
+        }
+        assert_eq!(dialled.iter().sum::<usize>(), 60 * DIAL_UNTIL);
+        assert!(dialled.iter().all(|count| (5..=30).contains(count)), "{dialled:?}");
     }
 
     #[test]
@@ -221,8 +247,8 @@ mod tests {
         dialer.ban(Duration::ZERO, addr(1), hour);
         dialer.add(Duration::ZERO, addr(1));
         assert_eq!(dialer.next_due(0, 50), None);
-        assert!(dialer.due(hour, 0, 50).is_empty());
+        assert!(dialer.due(hour, 0, 50, &mut rng()).is_empty());
         dialer.add(hour, addr(1));
-        assert_eq!(dialer.due(hour, 0, 50), [addr(1)]);
+        assert_eq!(dialer.due(hour, 0, 50, &mut rng()), [addr(1)]);
     }
 }

@@ -581,7 +581,8 @@ impl Swarm {
     }
 
     fn dial(&mut self, now: Duration) {
-        for addr in self.dialer.due(now, self.peers.len(), self.dial_until(now)) {
+        let (open, until) = (self.peers.len(), self.dial_until(now));
+        for addr in self.dialer.due(now, open, until, &mut self.rng) {
             self.outputs.push_back(Output::Dial { addr });
         }
     }
