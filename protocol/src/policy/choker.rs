@@ -6,10 +6,11 @@
 //! at each, and more while more of them make the total grow. A peer that has nothing asked of us, or
 //! that takes little, leaves its place to others, so the uplink never waits.
 //!
-//! Peers that run our own client take turns, who has nothing to give yet first, then the longest wait. From other clients a leech
-//! wants something back (BEP 3's tit for tat): their share of the places goes to those that send
-//! most, and now and then to one at random, so that better partners are found. Peers on the LAN cost
-//! no internet uplink and have places of their own.
+//! Peers that run our own client take turns, who has nothing to give yet first, then the longest wait.
+//! From other clients a leech wants something back (BEP 3's tit for tat): their share of the places goes
+//! to those that send most, and now and then to one at random, so that better partners are found. Their
+//! turns are long, so what counts as their share is the places that they hold, not how often one is
+//! chosen. Peers on the LAN cost no internet uplink and have places of their own.
 
 use crate::ids::PeerKey;
 use std::time::Duration;
@@ -30,8 +31,8 @@ const EXTRA_SECONDS: u32 = 3;
 /// enough for a connection to come up to speed, and short, since at the start everybody waits for a first
 /// piece.
 pub const TURN: Duration = Duration::from_millis(500);
-/// The same for other clients, which need time to pay back.
-pub const TURN_FOREIGN: Duration = Duration::from_secs(10);
+/// The same for other clients, some of which look for something to ask for now and then only.
+pub const TURN_FOREIGN: Duration = Duration::from_secs(3);
 /// Time for a peer just unchoked to ask for something, before its place counts as free.
 pub const GRACE: Duration = Duration::from_millis(300);
 /// Time after which the rate of a turn says something.
@@ -139,12 +140,17 @@ pub fn choose(
     };
     let mut chosen = Vec::new();
     let mut used = 0.0;
+    let is_foreign = |peer: &Candidate| leech && !peer.ours;
+    let wanting = || candidates.iter().filter(|peer| peer.wants);
+    let mut foreign_places =
+        foreign_share(count, wanting().count(), wanting().filter(|peer| is_foreign(peer)).count());
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
-    for peer in candidates.iter().filter(|peer| peer.wants) {
+    for peer in wanting() {
         if peer.unchoked && !peer.turn_over {
             chosen.push(peer.peer);
             used += weight(peer);
-        } else if peer.ours || !leech {
+            foreign_places = foreign_places.saturating_sub(u32::from(is_foreign(peer)));
+        } else if !is_foreign(peer) {
             own.push(peer);
         } else {
             foreign.push(peer);
@@ -157,22 +163,27 @@ pub fn choose(
     rng.shuffle(&mut foreign);
     foreign.sort_by_key(|peer| peer.rate_from);
     while used + 0.5 <= f64::from(count) && chosen.len() < SLOTS_MAX as usize {
-        let waiting = own.len() + foreign.len();
-        if waiting == 0 {
-            break;
-        }
-        let next = if rng.usize(0..waiting) < own.len() {
+        let theirs = !foreign.is_empty() && (own.is_empty() || foreign_places > 0);
+        let next = if !theirs {
             own.pop()
         } else if rng.u8(0..OPTIMISTIC) == 0 {
             Some(foreign.swap_remove(rng.usize(0..foreign.len())))
         } else {
             foreign.pop()
         };
-        let next = next.expect("one of the two is not empty");
+        let Some(next) = next else { break };
+        foreign_places = foreign_places.saturating_sub(u32::from(theirs));
         used += if next.unchoked { weight(next) } else { 1.0 };
         chosen.push(next.peer);
     }
     chosen
+}
+
+/// How many of `count` places other clients hold at most while our own wait: by their number among those
+/// that want something, rounded down, one at least.
+fn foreign_share(count: u32, wanting: usize, foreign: usize) -> u32 {
+    let share = (count as usize * foreign).checked_div(wanting).unwrap_or(0);
+    u32::try_from(share.max(1)).unwrap_or(count)
 }
 
 #[cfg(test)]
@@ -270,6 +281,14 @@ mod tests {
             best += u32::from(chosen == [PeerKey(10)]);
         }
         assert!((700..900).contains(&best), "{best} of 1000 places went to the best partner");
+    }
+
+    #[test]
+    fn long_turns_give_other_clients_no_more_than_their_share() {
+        check(true, 3, "1:wub:9:5 2:w:8:90 3:w:7:90 4:wo:0:1 5:wo:0:2", &[1, 4, 5]);
+        check(true, 4, "1:wub:9:5 2:w:8:90 4:wo:0:1 5:wo:0:2 6:woub:0:0", &[1, 4, 5, 6]);
+        check(true, 2, "1:w:9:5 4:wo:0:1 5:wo:0:2 6:wo:0:3", &[1, 6]);
+        check(true, 3, "1:wub:9:5 2:w:8:90 3:w:7:90 4:o:0:1", &[1, 2, 3]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ const OVERFLOW_MAX: u32 = 20_000;
 /// An unchoked peer that asked for nothing this long has had its turn.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 /// A turn ends after so many pieces even if none of them is whole.
-const CRISS_CROSS_PIECES: u64 = 8;
+const CRISS_CROSS_PIECES: u64 = 4;
 
 impl Peer {
     /// Requests of it are waiting or on their way.
@@ -38,8 +38,8 @@ impl Peer {
     }
 
     /// It has had its turn: whole pieces and some time, or all it asked for. Half a piece is of no use
-    /// to anybody, so a turn ends between two, unless the peer takes them criss-cross. While newcomers
-    /// wait one piece is a turn.
+    /// to anybody, so a turn ends between two, or, since another client may take them criss-cross, when
+    /// it goes on with another. While newcomers wait one piece is a turn.
     fn turn_over(&self, now: Duration, leech: bool, newcomers: bool, geometry: &Geometry) -> bool {
         let turn = match self.id.is_ours() || !leech {
             true if newcomers => Duration::ZERO,
@@ -48,7 +48,10 @@ impl Peer {
         };
         let idle = !self.is_busy() && now.saturating_sub(self.busy_at) >= IDLE_MAX;
         let piece_length = u64::from(geometry.piece_length());
-        let between = self.serving.is_none_or(|(piece, sent)| sent >= geometry.data_len(piece));
+        let goes_on = |piece| self.upload_queue.front().is_none_or(|block| block.piece == piece);
+        let between = self
+            .serving
+            .is_none_or(|(piece, sent)| sent >= geometry.data_len(piece) || !goes_on(piece));
         let served = self.turn_bytes >= piece_length && between
             || self.turn_bytes >= CRISS_CROSS_PIECES * piece_length;
         !self.am_choking && now.saturating_sub(self.choke_changed_at) >= turn && (served || idle)
