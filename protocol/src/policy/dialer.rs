@@ -1,5 +1,7 @@
-//! Whom to dial: known addresses, how often they failed, and how many connections may be open.
+//! Whom to dial: known addresses, how often they failed, and how many connections may be open; and who
+//! makes place for somebody new when that many are.
 
+use crate::ids::PeerKey;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +20,19 @@ const ADDRESSES_FEW: usize = 50;
 const RETRY: Duration = Duration::from_secs(3);
 /// Wait before dialling a peer again that we, or it, closed in peace.
 const REDIAL: Duration = Duration::from_secs(60);
+
+/// A connection that has carried nothing for so long is worth no more than one to somebody unknown.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Who makes place for somebody new: of `connections`, each with the time when it last carried payload
+/// either way or began, the one that has been idle the longest, if that is long.
+pub fn makes_place(
+    now: Duration,
+    connections: impl Iterator<Item = (PeerKey, Duration)>,
+) -> Option<PeerKey> {
+    let idle = connections.filter(|(_, carried_at)| now.saturating_sub(*carried_at) >= IDLE);
+    idle.min_by_key(|(_, carried_at)| *carried_at).map(|(peer, _)| peer)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -238,6 +253,17 @@ mod tests {
         }
         assert_eq!(dialled.iter().sum::<usize>(), 60 * DIAL_UNTIL);
         assert!(dialled.iter().all(|count| (5..=30).contains(count)), "{dialled:?}");
+    }
+
+    #[test]
+    fn who_carried_nothing_for_the_longest_time_makes_place() {
+        let check = |carried_at: &[u64], expected: Option<u32>| {
+            let ties = (1..).map(PeerKey).zip(carried_at.iter().map(|at| Duration::from_secs(*at)));
+            assert_eq!(makes_place(Duration::from_secs(1000), ties), expected.map(PeerKey));
+        };
+        check(&[], None);
+        check(&[1000, 990, 881], None);
+        check(&[1000, 700, 500, 800], Some(3));
     }
 
     #[test]

@@ -291,17 +291,23 @@ impl Swarm {
         self.peers.get(&peer)?.extensions.documents
     }
 
-    /// True if a connection with `addr` is to be refused: the address is banned, or there are enough.
-    /// Beyond the LAN one address gets few places.
+    /// True if a connection with `addr` is to be refused: the address is banned, or there are enough
+    /// and all of them in use. Beyond the LAN one address gets few places.
     pub fn refuses(&self, now: Duration, addr: SocketAddr, lan: bool) -> bool {
         let places = self.config.connections_max;
         let taken = |wanted: &dyn Fn(&Peer) -> bool| {
             self.peers.values().filter(|peer| wanted(peer)).count()
         };
-        self.peers.len() >= places
+        (self.peers.len() >= places && self.idle_peer(now).is_none())
             || (!lan && taken(&|peer| peer.addr.ip() == addr.ip()) >= PEERS_PER_IP_MAX)
             || self.dialer.is_banned(now, addr)
             || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
+    }
+
+    /// The connection that makes place for another one, if any does.
+    fn idle_peer(&self, now: Duration) -> Option<PeerKey> {
+        let carried_at = |peer: &Peer| peer.connected_at.max(peer.last_block).max(peer.busy_at);
+        dialer::makes_place(now, self.peers.iter().map(|(&key, peer)| (key, carried_at(peer))))
     }
 
     fn send(&mut self, now: Duration, peer: PeerKey, message: Message) {
@@ -361,6 +367,11 @@ impl Swarm {
             self.outputs.push_back(Output::Close { peer: key });
             self.dialer.closed(now, addr);
             return;
+        }
+        if self.peers.len() >= self.config.connections_max
+            && let Some(idle) = self.idle_peer(now)
+        {
+            self.close(now, idle);
         }
         if peer.outgoing {
             self.dialer.connected(addr);
@@ -619,6 +630,13 @@ impl Swarm {
                 self.send(now, key, Message::KeepAlive);
             }
             self.snub_if_stalled(now, key, endgame);
+        }
+        if !complete
+            && self.peers.len() >= self.dial_until(now)
+            && self.dialer.is_busy(now)
+            && let Some(idle) = self.idle_peer(now)
+        {
+            self.close(now, idle);
         }
         self.choke_now = true;
         self.review_given(now);

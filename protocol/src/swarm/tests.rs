@@ -59,6 +59,26 @@ fn a_crowd_is_done_near_the_fluid_bound() {
     }
 }
 
+/// All places are taken by peers that have nothing to give: who comes later gets one of them when they
+/// have been of no use for long, and not before.
+#[test]
+fn who_is_of_no_use_makes_place() {
+    let mut world = world(40);
+    let full = world.add(Host { connections: 2, ..Host::leech(1_000_000) });
+    let idle = [1, 2].map(|_| world.add(Host::leech(1_000_000)));
+    idle.iter().for_each(|&host| world.connect(full, host));
+    let seed = world.add(host(true, 1_000_000, 0));
+    let peers = |world: &World| swarm(world, full).peers().len();
+    for (at, refused) in [(60, true), (130, false)] {
+        world.run_until(secs(at), |_| false);
+        assert_eq!(swarm(&world, full).refuses(secs(at), addr(seed), false), refused, "{at} s");
+        assert_eq!(peers(&world), 2);
+    }
+    world.connect(seed, full);
+    assert_eq!(peers(&world), 2);
+    world.run(&[full], secs(200));
+}
+
 #[test]
 fn the_origin_may_go_once_one_copy_is_out() {
     let mut world = world(160);
