@@ -111,6 +111,13 @@ pub enum Event {
         /// In words.
         message: String,
     },
+    /// While seeding: parts of a newer release that are here already are shared with those who fetch it.
+    ServingAhead {
+        /// The newer release.
+        version: String,
+        /// Bytes of it that are here.
+        bytes: u64,
+    },
     /// The files of `fetch --first` are there and verified; the rest is still to come, and with it
     /// executable bits.
     FirstReady,

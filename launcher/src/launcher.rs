@@ -4,6 +4,7 @@
 //! Every command is one method; while it works it tells [`Event`]s to the sink it was given, and it
 //! ends early when its [`Stop`] is raised, leaving a folder from which the same command goes on.
 
+mod ahead;
 mod bring;
 mod gather;
 mod look;
@@ -44,6 +45,8 @@ pub struct Launcher {
     session: Option<Session>,
     meeting: Option<Rendezvous>,
     handle: Option<TorrentHandle>,
+    /// The release after the installed one, as far as it is here already.
+    ahead: Option<ahead::Ahead>,
     /// The patch of this update: others may want it, too.
     patch: Option<KeptPatch>,
     _lock: Lock,
@@ -188,6 +191,7 @@ impl Launcher {
             session: None,
             meeting: None,
             handle: None,
+            ahead: None,
             patch: None,
             _lock: lock,
         })

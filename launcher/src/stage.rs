@@ -114,6 +114,15 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// Where the bytes are now; for files that are not here, where they would be until the switch.
+    pub fn paths_here(&self) -> Vec<PathBuf> {
+        self.paths(|action, path, slot| match action {
+            Action::Keep | Action::SetExecutable(_) => path.to_owned(),
+            Action::Reuse { from, .. } => from.as_str().to_owned(),
+            Action::Make | Action::Fetch => slot,
+        })
+    }
+
     /// Where they are once moved content lies in its slots.
     pub fn paths_cleared(&self) -> Vec<PathBuf> {
         self.paths(|action, path, slot| match action {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use updraft_tests::clients::PEER_PORT;
+use updraft_tests::clients::{Nginx, PEER_PORT};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
@@ -214,6 +214,34 @@ fn a_foreign_copy_of_an_older_version_is_of_use() {
     proc.finish(READY_WAIT);
     content::assert_same(&world.build, &install.dir, &[STATE_FOLDER, "old b.pak", "a.pak.player"]);
     assert!(report.peers + report.http <= 3 * LEAF, "{report:?}");
+}
+
+/// Who seeds the old release serves what of the new one it has, before it is updated: the web server only
+/// gives what has changed.
+#[test]
+fn the_old_release_serves_the_new_one() {
+    let mut world = World::new();
+    let anna = world.installed();
+    world.edit("b.pak", |bytes| bytes[10] ^= 1);
+    world.publish("1.1");
+    let seeding = anna.seed();
+    let here = seeding.wait_json("the newer release", TRANSFER_WAIT, |event| {
+        (event["event"] == "serving-ahead").then(|| event["bytes"].as_u64())
+    });
+    assert_eq!(here, Some(BIG + 5000 + 900), "all but the file that has changed");
+    world.origin.take().unwrap().kill();
+    let web = world.lab.node();
+    let nginx = Nginx::start(&world.lab, &web, &world.product.repository());
+    let mut ben = world.install(&world.lab.node(), "ben");
+    ben.flags = vec!["--peer".into(), anna.listen().to_string()];
+    let mut proc = ben.install(world.product.feed_at(&nginx.url), false);
+    let report = wait_complete(&proc, TRANSFER_WAIT);
+    proc.finish(READY_WAIT);
+    content::assert_same(&world.build, &ben.dir, &[STATE_FOLDER]);
+    assert_eq!((report.peers, report.http), (BIG + 5000 + 900, BIG), "{report:?}");
+    // What anna has stays as it was released.
+    drop(seeding);
+    anna.ask("verify").finish(TRANSFER_WAIT);
 }
 
 /// Killed at some point of the update, it goes on and fetches nothing twice.

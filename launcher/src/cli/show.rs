@@ -238,6 +238,10 @@ fn text(event: &Event) -> Option<String> {
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
         Event::FirstReady => "the files that come first are there".to_owned(),
+        Event::ServingAhead { version, bytes } => format!(
+            "{} of the newer {version} are here already and are shared; `update` brings in the rest",
+            units::bytes(*bytes)
+        ),
         Event::UpToDate { message } => format!("nothing to do: {message}"),
         Event::Complete {
             version,

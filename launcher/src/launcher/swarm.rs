@@ -1,6 +1,7 @@
 //! Our part in the swarms, and where news come from.
 
 use super::Launcher;
+use super::ahead::NEWS_EVERY;
 use super::bring::{Manner, unusable};
 use crate::error::Error;
 use crate::events::Event;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use updraft_manifests::plan::Action;
 use updraft_protocol::ids::InfoHash;
-use updraft_protocol::io::{AddTorrent, Have, Priority, Session, SessionError};
+use updraft_protocol::io::{AddTorrent, Have, Priority, Session, SessionError, TorrentHandle};
 use url::Url;
 
 /// How long seeding and repairing wait for news before old news has to do.
@@ -72,24 +73,43 @@ impl Launcher {
             self.add(add, &swarm).await?;
         }
         let handle = self.handle.clone().expect("it was just added");
-        let done = transfer::seed(&handle, &self.stop, &self.events).await;
+        let (stop, events) = (self.stop.clone(), Arc::clone(&self.events));
+        let seeding = transfer::seed(&handle, &stop, &events);
+        tokio::pin!(seeding);
+        let mut look = tokio::time::interval(NEWS_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let done = loop {
+            tokio::select! {
+                done = &mut seeding => break done,
+                _ = look.tick() => {
+                    tokio::select! {
+                        done = &mut seeding => break done,
+                        () = self.look_ahead() => {}
+                    }
+                }
+            }
+        };
         self.remember_peers().await;
         done
     }
 
-    /// Adds the torrent, with everything that all our torrents have.
-    pub(super) async fn add(
+    /// Adds the torrent of the release that is installed or to be installed.
+    pub(super) async fn add(&mut self, add: AddTorrent, swarm: &SwarmSources) -> Result<(), Error> {
+        self.handle = Some(self.join(add, swarm).await?);
+        self.meet().await
+    }
+
+    /// Adds a torrent, with everything that all our torrents have.
+    pub(super) async fn join(
         &mut self,
         mut add: AddTorrent,
         swarm: &SwarmSources,
-    ) -> Result<(), Error> {
+    ) -> Result<TorrentHandle, Error> {
         add.trackers.clone_from(&swarm.trackers);
         add.peers = self.known_peers();
         add.documents = Some(self.documents.clone());
         let session = self.session().await?;
-        let handle = session.add(add).await.map_err(|error| session_error(&error))?;
-        self.handle = Some(handle);
-        self.meet().await
+        session.add(add).await.map_err(|error| session_error(&error))
     }
 
     /// Opens the meeting place of the product, so that others can ask us for documents.
