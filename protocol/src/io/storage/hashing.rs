@@ -3,13 +3,12 @@
 use super::Verdict;
 use super::handles::{DiskError, Handles, read_full_at};
 use super::torrent::Torrent;
-use crate::digest::sha256_many;
+use crate::digest::{Sha1Stream, sha1_update_many, sha256_many};
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::ids::{PieceIndex, Sha256Hash};
 use crate::merkle;
 use crate::metainfo::Info;
 use bytes::Bytes;
-use sha1::{Digest as _, Sha1};
 
 /// Bytes read from a file at a time to be hashed: a multiple of a block, and still in the cache
 /// when it is.
@@ -28,7 +27,7 @@ enum State {
     /// v2 and hybrid: the leaf of every block, in any order (BEP 52).
     Leaves(Vec<Sha256Hash>),
     /// v1: SHA-1 needs the blocks in order; `next` is the first one it has not seen.
-    Sequential { hash: Sha1, next: usize },
+    Sequential { hash: Sha1Stream, next: usize },
 }
 
 impl Partial {
@@ -37,7 +36,7 @@ impl Partial {
         let state = if info.is_v2() {
             State::Leaves(vec![Sha256Hash([0; 32]); blocks])
         } else {
-            State::Sequential { hash: Sha1::new(), next: 0 }
+            State::Sequential { hash: Sha1Stream::new(), next: 0 }
         };
         Self { received: vec![false; blocks].into(), missing: blocks, state }
     }
@@ -51,8 +50,20 @@ impl Partial {
         self.missing == 0
     }
 
+    /// For v1: SHA-1, and of blocks that were just written those that it takes next.
+    fn next_in_order<'a>(
+        &mut self,
+        written: &'a [(u32, Bytes)],
+    ) -> Option<(&mut Sha1Stream, &'a [(u32, Bytes)])> {
+        let State::Sequential { hash, next } = &mut self.state else { return None };
+        let follows = |(at, (index, _)): &(usize, &(u32, Bytes))| *index as usize == *next + at;
+        let count = written.iter().enumerate().take_while(follows).count();
+        *next += count;
+        Some((hash, &written[..count]))
+    }
+
     /// Takes in blocks that were just written, ascending by number, and their leaves if the torrent
-    /// has any. Where SHA-1 now continues over blocks written earlier, those are read back from the
+    /// has any; SHA-1 is past those that [`hash_in_order`] took. Where SHA-1 now continues over blocks written earlier, those are read back from the
     /// files. `Ok(false)` if they are gone.
     pub(super) fn add(
         &mut self,
@@ -76,8 +87,8 @@ impl Partial {
             }
             State::Sequential { hash, next } => {
                 let mut written = written.iter().peekable();
+                while written.next_if(|(index, _)| (*index as usize) < *next).is_some() {}
                 while self.received.get(*next).copied().unwrap_or(false) {
-                    // Skip what SHA-1 is past: never happens to a block that was just written.
                     match written.next_if(|(index, _)| *index as usize == *next) {
                         Some((_, bytes)) => {
                             hash.update(bytes);
@@ -126,6 +137,22 @@ impl Partial {
     }
 }
 
+/// Takes blocks of v1 pieces that were just written into the hashes of these, side by side, as far as
+/// they come in order.
+pub(super) fn hash_in_order<'a>(
+    pieces: impl Iterator<Item = (&'a mut Partial, &'a [(u32, Bytes)])>,
+) {
+    let mut work: Vec<_> =
+        pieces.filter_map(|(partial, written)| partial.next_in_order(written)).collect();
+    for round in 0.. {
+        work.retain(|(_, blocks)| blocks.len() > round);
+        if work.is_empty() {
+            return;
+        }
+        sha1_update_many(work.iter_mut().map(|(hash, blocks)| (&mut **hash, &blocks[round].1[..])));
+    }
+}
+
 /// What the files hold of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -167,7 +194,7 @@ impl Reader<'_> {
     }
 
     fn sha1_is_right(&mut self, piece: PieceIndex) -> Result<Found, DiskError> {
-        let mut hash = Sha1::new();
+        let mut hash = Sha1Stream::new();
         let data_len = self.torrent.info.geometry.data_len(piece);
         if !self.each_chunk(piece, 0, data_len, |bytes| hash.update(bytes))? {
             return Ok(Found::Missing);
@@ -182,7 +209,7 @@ impl Reader<'_> {
         piece: PieceIndex,
         from: usize,
         until: usize,
-        hash: &mut Sha1,
+        hash: &mut Sha1Stream,
     ) -> Result<bool, DiskError> {
         let block = |number: usize| u32::try_from(number).expect("a block number") * BLOCK_LEN;
         let end = block(until).min(self.torrent.info.geometry.data_len(piece));
@@ -261,9 +288,9 @@ pub(super) fn zeros_are_right(torrent: &Torrent, piece: PieceIndex) -> bool {
         full && info.v2_root(piece).is_some_and(|expected| expected.0[..] == root[..])
     } else {
         let sum = torrent.zero_piece.get_or_init(|| {
-            let mut hash = Sha1::new();
+            let mut hash = Sha1Stream::new();
             feed_zeros(&mut hash, piece_length);
-            hash.finalize().to_vec()
+            hash.finish().0.to_vec()
         });
         let expected = info.v1_pieces.as_ref().map(|pieces| pieces[piece.get()]);
         expected.is_some_and(|expected| expected.0[..] == sum[..])
@@ -278,15 +305,15 @@ fn root_matches(info: &Info, piece: PieceIndex, leaves: Vec<Sha256Hash>) -> bool
     }
 }
 
-fn sha1_matches(info: &Info, piece: PieceIndex, mut hash: Sha1) -> bool {
+fn sha1_matches(info: &Info, piece: PieceIndex, mut hash: Sha1Stream) -> bool {
     let Some(expected) = info.v1_pieces.as_ref().and_then(|pieces| pieces.get(piece.get())) else {
         return false;
     };
     feed_zeros(&mut hash, info.geometry.piece_len(piece) - info.geometry.data_len(piece));
-    <[u8; 20]>::from(hash.finalize()) == expected.0
+    hash.finish() == *expected
 }
 
-fn feed_zeros(hash: &mut Sha1, mut len: u32) {
+fn feed_zeros(hash: &mut Sha1Stream, mut len: u32) {
     let zeros = [0; BLOCK_LEN as usize];
     while len > 0 {
         let part = len.min(BLOCK_LEN);

@@ -1,7 +1,7 @@
 //! Blocks to files and files to blocks, on one of the disk's threads.
 
 use super::handles::{DiskError, Handles, write_all_at};
-use super::hashing::{Found, Partial, Reader, read_block};
+use super::hashing::{Found, Partial, Reader, hash_in_order, read_block};
 use super::torrent::{Place, Torrent};
 use super::worker::{Shared, Worker, Write};
 use super::{DiskEvent, DiskOp, Verdict};
@@ -42,6 +42,18 @@ impl Worker<'_> {
         let to_hash = to_hash.filter_map(|(.., fresh)| fresh.as_ref().ok());
         let to_hash: Vec<&[u8]> = to_hash.flatten().map(|(_, bytes)| &bytes[..]).collect();
         let mut leaves = sha256_many(&to_hash).into_iter();
+        let mut sequential = Vec::new();
+        for (torrent, piece, _, fresh) in &written {
+            let key = (torrent.key, *piece);
+            if let Ok(fresh) = fresh
+                && !torrent.info.is_v2()
+                && let Some(partial) = self.partials.remove(&key)
+            {
+                sequential.push((key, partial, &fresh[..]));
+            }
+        }
+        hash_in_order(sequential.iter_mut().map(|(_, partial, fresh)| (partial, *fresh)));
+        self.partials.extend(sequential.into_iter().map(|(key, partial, _)| (key, partial)));
         for (torrent, piece, bytes, fresh) in written {
             let verdict = fresh.and_then(|fresh| self.judge(&torrent, piece, &fresh, &mut leaves));
             self.shared.emit(DiskEvent::Written { torrent: torrent.key, piece, bytes });
