@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use tokio::sync::mpsc;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::patch::{self, ApplyError, Patch, PatchError, apply_group};
@@ -93,6 +94,15 @@ impl PatchJob {
     /// The files that it makes, by their numbers in the release.
     pub fn makes(&self) -> impl Iterator<Item = u32> + '_ {
         self.wanted.iter().flatten().copied()
+    }
+
+    /// The ranges of the patch file that it is made of: the header, and the groups with an output to be made.
+    pub fn needs(&self) -> Vec<Range<u64>> {
+        let groups = self.patch.groups.iter();
+        let needed =
+            groups.filter(|group| self.wanted[group.outputs.clone()].iter().any(Option::is_some));
+        let header = 0..self.patch.groups.first().map_or(0, |group| group.bytes.start);
+        std::iter::once(header).chain(needed.map(|group| group.bytes.clone())).collect()
     }
 
     /// Bytes of old files that it may read for them.
@@ -286,13 +296,14 @@ mod tests {
         });
         let installed =
             Installed { release: identity(1, ContentHash([2; 32])), files: files.collect() };
-        let (mut writer, mut outputs, mut news) = (GroupWriter::default(), vec![], vec![]);
+        let mut writer = GroupWriter::new(&io::Cursor::<Vec<u8>>::default);
+        let (mut outputs, mut news) = (vec![], vec![]);
         for (file, (_, old)) in (0..).zip(&olds) {
             let mut copied = old.clone();
             copied[30_000] ^= 0x55;
             let own = noise(5000 + file as usize, 7);
             writer.begin_output();
-            writer.step(&own, Some(Copy { at: 0, old, new: &copied }));
+            writer.step(&own, Some(Copy { at: 0, old, new: &copied })).unwrap();
             let new = [own, copied].concat();
             let leaves = u32::try_from(old.len().div_ceil(16_384)).unwrap();
             let sources = vec![Source { file, first_leaf: 0, leaves }];
@@ -308,7 +319,8 @@ mod tests {
         let metainfo = create::create(&source, &options, &|_, _| {}).unwrap();
         let v2 = ContentHash(metainfo.info.hashes.v2.unwrap().0);
         let release = Release::parse(identity(2, v2), &metainfo.encode()).unwrap();
-        let group = writer.finish(3).unwrap();
+        let mut group = Vec::new();
+        writer.finish(3, &mut group).unwrap();
         let patch = Patch {
             from: old_tree(&installed).digest(),
             to: new_tree(&release.files).digest(),
@@ -322,6 +334,16 @@ mod tests {
 
     /// Makes the files named; whatever blocks come are right.
     fn check(world: &World, makes: &str, bytes: usize) {
+        let (made, result) = run(world, makes, |_| {});
+        assert_eq!((made, result.is_ok()), (bytes, true), "{result:?}");
+    }
+
+    /// The same when something happens to the folder in between; returns the bytes that come.
+    fn run(
+        world: &World,
+        makes: &str,
+        between: impl FnOnce(&Path),
+    ) -> (usize, Result<(), ApplyError>) {
         let tree = Tree::open(world.dir.path()).unwrap();
         let question = Question {
             installed: Some(&world.installed),
@@ -340,6 +362,7 @@ mod tests {
         let file = File::open(world.dir.path().join(".updraft/patch")).unwrap();
         let (sender, mut blocks) = mpsc::channel(1000);
         let done = Bitfield::empty(release.info.geometry.piece_count());
+        between(world.dir.path());
         let result = job.supply(file, &tree, &release.info, &done, &sender);
         let mut count = 0;
         while let Ok(batch) = blocks.try_recv() {
@@ -353,7 +376,7 @@ mod tests {
                 count += data.len();
             }
         }
-        assert_eq!((count, result.is_ok()), (bytes, true), "{result:?}");
+        (count, result)
     }
 
     #[test]
@@ -366,6 +389,28 @@ mod tests {
         let world = world();
         std::fs::write(world.dir.path().join("a"), noise(300_000, 5)).unwrap();
         check(&world, "d", 45_001);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_put_in_place_of_an_old_file_is_not_followed() {
+        let world = world();
+        let outside = tempfile::tempdir().unwrap();
+        let (made, result) = run(&world, "c d", |dir| {
+            std::fs::rename(dir.join("a"), outside.path().join("a")).unwrap();
+            std::os::unix::fs::symlink(outside.path().join("a"), dir.join("a")).unwrap();
+        });
+        assert!(matches!(result, Err(ApplyError::Old(_))), "{result:?}");
+        assert_eq!(made, 0);
+    }
+
+    #[test]
+    fn an_old_file_cut_short_meanwhile_ends_it() {
+        let (made, result) = run(&world(), "c d", |dir| {
+            std::fs::write(dir.join("a"), b"short").unwrap();
+        });
+        assert!(matches!(result, Err(ApplyError::Old(_))), "{result:?}");
+        assert_eq!(made, 0);
     }
 
     #[test]

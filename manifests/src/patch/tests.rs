@@ -6,6 +6,7 @@ use super::*;
 use crate::hash::ContentHash;
 use crate::path::RelPath;
 use proptest::prelude::*;
+use std::io::Cursor;
 
 /// A patch of one group, and what it is to make.
 struct Sample {
@@ -42,7 +43,7 @@ fn sample(old: Vec<Vec<u8>>, outputs: &[Vec<Step>], listing: Option<Listing>) ->
     for source in &sources {
         starts.push(starts.last().unwrap() + source.bytes().end);
     }
-    let mut writer = GroupWriter::default();
+    let mut writer = GroupWriter::new(&Cursor::<Vec<u8>>::default);
     let (mut new, mut headers) = (Vec::new(), Vec::new());
     for (file, steps) in (0_u32..).zip(outputs) {
         writer.begin_output();
@@ -61,14 +62,15 @@ fn sample(old: Vec<Vec<u8>>, outputs: &[Vec<Step>], listing: Option<Listing>) ->
                 }
             }
             let copy = copied.map(|(at, old)| Copy { at, old, new: &changed });
-            writer.step(&step.literals, copy);
+            writer.step(&step.literals, copy).unwrap();
             content.extend_from_slice(&step.literals);
             content.extend_from_slice(&changed);
         }
         headers.push(Output { file, length: content.len() as u64, sources: sources.clone() });
         new.push(content);
     }
-    let group = writer.finish(3).unwrap();
+    let mut group = Vec::new();
+    assert_eq!(writer.finish(3, &mut group).unwrap(), group.len() as u64);
     let patch = Patch {
         from: tree("old", &old).digest(),
         to: tree("new", &new).digest(),
@@ -259,12 +261,20 @@ fn forged(output: Output, group: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn check_forged(steps: impl FnOnce(&mut GroupWriter), length: u64, leaves: u32, expected: &str) {
+type Writer = GroupWriter<'static, Cursor<Vec<u8>>>;
+
+fn check_forged(
+    steps: impl FnOnce(&mut Writer) -> std::io::Result<()>,
+    length: u64,
+    leaves: u32,
+    expected: &str,
+) {
     let source = Source { file: 0, first_leaf: 0, leaves };
     let output = Output { file: 0, length, sources: vec![source] };
-    let mut writer = GroupWriter::default();
-    steps(&mut writer);
-    let error = apply(&forged(output, &writer.finish(3).unwrap()), &plain().old).unwrap_err();
+    let (mut writer, mut group) = (Writer::new(&Cursor::default), Vec::new());
+    steps(&mut writer).unwrap();
+    writer.finish(3, &mut group).unwrap();
+    let error = apply(&forged(output, &group), &plain().old).unwrap_err();
     assert!(error.to_string().contains(expected), "{error}");
 }
 
@@ -281,8 +291,8 @@ fn forgeries() {
     check_forged(|w| w.step(&[1], None), 2, 2, "cannot be read");
     check_forged(
         |w| {
-            w.step(&[1], None);
-            w.step(&[1], None);
+            w.step(&[1], None)?;
+            w.step(&[1], None)
         },
         1,
         2,

@@ -3,7 +3,7 @@
 use super::SEGMENT_BYTES_MAX;
 use super::segment::{STREAM_COUNT, Stream};
 use super::varint::{fold, write_number};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation as _, OutBuffer};
 
@@ -16,10 +16,16 @@ const CHUNK_LEN: usize = 128 << 10;
 const _: () = assert!(SEGMENT_BYTES + 4 * STEP_BYTES_MAX <= SEGMENT_BYTES_MAX);
 
 /// Collects the steps of the outputs of one group and compresses them.
-#[derive(Debug, Default)]
-pub struct GroupWriter {
+///
+/// A group may be of any size, since one output may: what was collected goes to a spool for each stream
+/// after every segment, and memory holds no more than that and one encoder. A spool is a file, or memory
+/// where little is to come.
+pub struct GroupWriter<'a, S> {
+    new_spool: &'a dyn Fn() -> S,
+    spools: [S; STREAM_COUNT],
+    /// The streams of the segment under way.
     streams: [Vec<u8>; STREAM_COUNT],
-    /// The length of every stream at the end of every segment.
+    /// The length of every stream of every segment before it.
     segments: Vec<[usize; STREAM_COUNT]>,
     old_end: u64,
 }
@@ -35,32 +41,41 @@ pub struct Copy<'a> {
     pub new: &'a [u8],
 }
 
-impl GroupWriter {
+impl<'a, S: Read + Write + Seek> GroupWriter<'a, S> {
+    /// An empty group. `new_spool` makes a place that can be written, then read from its start.
+    pub fn new(new_spool: &'a dyn Fn() -> S) -> Self {
+        Self {
+            new_spool,
+            spools: std::array::from_fn(|_| new_spool()),
+            streams: Default::default(),
+            segments: Vec::new(),
+            old_end: 0,
+        }
+    }
+
     /// The next output: offsets count from 0 again.
     pub fn begin_output(&mut self) {
         self.old_end = 0;
     }
 
-    /// Bytes of all streams, before compression.
-    pub fn plain_len(&self) -> usize {
-        self.streams.iter().map(Vec::len).sum()
-    }
-
     /// Some literals, then a copy. A step without both says nothing.
-    pub fn step(&mut self, literals: &[u8], copy: Option<Copy<'_>>) {
+    ///
+    /// # Errors
+    /// Of the spools.
+    pub fn step(&mut self, literals: &[u8], copy: Option<Copy<'_>>) -> io::Result<()> {
         let mut literals = literals;
         while literals.len() > STEP_BYTES_MAX {
             let (first, rest) = literals.split_at(STEP_BYTES_MAX);
             self.one_step(first, 0);
-            self.end_step();
+            self.end_step()?;
             literals = rest;
         }
         let Some(copy) = copy.filter(|copy| !copy.old.is_empty()) else {
             if !literals.is_empty() {
                 self.one_step(literals, 0);
-                self.end_step();
+                self.end_step()?;
             }
-            return;
+            return Ok(());
         };
         assert_eq!(copy.old.len(), copy.new.len(), "a copy has one length");
         let mut at = 0;
@@ -71,39 +86,47 @@ impl GroupWriter {
             let by = from.cast_signed().wrapping_sub(self.old_end.cast_signed());
             write_number(self.stream(Stream::CopyOffsets), fold(by));
             self.old_end = from + (end - at) as u64;
-            self.end_step();
+            self.end_step()?;
             at = end;
         }
+        Ok(())
     }
 
-    /// The group's bytes. `level` is zstd's.
+    /// Writes the group to `out` and returns its bytes. `level` is zstd's.
     ///
     /// # Errors
-    /// From zstd, when memory runs out.
-    pub fn finish(mut self, level: i32) -> io::Result<Vec<u8>> {
-        let ends = self.streams.each_ref().map(Vec::len);
-        if self.segments.last() != Some(&ends) {
-            self.segments.push(ends);
+    /// Of the spools and of `out`; from zstd, when memory runs out.
+    pub fn finish(mut self, level: i32, out: &mut dyn Write) -> io::Result<u64> {
+        if self.pending() > 0 || self.segments.is_empty() {
+            self.end_segment()?;
         }
-        let mut parts: Vec<Vec<Vec<u8>>> = Vec::with_capacity(STREAM_COUNT);
-        for (index, stream) in self.streams.iter_mut().enumerate() {
-            let stream = std::mem::take(stream);
-            let ends: Vec<usize> = self.segments.iter().map(|ends| ends[index]).collect();
-            parts.push(compress(&stream, &ends, super::segment::WINDOW_LOG_MAX[index], level)?);
+        let mut parts = Vec::with_capacity(STREAM_COUNT);
+        for (index, mut plain) in self.spools.into_iter().enumerate() {
+            let lens: Vec<usize> = self.segments.iter().map(|lens| lens[index]).collect();
+            let mut part = (self.new_spool)();
+            let window_log = super::segment::WINDOW_LOG_MAX[index];
+            let part_lens = compress(&mut plain, &lens, window_log, level, &mut part)?;
+            part.seek(SeekFrom::Start(0))?;
+            parts.push((part, part_lens));
         }
-        let mut out = Vec::new();
-        let mut starts = [0; STREAM_COUNT];
-        for (segment, ends) in self.segments.iter().enumerate() {
-            for (index, part) in parts.iter().enumerate() {
-                write_number(&mut out, part[segment].len() as u64);
-                write_number(&mut out, (ends[index] - starts[index]) as u64);
+        let (mut written, mut head) = (0, Vec::new());
+        for (segment, lens) in self.segments.iter().enumerate() {
+            head.clear();
+            for ((_, part_lens), len) in parts.iter().zip(lens) {
+                write_number(&mut head, part_lens[segment]);
+                write_number(&mut head, *len as u64);
             }
-            for part in &parts {
-                out.extend_from_slice(&part[segment]);
+            out.write_all(&head)?;
+            written += head.len() as u64;
+            for (part, part_lens) in &mut parts {
+                let len = part_lens[segment];
+                if io::copy(&mut part.take(len), out)? != len {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                written += len;
             }
-            starts = *ends;
         }
-        Ok(out)
+        Ok(written)
     }
 
     fn stream(&mut self, stream: Stream) -> &mut Vec<u8> {
@@ -116,11 +139,22 @@ impl GroupWriter {
         self.stream(Stream::Literals).extend_from_slice(literals);
     }
 
-    fn end_step(&mut self) {
-        let begun = self.segments.last().map_or(0, |ends| ends.iter().sum());
-        if self.plain_len() - begun >= SEGMENT_BYTES {
-            self.segments.push(self.streams.each_ref().map(Vec::len));
+    /// Bytes of the segment under way, before compression.
+    fn pending(&self) -> usize {
+        self.streams.iter().map(Vec::len).sum()
+    }
+
+    fn end_step(&mut self) -> io::Result<()> {
+        if self.pending() >= SEGMENT_BYTES { self.end_segment() } else { Ok(()) }
+    }
+
+    fn end_segment(&mut self) -> io::Result<()> {
+        self.segments.push(self.streams.each_ref().map(Vec::len));
+        for (stream, spool) in self.streams.iter_mut().zip(&mut self.spools) {
+            spool.write_all(stream)?;
+            stream.clear();
         }
+        Ok(())
     }
 
     /// Writes the differences of `copy` from `start` on; returns where the step has to end.
@@ -169,43 +203,49 @@ pub fn equal_len(a: &[u8], b: &[u8]) -> usize {
     whole + rest.count()
 }
 
-/// One frame, never ended, flushed at each of `ends`: what was added up to each.
+/// One frame, never ended, flushed after each of `lens` bytes of `plain`; returns how much each came to
+/// in `out`.
 fn compress(
-    stream: &[u8],
-    ends: &[usize],
+    plain: &mut (impl Read + Seek),
+    lens: &[usize],
     window_log: u32,
     level: i32,
-) -> io::Result<Vec<Vec<u8>>> {
+    out: &mut impl Write,
+) -> io::Result<Vec<u64>> {
+    plain.seek(SeekFrom::Start(0))?;
+    let total: u64 = lens.iter().map(|len| *len as u64).sum();
     let mut encoder = Encoder::new(level)?;
     // A window that covers the stream is enough, and its size need not be said twice.
-    let needed = stream.len().next_power_of_two().trailing_zeros();
+    let needed = total.next_power_of_two().trailing_zeros();
     encoder.set_parameter(CParameter::WindowLog(needed.clamp(10, window_log)))?;
     encoder.set_parameter(CParameter::ContentSizeFlag(false))?;
     encoder.set_parameter(CParameter::ChecksumFlag(false))?;
-    encoder.set_pledged_src_size(Some(stream.len() as u64))?;
-    let mut parts = Vec::with_capacity(ends.len());
-    let mut chunk = vec![0; CHUNK_LEN];
-    let mut start = 0;
-    for &end in ends {
-        let mut part = Vec::new();
-        if end > start {
-            let mut input = InBuffer::around(&stream[start..end]);
-            while input.pos < end - start {
+    encoder.set_pledged_src_size(Some(total))?;
+    let mut parts = Vec::with_capacity(lens.len());
+    let (mut segment, mut chunk) = (Vec::new(), vec![0; CHUNK_LEN]);
+    for &len in lens {
+        let mut part = 0;
+        if len > 0 {
+            segment.resize(len, 0);
+            plain.read_exact(&mut segment)?;
+            let mut input = InBuffer::around(&segment);
+            while input.pos < len {
                 let mut output = OutBuffer::around(&mut chunk);
                 encoder.run(&mut input, &mut output)?;
-                part.extend_from_slice(output.as_slice());
+                part += output.pos() as u64;
+                out.write_all(output.as_slice())?;
             }
             loop {
                 let mut output = OutBuffer::around(&mut chunk);
                 let left = encoder.flush(&mut output)?;
-                part.extend_from_slice(output.as_slice());
+                part += output.pos() as u64;
+                out.write_all(output.as_slice())?;
                 if left == 0 {
                     break;
                 }
             }
         }
         parts.push(part);
-        start = end;
     }
     Ok(parts)
 }

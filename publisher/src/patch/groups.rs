@@ -4,7 +4,11 @@ use super::make::Options;
 use super::parallel::each;
 use super::side::{Reader, Side};
 use crate::Error;
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
+use std::path::Path;
+use tempfile::SpooledTempFile;
 use updraft_manifests::patch::{
     Copy, Group, GroupWriter, LEAF_LEN, Output, Patch, SOURCES_MAX, Source,
 };
@@ -18,6 +22,14 @@ const GROUP_BYTES: u64 = 1 << 20;
 const SOURCE_GAP_LEAVES: u32 = 64;
 /// Bytes of a copy, or of literals, that are held at once.
 const STEP_LEN: u64 = 4 << 20;
+
+/// A stream, or a group, up to this size is kept in memory, and in a file beyond.
+const SPOOL_BYTES: usize = 4 << 20;
+/// Memory that one group takes at most while it is made: its spools, steps of old and new bytes, and
+/// zstd's tables for its largest window.
+const GROUP_MEMORY: u64 = 192 << 20;
+/// Groups that are made before they are written, for each thread.
+const GROUPS_AHEAD: usize = 8;
 
 /// What is known of one output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,38 +65,39 @@ impl Draft {
     }
 }
 
-/// The groups, compressed, and the header to go before them.
+/// Writes the groups, compressed, to `body`, and returns the header to go before them. Large ones need
+/// room in `folder` meanwhile.
 pub(super) fn write(
     old: &Side,
     new: &Side,
     drafts: &[Draft],
     options: &Options,
-) -> Result<(Patch, Vec<Vec<u8>>), Error> {
+    folder: &Path,
+    body: &mut File,
+) -> Result<Patch, Error> {
     let mut outputs = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let file =
             u32::try_from(draft.file).map_err(|_| Error::Internal("too many files".into()))?;
         outputs.push(Output { file, length: draft.length, sources: sources(draft)? });
     }
-    let ranges = group(drafts);
-    let written = each(ranges.len(), options.threads, &|at| {
-        write_group(old, new, &drafts[ranges[at].clone()], &outputs[ranges[at].clone()])
-    });
-    let written = written.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut at = 0;
-    let groups = ranges.into_iter().zip(&written).map(|(outputs, bytes)| {
-        let start = at;
-        at += bytes.len() as u64;
-        Group { outputs, bytes: start..at }
-    });
-    let patch = Patch {
-        from: old.tree.digest(),
-        to: new.tree.digest(),
-        groups: groups.collect(),
-        outputs,
-        listing: None,
-    };
-    Ok((patch, written))
+    let at_once = usize::try_from(options.memory / GROUP_MEMORY).unwrap_or(usize::MAX).max(1);
+    let threads = options.threads.min(at_once);
+    let (mut groups, mut at) = (Vec::new(), 0);
+    for ranges in group(drafts).chunks(threads * GROUPS_AHEAD) {
+        let made = each(ranges.len(), threads, &|at| {
+            let range = ranges[at].clone();
+            write_group(old, new, &drafts[range.clone()], &outputs[range], folder)
+        });
+        for (outputs, made) in ranges.iter().zip(made) {
+            let (mut bytes, len) = made?;
+            io::copy(&mut bytes, body).map_err(Error::disk("write", folder))?;
+            groups.push(Group { outputs: outputs.clone(), bytes: at..at + len });
+            at += len;
+        }
+    }
+    body.flush().map_err(Error::disk("write", folder))?;
+    Ok(Patch { from: old.tree.digest(), to: new.tree.digest(), groups, outputs, listing: None })
 }
 
 /// Which outputs are compressed together: neighbours by path, which are most alike.
@@ -164,8 +177,11 @@ fn write_group(
     new: &Side,
     drafts: &[Draft],
     outputs: &[Output],
-) -> Result<Vec<u8>, Error> {
-    let mut writer = GroupWriter::default();
+    folder: &Path,
+) -> Result<(SpooledTempFile, u64), Error> {
+    let spool = || tempfile::spooled_tempfile_in(SPOOL_BYTES, folder);
+    let failed = |error| Error::disk("write the streams of a patch in", folder)(error);
+    let mut writer = GroupWriter::new(&spool);
     let (mut old_reader, mut new_reader) = (Reader::default(), Reader::default());
     let (mut old_bytes, mut new_bytes) = (Vec::new(), Vec::new());
     for (draft, output) in drafts.iter().zip(outputs) {
@@ -179,7 +195,7 @@ fn write_group(
         for copy in &draft.copies {
             while copy.new - at > STEP_LEN {
                 read_new(at, STEP_LEN, &mut new_bytes)?;
-                writer.step(&new_bytes, None);
+                writer.step(&new_bytes, None).map_err(failed)?;
                 at += STEP_LEN;
             }
             let mut literals = copy.new - at;
@@ -193,7 +209,8 @@ fn write_group(
                     .read(old, copy.file, copy.old + done, &mut old_bytes)
                     .map_err(Error::disk("read", &old.paths[copy.file]))?;
                 let (before, copied) = new_bytes.split_at(usize::try_from(literals).unwrap_or(0));
-                writer.step(before, Some(Copy { at: from + done, old: &old_bytes, new: copied }));
+                let copy = Copy { at: from + done, old: &old_bytes, new: copied };
+                writer.step(before, Some(copy)).map_err(failed)?;
                 at += literals + len;
                 done += len;
                 literals = 0;
@@ -202,9 +219,12 @@ fn write_group(
         while at < draft.length {
             let len = (draft.length - at).min(STEP_LEN);
             read_new(at, len, &mut new_bytes)?;
-            writer.step(&new_bytes, None);
+            writer.step(&new_bytes, None).map_err(failed)?;
             at += len;
         }
     }
-    writer.finish(LEVEL).map_err(|error| Error::Internal(format!("zstd: {error}")))
+    let mut made = spool();
+    let len = writer.finish(LEVEL, &mut made).map_err(failed)?;
+    made.rewind().map_err(failed)?;
+    Ok((made, len))
 }

@@ -6,11 +6,12 @@ use super::parallel::{cores, each};
 use super::parts::{Part, Piece, parts};
 use super::seeds::{Effort, Match, Old, seeds};
 use super::side::Side;
+use super::staying::Staying;
 use super::stretch::{equal_bytes, stretch};
 use crate::{Error, disk};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
 use std::path::Path;
 use updraft_manifests::patch::{Listing, Patch};
@@ -87,62 +88,75 @@ pub fn make(
     options: &Options,
     path: &Path,
 ) -> Result<Made, Error> {
-    let (old_files, new_files) = differing(old, new);
+    let (old_files, staying, new_files) = differing(old, new);
     let mut drafts: Vec<Draft> =
         new_files.iter().map(|&file| Draft::new(file, new.tree.files()[file].length)).collect();
     let memory = options.memory.saturating_sub(MEMORY_FIXED).max(MEMORY_MIN);
     for part in parts(&old.tree, &old_files, &new.tree, &new_files, memory) {
-        match_part(old, new, &part, options.threads, &mut drafts)?;
+        let staying = Staying { side: old, files: &staying };
+        match_part(&staying, new, part, memory, options.threads, &mut drafts)?;
     }
     let listing = listing.map(|listing| listing(&drafts));
-    let (mut patch, groups) = groups::write(old, new, &drafts, options)?;
+    let folder = disk::folder_of(path);
+    let mut body = tempfile::tempfile_in(folder).map_err(Error::disk("write in", folder))?;
+    let mut patch = groups::write(old, new, &drafts, options, folder, &mut body)?;
     patch.listing = listing;
     let header = patch
         .encode(groups::LEVEL)
         .map_err(|error| Error::Refused { problems: vec![error.to_string()] })?;
     let temporary = disk::temporary(path);
-    let write = || {
+    let mut write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(&header)?;
-        groups.iter().try_for_each(|group| file.write_all(group))?;
+        body.rewind()?;
+        io::copy(&mut body, &mut file)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(Error::disk("write", path))?;
     disk::sync_folder_of(path)?;
     let patch = Patch::parse(&header).map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(Made {
-        size: header.len() as u64 + groups.iter().map(|g| g.len() as u64).sum::<u64>(),
-        patch,
-    })
+    // Without outputs there are no groups, and the header is all.
+    Ok(Made { size: patch.len().max(header.len() as u64), patch })
 }
 
-/// The files that have no equal on the other side; of equal new ones the first.
-fn differing(old: &Side, new: &Side) -> (Vec<usize>, Vec<usize>) {
+/// The old files that have no equal on the new side, those that have one, and the new ones that have none
+/// on the old side; of equal ones the first.
+fn differing(old: &Side, new: &Side) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
     let identities = |side: &Side| -> HashSet<_> {
         side.tree.files().iter().map(|file| (file.length, file.root)).collect()
     };
     let (in_old, in_new) = (identities(old), identities(new));
-    let mut seen = HashSet::new();
-    let without = |side: &Side, other: &HashSet<_>| -> Vec<usize> {
-        let files = side.tree.files().iter().enumerate();
-        files
-            .filter(|(_, file)| !other.contains(&(file.length, file.root)))
-            .map(|(index, _)| index)
-            .collect()
+    let divided = |side: &Side, other: &HashSet<_>| -> (Vec<usize>, Vec<usize>) {
+        let (mut seen, files) = (HashSet::new(), side.tree.files().iter().enumerate());
+        let first = files.filter(|(_, file)| seen.insert((file.length, file.root)));
+        let (same, other): (Vec<_>, Vec<_>) =
+            first.partition(|(_, file)| other.contains(&(file.length, file.root)));
+        let numbers =
+            |files: Vec<(usize, _)>| files.into_iter().map(|(number, _)| number).collect();
+        (numbers(same), numbers(other))
     };
-    let mut new_files = without(new, &in_old);
-    new_files.retain(|&file| {
-        let file = &new.tree.files()[file];
-        seen.insert((file.length, file.root))
-    });
-    (without(old, &in_new), new_files)
+    let (staying, old_files) = divided(old, &in_new);
+    let (_, new_files) = divided(new, &in_old);
+    (old_files, staying, new_files)
 }
 
 /// The bytes of many pieces, and where each begins.
 struct Loaded {
     bytes: Vec<u8>,
     starts: Vec<usize>,
+}
+
+impl Loaded {
+    fn append(&mut self, mut other: Self) {
+        let end = self.bytes.len();
+        self.bytes.append(&mut other.bytes);
+        self.starts.extend(other.starts[1..].iter().map(|start| end + start));
+    }
+
+    fn ranges(&self) -> Vec<Range<usize>> {
+        self.starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
 }
 
 fn load(side: &Side, pieces: &[Piece]) -> Result<Loaded, Error> {
@@ -161,17 +175,26 @@ fn load(side: &Side, pieces: &[Piece]) -> Result<Loaded, Error> {
 }
 
 fn match_part(
-    old_side: &Side,
+    staying: &Staying<'_>,
     new_side: &Side,
-    part: &Part,
+    mut part: Part,
+    memory: u64,
     threads: usize,
     drafts: &mut [Draft],
 ) -> Result<(), Error> {
-    let old = load(old_side, &part.old)?;
+    let mut old = load(staying.side, &part.old)?;
     let new = load(new_side, &part.new)?;
+    let pieces = new.ranges();
+    let mut coarse = coarse_matches(&old, &new.bytes, &pieces, threads);
+    let gaps: Vec<_> = gaps(&pieces, &coarse).into_iter().map(|(_, gap)| gap).collect();
+    let more = staying.useful(&new.bytes, &gaps, part.room(memory))?;
+    if !more.is_empty() {
+        old.append(load(staying.side, &more)?);
+        part.old.extend(more);
+        coarse = coarse_matches(&old, &new.bytes, &pieces, threads);
+    }
+    let found = fine_matches(&old, &new.bytes, &pieces, coarse, threads);
     let old_bytes = Old { bytes: &old.bytes, starts: &old.starts };
-    let pieces: Vec<Range<usize>> = new.starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
-    let found = matches(&old_bytes, &new.bytes, &pieces, threads);
     for ((piece, range), matches) in part.new.iter().zip(&pieces).zip(found) {
         let place = drafts.binary_search_by_key(&piece.file, |draft| draft.file);
         let draft =
@@ -195,35 +218,55 @@ fn match_part(
     Ok(())
 }
 
-/// The matches of every piece of the new bytes.
-fn matches(old: &Old<'_>, new: &[u8], pieces: &[Range<usize>], threads: usize) -> Vec<Vec<Match>> {
-    let all: Vec<Range<usize>> = old.starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
+/// What moved or stayed, for every piece of the new bytes.
+fn coarse_matches(
+    old: &Loaded,
+    new: &[u8],
+    pieces: &[Range<usize>],
+    threads: usize,
+) -> Vec<Vec<Match>> {
+    let bytes = Old { bytes: &old.bytes, starts: &old.starts };
     let mut work = Vec::new();
     for (piece, range) in pieces.iter().enumerate() {
         let starts = range.clone().step_by(STRETCH_LEN);
         work.extend(starts.map(|start| (piece, start..range.end.min(start + STRETCH_LEN))));
     }
-    let index = Index::build(old.bytes, &all, COARSE_BLOCK, COARSE_BLOCK);
+    let index = Index::build(&old.bytes, &old.ranges(), COARSE_BLOCK, COARSE_BLOCK);
     let found =
-        each(work.len(), threads, &|at| seeds(old, new, work[at].1.clone(), &index, COARSE));
+        each(work.len(), threads, &|at| seeds(&bytes, new, work[at].1.clone(), &index, COARSE));
     drop(index);
     let mut coarse = vec![Vec::new(); pieces.len()];
     for ((piece, _), found) in work.iter().zip(found) {
         coarse[*piece].extend(found);
     }
-    let coarse =
-        each(pieces.len(), threads, &|at| stretch(old, new, pieces[at].clone(), &coarse[at]));
+    each(pieces.len(), threads, &|at| stretch(&bytes, new, pieces[at].clone(), &coarse[at]))
+}
 
-    let left = unused(&all, &coarse);
+/// What the matches leave of each piece.
+fn gaps(pieces: &[Range<usize>], matches: &[Vec<Match>]) -> Vec<(usize, Range<usize>)> {
     let mut gaps = Vec::new();
     for (piece, range) in pieces.iter().enumerate() {
         let mut at = range.start;
-        for found in &coarse[piece] {
+        for found in &matches[piece] {
             gaps.push((piece, at..found.new));
             at = found.new + found.len;
         }
         gaps.push((piece, at..range.end));
     }
+    gaps
+}
+
+/// The coarse matches and what else is alike, over the old bytes that those leave.
+fn fine_matches(
+    loaded: &Loaded,
+    new: &[u8],
+    pieces: &[Range<usize>],
+    coarse: Vec<Vec<Match>>,
+    threads: usize,
+) -> Vec<Vec<Match>> {
+    let old = &Old { bytes: &loaded.bytes, starts: &loaded.starts };
+    let left = unused(&loaded.ranges(), &coarse);
+    let mut gaps = gaps(pieces, &coarse);
     gaps.retain(|(_, gap)| gap.len() >= FINE_BLOCK);
     let index = Index::build(old.bytes, &left, FINE_BLOCK, 1);
     let work: Vec<_> = gaps.chunks(GAPS_LEN).collect();

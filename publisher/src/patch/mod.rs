@@ -1,14 +1,15 @@
 //! Patches: making them, and applying them as a launcher would.
 //!
 //! [`make`] takes the two sides of an update and writes a patch file in the format of
-//! [`updraft_manifests::patch`]. Only files that have no equal on the other side are looked at. What is
-//! new is matched with what is old in two passes: a coarse index of blocks finds what moved or stayed,
-//! then a fine one, over what that left of the old bytes, finds the rest ([`seeds`]). Matches are
+//! [`updraft_manifests::patch`]. What is new is matched with what is old and has no equal on the new side,
+//! in two passes: a coarse index of blocks finds what moved or stayed, then a fine one, over what that left
+//! of the old bytes, finds the rest ([`seeds`]). Between them the old files that stay as they are are read
+//! once, for parts of them that turn up in what is left of the new bytes ([`staying`]). Matches are
 //! stretched over differences ([`stretch`]), those that cost more than they save are dropped, and the
 //! outputs are written and compressed in groups on all cores ([`groups`]).
 //!
 //! Same sides, same bytes, whatever the number of cores. Memory is bounded: what does not fit is matched
-//! in parts ([`parts`]), which finds less.
+//! in parts ([`parts`]), which finds less, and compressed from files.
 
 mod apply;
 mod command;
@@ -20,6 +21,7 @@ mod parallel;
 mod parts;
 mod seeds;
 mod side;
+mod staying;
 mod stretch;
 
 pub use apply::{Applied, compare, open};

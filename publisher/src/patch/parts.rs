@@ -39,6 +39,12 @@ impl Part {
         self.old_bytes() * 5 + new
     }
 
+    /// Old bytes that may be matched besides, within `memory`.
+    pub(super) fn room(&self, memory: u64) -> u64 {
+        let room = memory.saturating_sub(self.cost()) / 5;
+        room.min(OLD_BYTES_MAX.saturating_sub(self.old_bytes()))
+    }
+
     fn fits(&self, memory: u64) -> bool {
         self.cost() <= memory && self.old_bytes() <= OLD_BYTES_MAX
     }

@@ -73,6 +73,22 @@ fn content_is_found_anywhere() {
 }
 
 #[test]
+fn files_that_stay_are_copied_from_too() {
+    let (a, b) = (noise(1, 100_000), noise(2, 3_000_000));
+    let old = [("a", a.clone()), ("b", b.clone()), ("c", noise(3, 50_000))];
+    let mut edited = a[1..].to_vec();
+    (0..90_000).step_by(400).for_each(|at| edited[at] ^= 0x10);
+    let part = [&b[1_000_001..1_900_000], &noise(4, 20)[..], &b[5..100_000]].concat();
+    let mut new = old.to_vec();
+    new.push(("d", [a, b].concat()));
+    check(&old, &new, 400);
+    new[3] = ("d", part);
+    check(&old, &new, 500);
+    new[3] = ("d", edited);
+    check(&old, &new, 1500);
+}
+
+#[test]
 fn little_memory_finds_less_and_is_right() {
     let old = noise(1, 9 << 20);
     let mut new = old.clone();
@@ -111,6 +127,49 @@ fn damage_leaves_nothing_behind() {
     fs::write(at("patch"), &good).unwrap();
     apply(&old).unwrap();
     assert!(apply(&old).unwrap_err().to_string().contains("exists"));
+}
+
+/// Wherever a patch is damaged or cut off, nothing is made, and nothing is left lying about.
+#[test]
+fn damage_anywhere_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (a, b) = (noise(1, 50_000), noise(2, 20_000));
+    let mut edited = a.clone();
+    (0..edited.len()).step_by(997).for_each(|at| edited[at] ^= 3);
+    edited.splice(20_000..20_000, noise(3, 900));
+    write(&at("old"), &[("a", a), ("b", b.clone())]);
+    write(&at("new"), &[("a", edited), ("c/b", b)]);
+    let (old, new) = (Folder::open(&at("old")).unwrap(), Folder::open(&at("new")).unwrap());
+    let listing = |drafts: &_| old.listing(&new, drafts);
+    make(&old.side, &new.side, Some(&listing), &Options::new(None), &at("patch")).unwrap();
+    let good = fs::read(at("patch")).unwrap();
+    let refused = |bytes: &[u8], what: &str| {
+        fs::write(at("patch"), bytes).unwrap();
+        let made = open(&at("patch")).and_then(|patch| {
+            let listing = patch.listing.clone().unwrap_or_default();
+            make_folder(&at("patch"), &patch, &listing, &old, &at("made"))
+        });
+        let right = made.is_ok() && Folder::open(&at("made")).unwrap().side.tree == new.side.tree;
+        assert!(made.is_err() || right, "{what}");
+        let _ = fs::remove_dir_all(at("made"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "old, new and the patch: {what}");
+        made.is_err()
+    };
+    let places: Vec<usize> = (0..good.len()).step_by(3).collect();
+    let count = places
+        .iter()
+        .filter(|&&at| {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            refused(&bad, &format!("a flip at {at} of {}", good.len()))
+        })
+        .count();
+    // Some bits mean nothing, as in the prefix of a frame.
+    assert!(count * 100 >= places.len() * 95, "{count} of {} flips were found", places.len());
+    for len in (0..good.len()).step_by(31) {
+        assert!(refused(&good[..len], &format!("cut at {len}")));
+    }
 }
 
 proptest! {
