@@ -312,6 +312,33 @@ fn a_changed_old_file_costs_a_patch_only_what_needs_it() {
     assert!((1..=3 * LEAF).contains(&fetched), "{plan}");
 }
 
+/// Of a patch with much new content only the group is fetched that makes the file that can be made.
+#[test]
+fn of_a_large_patch_only_what_is_needed_is_fetched() {
+    let mut world = World::with_patches(2);
+    let install = world.installed();
+    edit(&install.dir.join("a.pak"), |bytes| bytes[3_500_000] ^= 1);
+    let renew = |seed| {
+        let new = content::noise(seed, 2_500_000);
+        move |bytes: &mut Vec<u8>| bytes[500_000..3_000_000].copy_from_slice(&new)
+    };
+    world.edit("a.pak", renew(77));
+    world.edit("b.pak", renew(78));
+    world.publish("1.1");
+    let mut proc = install.update(false);
+    let report = wait_complete(&proc, TRANSFER_WAIT);
+    let plan = planned(&proc);
+    proc.finish(READY_WAIT);
+    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    let number = |key: &str| plan[key].as_u64().unwrap();
+    assert_eq!(number("patched_bytes"), BIG, "{plan}");
+    let bytes = number("patch_bytes");
+    assert!((2_500_000..2_600_000).contains(&bytes), "{plan}");
+    // The group of `b.pak`, at most a piece more on either side, and what is new in `a.pak`.
+    let fetched = report.peers + report.http - report.wasted;
+    assert!(fetched < bytes + number("fetch_bytes") + (1 << 20), "{report:?} {plan}");
+}
+
 fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -23,7 +23,7 @@ const SUPPLY_BATCHES_MAX: usize = 4;
 
 impl Launcher {
     /// Finds the cheapest way to each file that the stage lacks: a patch, then leaves of old files. Of
-    /// a patch only the head is fetched if this is a `dry_run`.
+    /// a patch only the header is fetched if this is a `dry_run`.
     pub(super) async fn gather(
         &mut self,
         release: &Release,
@@ -32,25 +32,13 @@ impl Launcher {
         swarm: &SwarmSources,
         dry_run: bool,
     ) -> Result<(Gathered, Option<File>, Split), Error> {
-        let (mut gathered, mut file, mut split) = (Gathered::default(), None, Split::default());
         if stage.is_salvage() {
-            return Ok((gathered, file, split));
+            return Ok(Default::default());
         }
-        if let Some(offer) = self.patch_offer(release, installed, stage).await {
-            let patch = if dry_run {
-                self.look_at_patch(&offer).await
-            } else {
-                self.fetch_patch(&offer, swarm).await?.map(|fetched| {
-                    (file, split) = (fetched.file, fetched.split);
-                    fetched.patch
-                })
-            };
-            gathered.patch =
-                patch.and_then(|patch| Self::patch_job(patch, release, installed, stage));
-            if gathered.patch.is_some() {
-                gathered.patch_bytes = offer.size;
-            }
-        }
+        let patch = self.gather_patch(release, installed, stage, swarm, dry_run).await?;
+        let (file, split) = (patch.file, patch.split);
+        let mut gathered =
+            Gathered { patch: patch.job, patch_bytes: patch.bytes, ..Gathered::default() };
         let made = gathered.patch.iter().flat_map(PatchJob::makes).collect();
         let (progress, stop) = (self.tell_checking(), &self.stop);
         let sources = self.sources();

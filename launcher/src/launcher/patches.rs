@@ -11,12 +11,15 @@ use crate::transfer::{self, Split};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{object_path, torrent_path};
 use updraft_manifests::patch::{PREFIX_LEN, Patch};
 use updraft_manifests::patchlist::{Offer, PatchList};
+use updraft_protocol::bitfield::Bitfield;
+use updraft_protocol::ids::PieceIndex;
 use updraft_protocol::io::{AddTorrent, Have, WebSeed};
 use updraft_protocol::metainfo::{Info, Metainfo};
 
@@ -25,25 +28,76 @@ const PATCHES_FOLDER: &str = ".updraft/patches";
 /// How long nothing may come of a patch before the update goes on without it.
 const PATCH_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A patch that was fetched, or only looked at.
-pub(super) struct Fetched {
-    /// What it says.
-    pub(super) patch: Patch,
-    /// Its bytes, if they are here.
+/// From this size on a patch's header is looked at before the patch is fetched: perhaps not all of it is
+/// needed.
+const LOOK_BYTES_MIN: u64 = 1 << 20;
+/// With more tenths of a patch needed than this, it is fetched whole: then others can have it from here.
+const PART_TENTHS_MAX: u64 = 7;
+
+/// A patch that is of use here.
+#[derive(Default)]
+pub(super) struct GatheredPatch {
+    /// What it can make.
+    pub(super) job: Option<PatchJob>,
+    /// Its bytes, if they were fetched.
     pub(super) file: Option<File>,
+    /// How many there are, or would be.
+    pub(super) bytes: u64,
     /// Where they came from.
     pub(super) split: Split,
 }
 
 impl Launcher {
-    /// The patch from what is installed to `release`, if one is offered that this program can read and
-    /// that is smaller than what `stage` would fetch.
-    pub(super) async fn patch_offer(
-        &self,
+    /// The patch from what is installed to `release`, if one is offered, this program can read it, and
+    /// it is smaller than what `stage` would fetch of what it makes. Of a large one only the groups are
+    /// fetched that are needed; in a `dry_run` only the header is.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], and from the file system.
+    pub(super) async fn gather_patch(
+        &mut self,
         release: &Release,
         installed: Option<&Installed>,
         stage: &Stage<'_>,
-    ) -> Option<Offer> {
+        swarm: &SwarmSources,
+        dry_run: bool,
+    ) -> Result<GatheredPatch, Error> {
+        let without = GatheredPatch::default();
+        let Some(offer) = self.patch_offer(release, installed).await else { return Ok(without) };
+        let saved = stage.plan().totals.fetched_bytes;
+        let (mut parts, mut bytes) = (None, offer.size);
+        if dry_run || offer.size >= LOOK_BYTES_MIN {
+            // Nothing vouches for it yet: if it lies, too little is fetched, and the patch makes less.
+            let looked = self.look_at_patch(&offer).await;
+            let seen = looked.is_some();
+            let job = looked.and_then(|patch| patch_job(patch, release, installed, stage));
+            if seen && job.is_none() {
+                return Ok(without);
+            }
+            if let Some(job) = &job {
+                let needed = job.needs();
+                let sum = needed.iter().map(|range| range.end - range.start).sum::<u64>();
+                if sum.saturating_mul(10) <= offer.size.saturating_mul(PART_TENTHS_MAX) {
+                    (parts, bytes) = (Some(needed), sum);
+                }
+            }
+            if dry_run && job.is_some() && bytes < saved {
+                return Ok(GatheredPatch { job, bytes, ..without });
+            }
+        }
+        if dry_run || bytes >= saved {
+            return Ok(without);
+        }
+        let Some((patch, file, split)) = self.fetch_patch(&offer, parts, swarm).await? else {
+            return Ok(without);
+        };
+        let job = patch_job(patch, release, installed, stage);
+        let bytes = if job.is_some() { bytes } else { 0 };
+        Ok(GatheredPatch { job, file: Some(file), bytes, split })
+    }
+
+    /// The patch that is offered from what is installed to `release`, if this program can read it.
+    async fn patch_offer(&self, release: &Release, installed: Option<&Installed>) -> Option<Offer> {
         let (named, installed) = (release.patches.as_ref()?, installed?);
         let parse = |bytes: &Bytes| {
             PatchList::parse(bytes, named, &release.identity.torrent)
@@ -52,12 +106,11 @@ impl Launcher {
         let sources = self.sources();
         let list = news::checked(&self.documents, &sources, &named.path(), parse).await;
         let list = list.inspect_err(|error| tracing::warn!(%error, "no patch list")).ok()?;
-        let offer = list.usable_from(&installed.release.torrent)?;
-        (offer.size < stage.plan().totals.fetched_bytes).then(|| offer.clone())
+        list.usable_from(&installed.release.torrent).cloned()
     }
 
-    /// The head of a patch, read by ranges over HTTP: enough to plan. `None` if that cannot be had.
-    pub(super) async fn look_at_patch(&self, offer: &Offer) -> Option<Patch> {
+    /// The header of a patch, read by ranges over HTTP: enough to plan. `None` if that cannot be had.
+    async fn look_at_patch(&self, offer: &Offer) -> Option<Patch> {
         if offer.size < PREFIX_LEN as u64 {
             return None;
         }
@@ -70,21 +123,22 @@ impl Launcher {
         Patch::parse(&header).ok()
     }
 
-    /// Fetches a patch from its swarm and over HTTP. `None` if it cannot be had or is not what it
-    /// should be: then the update goes on without.
+    /// Fetches a patch, or these parts of it, from its swarm and over HTTP. `None` if it cannot be had or
+    /// is not what it should be: then the update goes on without.
     ///
     /// # Errors
     /// [`Error::Interrupted`], and from the file system.
-    pub(super) async fn fetch_patch(
+    async fn fetch_patch(
         &mut self,
         offer: &Offer,
+        parts: Option<Vec<Range<u64>>>,
         swarm: &SwarmSources,
-    ) -> Result<Option<Fetched>, Error> {
-        let fetched = match self.fetch_patch_file(offer, swarm).await {
+    ) -> Result<Option<(Patch, File, Split)>, Error> {
+        let fetched = match self.fetch_patch_file(offer, parts, swarm).await {
             Err(error @ (Error::Interrupted | Error::Disk { .. })) => return Err(error),
             Err(error) => Err(error.to_string()),
             Ok((file, split)) => read_header(&file)
-                .map(|patch| Fetched { patch, file: Some(file), split })
+                .map(|patch| (patch, file, split))
                 .map_err(|error| error.to_string()),
         };
         Ok(fetched.inspect_err(|error| tracing::warn!(error, "without the patch")).ok())
@@ -93,6 +147,7 @@ impl Launcher {
     async fn fetch_patch_file(
         &mut self,
         offer: &Offer,
+        parts: Option<Vec<Range<u64>>>,
         swarm: &SwarmSources,
     ) -> Result<(File, Split), Error> {
         let parse = |bytes: &Bytes| info_of(offer, bytes);
@@ -102,6 +157,7 @@ impl Launcher {
         let below = format!("{PATCHES_FOLDER}/{}", offer.v2);
         let pieces = info.geometry.piece_count();
         let mut add = AddTorrent::new(Arc::clone(&info), vec![self.store.path(&below)]);
+        add.pieces = parts.map(|parts| pieces_of(&info, &parts));
         add.have = Have::Resume;
         add.resume = Some(self.store.path(&format!("{below}.resume")));
         add.trackers.clone_from(&swarm.trackers);
@@ -145,19 +201,33 @@ impl Launcher {
         };
         tidy().map_err(Error::disk("tidy", self.store.path(PATCHES_FOLDER)))
     }
+}
 
-    /// What `patch` can make here; `None` with a note in the log if it is for something else.
-    pub(super) fn patch_job(
-        patch: Patch,
-        release: &Release,
-        installed: Option<&Installed>,
-        stage: &Stage<'_>,
-    ) -> Option<PatchJob> {
-        let job = PatchJob::new(patch, installed?, &release.files, stage);
-        let job = job.inspect_err(|error| tracing::warn!(%error, "without the patch")).ok()?;
-        let any = job.makes().next().is_some();
-        any.then_some(job)
+/// What `patch` can make here; `None` with a note in the log if it is for something else.
+fn patch_job(
+    patch: Patch,
+    release: &Release,
+    installed: Option<&Installed>,
+    stage: &Stage<'_>,
+) -> Option<PatchJob> {
+    let job = PatchJob::new(patch, installed?, &release.files, stage);
+    let job = job.inspect_err(|error| tracing::warn!(%error, "without the patch")).ok()?;
+    let any = job.makes().next().is_some();
+    any.then_some(job)
+}
+
+/// The pieces that hold these bytes of a torrent's only file.
+fn pieces_of(info: &Info, parts: &[Range<u64>]) -> Bitfield {
+    let (mut pieces, len) =
+        (Bitfield::empty(info.geometry.piece_count()), u64::from(info.geometry.piece_length()));
+    for part in parts {
+        // A header may say anything.
+        let end = part.end.div_ceil(len).min(u64::from(pieces.len()));
+        for piece in part.start / len..end {
+            pieces.insert(PieceIndex(u32::try_from(piece).expect("it is below their number")));
+        }
     }
+    pieces
 }
 
 /// The torrent of a patch, if it is the one that was offered.

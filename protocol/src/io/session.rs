@@ -155,6 +155,8 @@ pub struct AddTorrent {
     pub files: Vec<PathBuf>,
     /// How much each file is wanted. A piece of several files counts as the highest of them.
     pub priorities: Vec<Priority>,
+    /// If given, only these pieces of the wanted files are wanted.
+    pub pieces: Option<Bitfield>,
     /// What is on disk already.
     pub have: Have,
     /// Never write: serve what is there.
@@ -180,6 +182,7 @@ impl AddTorrent {
     pub fn new(info: Arc<Info>, files: Vec<PathBuf>) -> Self {
         Self {
             priorities: vec![Priority::NORMAL; files.len()],
+            pieces: None,
             info,
             files,
             have: Have::Nothing,

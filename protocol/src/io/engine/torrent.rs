@@ -112,7 +112,12 @@ impl Torrent {
                 distrusted = Some(right.clone());
             }
         }
-        let priorities = priorities_of_pieces(geometry, &add.priorities);
+        let mut priorities = priorities_of_pieces(geometry, &add.priorities);
+        if let Some(pieces) = &add.pieces {
+            for piece in geometry.pieces().filter(|piece| !pieces.has(*piece)) {
+                priorities[piece.get()] = Priority::UNWANTED;
+            }
+        }
         let mut wanted = Bitfield::empty(count);
         for piece in geometry.pieces().filter(|piece| priorities[piece.get()].is_wanted()) {
             wanted.insert(piece);
