@@ -31,6 +31,8 @@ mod engine;
 #[cfg(target_os = "linux")]
 mod flash;
 #[cfg(target_os = "linux")]
+mod gaps;
+#[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]
 mod many;
