@@ -33,6 +33,10 @@ const EXTRA_SECONDS: u32 = 3;
 pub const TURN: Duration = Duration::from_millis(500);
 /// The same for other clients, some of which look for something to ask for now and then only.
 pub const TURN_FOREIGN: Duration = Duration::from_secs(3);
+/// An unchoked peer that asked for nothing this long has had its turn.
+const IDLE_MAX: Duration = Duration::from_secs(3);
+/// A turn ends after so many pieces even if none of them is whole.
+const CRISS_CROSS_PIECES: u64 = 4;
 /// Time for a peer just unchoked to ask for something, before its place counts as free.
 pub const GRACE: Duration = Duration::from_millis(300);
 /// Time after which the rate of a turn says something.
@@ -72,6 +76,30 @@ pub struct Candidate {
 /// True if somebody waits that has no piece yet: turns are as short as they can be then.
 pub fn newcomers_wait(candidates: &[Candidate]) -> bool {
     candidates.iter().any(|peer| peer.wants && !peer.unchoked && peer.has_nothing)
+}
+
+/// What a peer has had since it was unchoked.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The time since then.
+    pub lasted: Duration,
+    /// Payload read for it, in bytes.
+    pub bytes: u64,
+    /// The piece it is being sent is not whole.
+    pub in_piece: bool,
+    /// How long it has asked for nothing.
+    pub idle: Duration,
+}
+
+impl Turn {
+    /// It has had `least` time and whole pieces, or all it asked for. Half a piece is of no use to
+    /// anybody, so a turn ends between two, unless the peer takes them criss-cross.
+    pub fn is_over(&self, least: Duration, piece_length: u32) -> bool {
+        let piece = u64::from(piece_length);
+        let served =
+            self.bytes >= piece && !self.in_piece || self.bytes >= CRISS_CROSS_PIECES * piece;
+        self.lasted >= least && (served || self.idle >= IDLE_MAX)
+    }
 }
 
 /// How many to serve at once: one for the LAN, one for the rest.
@@ -289,6 +317,21 @@ mod tests {
         check(true, 4, "1:wub:9:5 2:w:8:90 4:wo:0:1 5:wo:0:2 6:woub:0:0", &[1, 4, 5, 6]);
         check(true, 2, "1:w:9:5 4:wo:0:1 5:wo:0:2 6:wo:0:3", &[1, 6]);
         check(true, 3, "1:wub:9:5 2:w:8:90 3:w:7:90 4:o:0:1", &[1, 2, 3]);
+    }
+
+    #[test]
+    fn a_turn_ends_between_two_pieces() {
+        let check = |millis: u64, bytes: u64, in_piece: bool, idle: u64, expected: bool| {
+            let (lasted, idle) = (Duration::from_millis(millis), Duration::from_secs(idle));
+            let turn = Turn { lasted, bytes, in_piece, idle };
+            assert_eq!(turn.is_over(TURN, 100), expected, "{turn:?}");
+        };
+        check(500, 100, false, 0, true);
+        check(499, 100, false, 0, false);
+        check(1000, 99, false, 0, false);
+        check(1000, 150, true, 0, false);
+        check(1000, 400, true, 0, true);
+        check(5000, 0, false, 3, true);
     }
 
     #[test]

@@ -11,7 +11,7 @@ const ADDRESSES_MAX: usize = 1000;
 /// Attempts under way at once.
 pub const HALF_OPEN_MAX: usize = 8;
 /// Nobody is dialled at first beyond so many connections: enough to begin.
-pub const DIAL_UNTIL: usize = 16;
+const DIAL_UNTIL: usize = 16;
 /// Failures in a row after which an address is forgotten, if others are left to try.
 const FAILURES_MAX: u32 = 5;
 /// Addresses below which none is forgotten.
@@ -32,6 +32,14 @@ pub fn makes_place(
 ) -> Option<PeerKey> {
     let idle = connections.filter(|(_, carried_at)| now.saturating_sub(*carried_at) >= IDLE);
     idle.min_by_key(|(_, carried_at)| *carried_at).map(|(peer, _)| peer)
+}
+
+/// How many connections to dial for, `waited` after the beginning. Half of the places are for those who
+/// come: in a swarm larger than that, whoever appears last must find somebody with a place. Few at
+/// once, more by and by: when a crowd appears in one moment, everybody dials everybody.
+pub fn dial_until(waited: Duration, connections_max: usize) -> usize {
+    let more = usize::try_from(waited.as_secs()).unwrap_or(usize::MAX);
+    DIAL_UNTIL.saturating_add(more).min(connections_max.div_ceil(2))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +211,17 @@ mod tests {
         assert_eq!(dialer.due(now, 16, 20, &mut rng()).len(), 4);
         (1..=40).for_each(|port| dialer.forget(addr(port)));
         assert!(!dialer.is_busy(now));
+    }
+
+    #[test]
+    fn half_of_the_places_are_left_to_those_who_come() {
+        let check = |seconds: u64, places: usize, expected: usize| {
+            assert_eq!(dial_until(Duration::from_secs(seconds), places), expected);
+        };
+        check(0, 50, 16);
+        check(4, 50, 20);
+        check(u64::MAX, 50, 25);
+        check(0, 9, 5);
     }
 
     #[test]

@@ -581,14 +581,10 @@ impl Swarm {
         // What it was asked for is free again: others with room take it at their next block or tick.
     }
 
-    /// Half of the places are for those who come: in a swarm larger than that, whoever appears last
-    /// must find somebody with a place. A seed dials too, because it may be the one that cannot be
-    /// dialled.
-    /// Few at once, more by and by: when a crowd appears in one moment, everybody dials everybody.
+    /// Connections to dial for. A seed dials too, because it may be the one that cannot be dialled.
     fn dial_until(&self, now: Duration) -> usize {
-        let waited = now.saturating_sub(self.began.unwrap_or(now)).as_secs();
-        let wanted = dialer::DIAL_UNTIL + usize::try_from(waited).unwrap_or(usize::MAX / 2);
-        wanted.min(self.config.connections_max.div_ceil(2))
+        let waited = now.saturating_sub(self.began.unwrap_or(now));
+        dialer::dial_until(waited, self.config.connections_max)
     }
 
     fn dial(&mut self, now: Duration) {

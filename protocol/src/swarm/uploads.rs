@@ -4,7 +4,7 @@ use super::peer::{Misbehaviour, Peer};
 use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
 use crate::geometry::{BLOCK_LEN, Block, Geometry};
 use crate::ids::{PeerKey, PieceIndex};
-use crate::policy::choker::{self, Candidate};
+use crate::policy::choker::{self, Candidate, Turn};
 use crate::policy::limiter::Limiter;
 use crate::wire::message::{Message, REQUEST_BYTES_MAX};
 use std::collections::VecDeque;
@@ -20,10 +20,6 @@ const READ_AHEAD_TOTAL: u64 = 12 << 20;
 const READ_BLOCKS: usize = 16;
 /// Requests turned away for a full queue, within the last seconds, before a peer is thrown out.
 const OVERFLOW_MAX: u32 = 20_000;
-/// An unchoked peer that asked for nothing this long has had its turn.
-const IDLE_MAX: Duration = Duration::from_secs(3);
-/// A turn ends after so many pieces even if none of them is whole.
-const CRISS_CROSS_PIECES: u64 = 4;
 
 impl Peer {
     /// Requests of it are waiting or on their way.
@@ -37,24 +33,25 @@ impl Peer {
         u64::try_from(u128::from(self.turn_sent) * 1000 / millis).unwrap_or(u64::MAX)
     }
 
-    /// It has had its turn: whole pieces and some time, or all it asked for. Half a piece is of no use
-    /// to anybody, so a turn ends between two, or, since another client may take them criss-cross, when
-    /// it goes on with another. While newcomers wait one piece is a turn.
+    /// It has had its turn. While newcomers wait one piece is a turn.
     fn turn_over(&self, now: Duration, leech: bool, newcomers: bool, geometry: &Geometry) -> bool {
-        let turn = match self.id.is_ours() || !leech {
+        let least = match self.id.is_ours() || !leech {
             true if newcomers => Duration::ZERO,
             true => choker::TURN,
             false => choker::TURN_FOREIGN,
         };
-        let idle = !self.is_busy() && now.saturating_sub(self.busy_at) >= IDLE_MAX;
-        let piece_length = u64::from(geometry.piece_length());
+        // Another client may take them criss-cross: whoever goes on with another piece is between two.
         let goes_on = |piece| self.upload_queue.front().is_none_or(|block| block.piece == piece);
-        let between = self
+        let in_piece = self
             .serving
-            .is_none_or(|(piece, sent)| sent >= geometry.data_len(piece) || !goes_on(piece));
-        let served = self.turn_bytes >= piece_length && between
-            || self.turn_bytes >= CRISS_CROSS_PIECES * piece_length;
-        !self.am_choking && now.saturating_sub(self.choke_changed_at) >= turn && (served || idle)
+            .is_some_and(|(piece, sent)| sent < geometry.data_len(piece) && goes_on(piece));
+        let turn = Turn {
+            lasted: now.saturating_sub(self.choke_changed_at),
+            bytes: self.turn_bytes,
+            in_piece,
+            idle: if self.is_busy() { Duration::ZERO } else { now.saturating_sub(self.busy_at) },
+        };
+        !self.am_choking && turn.is_over(least, geometry.piece_length())
     }
 }
 
