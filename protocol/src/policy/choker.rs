@@ -69,7 +69,7 @@ pub struct Candidate {
     pub busy: bool,
     /// It has had its turn.
     pub turn_over: bool,
-    /// It has no piece yet, so its own uplink lies idle.
+    /// It has no piece yet, nor been sent one, so its own uplink lies idle.
     pub has_nothing: bool,
 }
 

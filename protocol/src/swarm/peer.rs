@@ -80,6 +80,8 @@ pub(super) struct Given {
     pub(super) piece: PieceIndex,
     /// Bytes of it that the peer has not asked for yet.
     pub(super) left: u32,
+    /// Payload that the peer will have been sent when it has been sent what it asked for of this, in bytes.
+    pub(super) sent_by: u64,
     pub(super) at: Duration,
 }
 

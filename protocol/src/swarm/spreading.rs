@@ -26,6 +26,12 @@ impl Peer {
         let queued = self.upload_queue.iter().map(|block| u64::from(block.len));
         queued.chain(self.given.iter().map(|given| u64::from(given.left))).sum()
     }
+
+    /// Payload that it will have been sent when it has been sent all that it asked for, in bytes.
+    fn asked(&self) -> u64 {
+        let queued: u64 = self.upload_queue.iter().map(|block| u64::from(block.len)).sum();
+        self.up.total() + self.reading + queued
+    }
 }
 
 impl Swarm {
@@ -72,7 +78,7 @@ impl Swarm {
             let Some(piece) = next.or_else(|| self.rarest_not_given(now, key)) else { break };
             let left = self.geometry.data_len(piece);
             let Some(peer) = self.peers.get_mut(&key) else { return };
-            peer.given.push(Given { piece, left, at: now });
+            peer.given.push(Given { piece, left, sent_by: 0, at: now });
             let message = if peer.hidden { Message::Have(piece) } else { Message::Suggest(piece) };
             self.outputs.push_back(Output::Send { peer: key, message });
             ahead += u64::from(left);
@@ -111,7 +117,9 @@ impl Swarm {
     pub(super) fn may_have(&mut self, now: Duration, key: PeerKey, block: Block) -> bool {
         let Some(spread) = &mut self.spread else { return true };
         let Some(peer) = self.peers.get_mut(&key) else { return false };
+        let sent_by = peer.asked() + u64::from(block.len);
         if let Some(given) = peer.given.iter_mut().find(|given| given.piece == block.piece) {
+            given.sent_by = sent_by;
             given.left = given.left.saturating_sub(block.len);
             given.at = now;
             peer.given_in_vain = false;
@@ -123,7 +131,7 @@ impl Swarm {
             return false;
         }
         let left = self.geometry.data_len(block.piece).saturating_sub(block.len);
-        peer.given.push(Given { piece: block.piece, left, at: now });
+        peer.given.push(Given { piece: block.piece, left, sent_by, at: now });
         if !peer.hidden && peer.abilities.fast {
             // Asked for before a choke that took the suggestion back: it is to ask for the rest, too.
             self.send(now, key, Message::Suggest(block.piece));
@@ -177,9 +185,14 @@ impl Swarm {
     pub(super) fn review_given(&mut self, now: Duration) {
         let Some(spread) = &mut self.spread else { return };
         for peer in self.peers.values_mut() {
-            let (busy_at, in_vain) = (peer.busy_at, &mut peer.given_in_vain);
-            peer.given.retain(|given| {
-                let waits = now.saturating_sub(given.at.max(busy_at)) < PATIENCE;
+            let (busy_at, sent, in_vain) = (peer.busy_at, peer.up.total(), &mut peer.given_in_vain);
+            peer.given.retain_mut(|given| {
+                // What was sent whole and is not shown lies on a disk that stands still, or nowhere; what is
+                // still to be sent may wait behind other blocks to the same peer.
+                if given.left > 0 || sent < given.sent_by {
+                    given.at = given.at.max(busy_at);
+                }
+                let waits = now.saturating_sub(given.at) < PATIENCE;
                 *in_vain |= !waits;
                 if !waits && self.picker.availability(given.piece) == 0 {
                     spread.give_back(given.piece);

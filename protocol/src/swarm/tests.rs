@@ -373,6 +373,19 @@ fn peers_that_stall_cost_others_little() {
     }
 }
 
+/// A player's disk takes a minute for what it was given: the origin gives the same to others meanwhile.
+#[test]
+fn what_lies_on_a_disk_that_stands_still_is_given_to_others() {
+    let mut world = world(400);
+    world.add(host(true, 2_500_000, 0));
+    world.add(Host { disk: secs(60), ..host(false, 1_250_000, 0) });
+    for _ in 0..5 {
+        world.add(host(false, 1_250_000, 0));
+    }
+    world.connect_all();
+    assert!(world.run_until(secs(17), |world| world.first_copy.is_some()), "no copy is out");
+}
+
 /// The tracker dies when everybody has met, and the origin when one copy is out: those who are there
 /// finish from one another.
 #[test]

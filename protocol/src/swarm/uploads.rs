@@ -78,7 +78,8 @@ impl Swarm {
                     changed_at: peer.choke_changed_at,
                     busy: peer.is_busy(),
                     turn_over: peer.turn_over(now, leech, newcomers, &self.geometry),
-                    has_nothing: peer.have.is_empty(),
+                    // Who was sent a piece and still shows none is slow to take it in: no newcomer.
+                    has_nothing: peer.have.is_empty() && peer.up.total() < u64::from(piece_length),
                 })
                 .collect();
             let uplink = if lan { &mut self.lan } else { &mut self.wide };
