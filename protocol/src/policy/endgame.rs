@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The second peer must need less than this share of the first one's time.
 const FASTER: f64 = 0.5;
 /// Predictions are not better than this.
-const SLACK: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_millis(100);
 /// What a web server brings is more certain: it chokes nobody.
 const SLACK_HTTP: Duration = Duration::from_millis(200);
 /// A silence shorter than this says nothing.
@@ -123,7 +123,7 @@ mod tests {
     fn only_what_comes_clearly_sooner_is_asked_for_twice() {
         check(&[100, 10_000, 60_000], 0, 1 << 20, 10, &[2, 1]);
         check(&[100, 10_000, 60_000], 0, 1 << 20, 1, &[2]);
-        check(&[100, 300, 350], 0, 1 << 20, 10, &[]);
+        check(&[100, 150, 220], 0, 1 << 20, 10, &[]);
         check(&[10_000], 1000, 1 << 20, 10, &[]);
         check(&[3_000, 3_000, 3_000], 0, 16 * 1024, 10, &[0]);
     }
