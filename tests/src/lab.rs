@@ -176,11 +176,42 @@ impl Lab {
         path
     }
 
+    /// Mounts a small file system of `bytes` that can be made to stand still, at `name` inside the lab's
+    /// folder.
+    pub fn freezable_disk(&self, name: &str, bytes: u64) -> PathBuf {
+        let image = self.path(&format!("{name}.ext4"));
+        let file = File::create(&image).and_then(|file| file.set_len(bytes));
+        file.expect("an image can be made");
+        let mut format = Command::new("mkfs.ext4");
+        format.args(["-q", "-F"]).arg(&image);
+        run(&mut format).expect("an image can be formatted (package e2fsprogs)");
+        let path = self.folder(name);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "ext4", "-o", "loop"]).arg(&image).arg(&path);
+        run(&mut mount).expect("an image can be mounted (needs loop devices)");
+        path
+    }
+
+    /// From now on writes to a disk of [`Lab::freezable_disk`] wait, until what is returned is dropped.
+    pub fn freeze(&self, disk: &Path) -> Frozen {
+        run(Command::new("fsfreeze").arg("--freeze").arg(disk)).expect("the disk can be frozen");
+        Frozen(disk.to_owned())
+    }
+
     /// Makes a file system mounted by [`Lab::small_disk`] read-only, or writable again.
     pub fn set_read_only(&self, path: &Path, read_only: bool) {
         let mut mount = Command::new("mount");
         mount.args(["-o", if read_only { "remount,ro" } else { "remount,rw" }]).arg(path);
         run(&mut mount).expect("the file system can be remounted");
+    }
+}
+
+/// A disk that stands still.
+pub struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        thaw(&self.0);
     }
 }
 
@@ -298,6 +329,11 @@ fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
+/// Lets a disk go on, if it stands still.
+fn thaw(disk: &Path) {
+    let _ = run(Command::new("fsfreeze").arg("--unfreeze").arg(disk));
+}
+
 /// Unmounts, unlinks and forgets everything that bears a lab's name.
 fn remove(name: &str) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -305,6 +341,8 @@ fn remove(name: &str) {
     let under = format!("{}/", dir.display());
     for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         if mount.starts_with(&under) {
+            // Whoever waits for a frozen disk cannot even be killed.
+            thaw(Path::new(mount));
             let _ = run(Command::new("umount").args(["-l", mount]));
         }
     }

@@ -112,6 +112,28 @@ fn the_seed_may_die_when_every_piece_is_out() {
     }
 }
 
+/// A disk takes no writes for as long as it takes everybody else to be done: they do not wait for it, its
+/// owner holds little in memory meanwhile, and is done when the disk goes on.
+#[test]
+fn a_disk_that_stands_still_holds_up_its_owner_alone() {
+    const MEMORY_MAX: u64 = 64 << 20;
+    let mut crowd = Crowd::new();
+    let disk = crowd.lab.freezable_disk("disk", 4 * BYTES);
+    crowd.join(disk.clone(), &[]);
+    crowd.join_many(5, &[]);
+    let (owner, others) = crowd.leechers.split_first().expect("they joined just now");
+    ours::wait_progress(&owner.proc, BYTES / 8, TRANSFER_WAIT);
+    let frozen = crowd.lab.freeze(&disk);
+    for leecher in others {
+        crowd.assert_complete(leecher, WASTE_MAX);
+    }
+    assert!(ours::progress(&owner.proc).is_some(), "it was done before its disk stood still");
+    drop(frozen);
+    crowd.assert_complete(owner, WASTE_MAX);
+    let memory = owner.proc.resident_peak();
+    assert!(memory <= MEMORY_MAX, "at most {MEMORY_MAX} bytes may be held in memory: {memory}");
+}
+
 /// Peers that serve poison and peers that never answer, all at once and known to everybody from the
 /// start: each liar costs each leecher a few pieces, and no more.
 #[test]
