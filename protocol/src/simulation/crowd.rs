@@ -72,16 +72,13 @@ impl Crowd {
         }
     }
 
-    /// Makes the world and names the leechers that tell the truth.
-    pub fn world(&self) -> (World, Vec<usize>) {
-        let mut world = World::new(self.random, self.pieces, self.piece_length);
+    /// The seed and the leechers.
+    pub fn hosts(&self) -> Vec<Host> {
         let mut rng = fastrand::Rng::with_seed(self.random ^ 0x5eed);
         let tracked = true;
-        world.add(Host { tracked, ..Host::seed(self.seed_up) });
         let every =
             |step: usize, index: usize, phase: usize| step > 0 && index % step == phase % step;
-        let mut honest = Vec::new();
-        let mut hosts = Vec::new();
+        let mut hosts = vec![Host { tracked, ..Host::seed(self.seed_up) }];
         for index in 0..self.leechers {
             let mut up = self.up[index % self.up.len()];
             if every(self.slow, index, 1) {
@@ -101,16 +98,28 @@ impl Crowd {
                 tracked,
                 ..Host::leech(up)
             });
-            if !liar {
-                honest.push(index + 1);
-            }
         }
+        hosts
+    }
+
+    /// Makes the world of these hosts, and of the origin if there is one.
+    pub fn populate(&self, hosts: Vec<Host>) -> World {
+        let mut world = World::new(self.random, self.pieces, self.piece_length);
         for host in hosts {
             world.add(host);
         }
         if let Some(rate) = self.origin {
             world.set_origin(rate, self.delay);
         }
+        world
+    }
+
+    /// Makes the world and names the leechers that tell the truth.
+    pub fn world(&self) -> (World, Vec<usize>) {
+        let world = self.populate(self.hosts());
+        let hosts = world.nodes.iter().map(|node| &node.host).enumerate();
+        let honest = hosts.filter(|(_, host)| !host.seed && host.behaviour == Behaviour::Honest);
+        let honest = honest.map(|(at, _)| at).collect();
         (world, honest)
     }
 }

@@ -15,10 +15,12 @@ pub enum Behaviour {
     Hoarder,
     /// It chokes at random, and relents after two seconds.
     Fickle,
+    /// It says that it has everything, and rejects requests for what it has not.
+    Boaster,
 }
 
 /// A host to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// It begins with everything.
     pub seed: bool,

@@ -10,13 +10,17 @@
 //! and IP (rates are what TCP leaves for payload). Those are for the benchmarks with real sockets.
 
 mod crowd;
+mod faults;
+mod flow_level;
 mod host;
 mod net;
 mod report;
 
 pub use crowd::Crowd;
+pub use faults::{FAULTS, Fault, Finish, Loss};
+pub use flow_level::FlowLevel;
 pub use host::{Behaviour, Host};
-pub use report::{Bound, Report};
+pub use report::{Bound, Quantiles, Report};
 
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, FileSpan, Geometry, Span};
@@ -587,6 +591,7 @@ impl World {
         while let Some(output) = self.nodes[host].swarm.as_mut().and_then(Swarm::poll) {
             match output {
                 Output::Send { peer, message } => {
+                    let message = self.spoken(host, message);
                     if let Some(&flow) = self.nodes[host].peers.get(&peer) {
                         self.enqueue(host, flow, message);
                     }
@@ -664,12 +669,21 @@ impl World {
         self.transmit(self.net.flow(flow).from);
     }
 
+    /// What a host says when its engine wants something said.
+    fn spoken(&self, host: usize, message: Message) -> Message {
+        let boasts = self.nodes[host].host.behaviour == Behaviour::Boaster;
+        match message {
+            Message::HaveNone | Message::Bitfield(_) if boasts => Message::HaveAll,
+            message => message,
+        }
+    }
+
     /// What a host sends when its engine wants blocks sent.
     fn read(&mut self, host: usize, peer: PeerKey, blocks: Vec<Block>) {
         let Some(&flow) = self.nodes[host].peers.get(&peer) else { return };
         let node = &mut self.nodes[host];
         let bytes = match node.host.behaviour {
-            Behaviour::Honest => &TRUTH,
+            Behaviour::Honest | Behaviour::Boaster => &TRUTH,
             Behaviour::Liar => &LIES,
             Behaviour::Hoarder => return,
             Behaviour::Fickle => {

@@ -1,9 +1,9 @@
 //! How a run compares with what is possible at all.
 
-use super::World;
+use super::{Host, World};
 use std::time::Duration;
 
-/// The fluid bound on the time until the last of `leechers` has everything, in seconds: the seed must
+/// The fluid bound on the time until the last leecher has everything, in seconds: the seed must
 /// send it once, the slowest must receive it, and all uplinks together must send it so many times
 /// (Kumar and Ross, "Peer-assisted file distribution: the minimum distribution time", 2006).
 #[derive(Clone, Copy, Debug)]
@@ -13,24 +13,37 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The bound for `leechers` fed by everybody who begins with everything.
-    pub fn of(world: &World, leechers: &[usize]) -> Self {
-        #[allow(clippy::cast_precision_loss)] // rates and sizes are estimates at this scale
-        let (size, count) = (world.size() as f64, leechers.len() as f64);
-        #[allow(clippy::cast_precision_loss)]
-        let rate = |hosts: &mut dyn Iterator<Item = usize>| {
-            hosts.map(|host| world.nodes[host].host.up as f64).sum::<f64>()
-        };
-        let seeds = rate(&mut (0..world.nodes.len()).filter(|&host| world.nodes[host].host.seed));
-        let peers = rate(&mut leechers.iter().copied());
-        #[allow(clippy::cast_precision_loss)]
-        let slowest = leechers
-            .iter()
-            .filter_map(|&host| world.nodes[host].host.down)
-            .min()
-            .map_or(0.0, |down| size / down as f64);
-        let seconds = (size / seeds).max(slowest).max(count * size / (seeds + peers));
+    /// The bound for `size` bytes and these seeds and leechers.
+    #[allow(clippy::cast_precision_loss)] // rates and sizes are estimates at this scale
+    pub fn new<'a>(size: u64, hosts: impl Iterator<Item = &'a Host>) -> Self {
+        let size = size as f64;
+        let (mut count, mut seeds, mut peers, mut slowest) = (0.0, 0.0, 0.0, f64::INFINITY);
+        for host in hosts {
+            if host.seed {
+                seeds += host.up as f64;
+            } else {
+                count += 1.0;
+                peers += host.up as f64;
+                slowest = host.down.map_or(slowest, |down| slowest.min(down as f64));
+            }
+        }
+        let seconds = (size / seeds).max(size / slowest).max(count * size / (seeds + peers));
         Self { seconds }
+    }
+
+    /// The bound for `leechers` of a world, fed by everybody who begins with everything.
+    pub fn of(world: &World, leechers: &[usize]) -> Self {
+        let counts = |(at, host): (usize, &Host)| host.seed || leechers.contains(&at);
+        let hosts = world.nodes.iter().map(|node| &node.host).enumerate();
+        Self::new(world.size(), hosts.filter(|&one| counts(one)).map(|(_, host)| host))
+    }
+
+    /// The bound if the seed goes when it has sent `sent` bytes: the leechers alone must send the rest.
+    #[allow(clippy::cast_precision_loss)] // rates and sizes are estimates at this scale
+    pub(super) fn without_seed(self, world: &World, leechers: &[usize], sent: u64) -> Self {
+        let up: u64 = leechers.iter().map(|&host| world.nodes[host].host.up).sum();
+        let all = world.size() as f64 * leechers.len() as f64;
+        Self { seconds: self.seconds.max((all - sent as f64) / up as f64) }
     }
 
     /// `took` as a multiple of the bound.
@@ -60,56 +73,108 @@ pub struct Report {
     pub wasted: f64,
     /// The longest time from 99 of 100 pieces to all, over the whole time of that leecher.
     pub tail: f64,
+    /// The same that 99 of 100 leechers stay below.
+    pub tail_p99: f64,
     /// The same of the middle one.
     pub tail_median: f64,
     /// Time that the seeds' uplinks stood idle before the first copy was out, in seconds.
     pub seed_idle: f64,
 }
 
+/// A leecher that got everything.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) start: Duration,
+    /// When it had 99 of 100 pieces.
+    pub(super) nearly_at: Duration,
+    pub(super) complete_at: Duration,
+}
+
+/// What was sent in a run, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    pub(super) size: u64,
+    pub(super) first_copy: Option<u64>,
+    pub(super) seeds_sent: u64,
+    pub(super) from_peers: u64,
+    pub(super) from_http: u64,
+    pub(super) wasted: u64,
+    pub(super) seed_idle: Duration,
+}
+
 impl Report {
     /// Sums up a run for `leechers`, who all have everything, each timed from its start.
-    #[allow(clippy::cast_precision_loss)] // shares and ratios
     pub fn of(world: &World, leechers: &[usize]) -> Self {
-        let bound = Bound::of(world, leechers);
-        let mut times: Vec<Duration> = leechers
-            .iter()
-            .filter_map(|&host| {
-                let node = &world.nodes[host];
-                Some(node.complete_at? - node.host.start)
-            })
-            .collect();
-        times.sort_unstable();
-        let at = |share: f64| {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let index = ((times.len() - 1) as f64 * share).round() as usize;
-            bound.ratio(times[index])
-        };
-        let tail = leechers.iter().filter_map(|&host| {
-            let node = &world.nodes[host];
-            let whole = node.complete_at?.saturating_sub(node.host.start).as_secs_f64();
-            Some((node.complete_at? - node.nearly_at?).as_secs_f64() / whole)
+        let nodes = || leechers.iter().map(|&host| &world.nodes[host]);
+        let lives = nodes().filter_map(|node| {
+            let (nearly_at, complete_at) = (node.nearly_at?, node.complete_at?);
+            Some(Life { start: node.host.start, nearly_at, complete_at })
         });
-        let mut tail: Vec<f64> = tail.collect();
-        tail.sort_by(f64::total_cmp);
-        let size = world.size() as f64;
-        let sum = |of: &dyn Fn(&super::Node) -> u64| {
-            leechers.iter().map(|&host| of(&world.nodes[host])).sum::<u64>() as f64
-        };
-        let http = sum(&|node| node.stats().down_http);
-        let all = sum(&|node| node.stats().down_peers) + http;
         let seeds = world.nodes.iter().filter(|node| node.host.seed);
+        let totals = Totals {
+            size: world.size(),
+            first_copy: world.first_copy,
+            seeds_sent: seeds.map(|node| node.stats().up).sum(),
+            from_peers: nodes().map(|node| node.stats().down_peers).sum(),
+            from_http: nodes().map(|node| node.stats().down_http).sum(),
+            wasted: nodes().map(|node| node.stats().wasted).sum(),
+            seed_idle: world.seed_idle,
+        };
+        Self::new(Bound::of(world, leechers), lives.collect(), totals)
+    }
+
+    /// Sums up.
+    #[allow(clippy::cast_precision_loss)] // shares and ratios
+    pub(super) fn new(bound: Bound, lives: Vec<Life>, totals: Totals) -> Self {
+        let times = lives.iter().map(|life| bound.ratio(life.complete_at - life.start)).collect();
+        let tails = lives.iter().map(|life| {
+            let whole = life.complete_at - life.start;
+            (life.complete_at - life.nearly_at).div_duration_f64(whole)
+        });
+        let (times, tails) = (Quantiles::new(times), Quantiles::new(tails.collect()));
+        let (size, all) = (totals.size as f64, (totals.from_peers + totals.from_http) as f64);
         Self {
             bound: bound.seconds,
-            median: at(0.5),
-            p99: at(0.99),
-            last: at(1.0),
-            first_copy: world.first_copy.map_or(f64::NAN, |bytes| bytes as f64 / size),
-            seeds_sent: seeds.map(|node| node.stats().up).sum::<u64>() as f64 / size,
-            http: http / all,
-            wasted: sum(&|node| node.stats().wasted) / all,
-            tail: tail.last().copied().unwrap_or_default(),
-            tail_median: tail.get(tail.len() / 2).copied().unwrap_or_default(),
-            seed_idle: world.seed_idle.as_secs_f64(),
+            median: times.at(0.5),
+            p99: times.at(0.99),
+            last: times.at(1.0),
+            first_copy: totals.first_copy.map_or(f64::NAN, |bytes| bytes as f64 / size),
+            seeds_sent: totals.seeds_sent as f64 / size,
+            http: totals.from_http as f64 / all,
+            wasted: totals.wasted as f64 / all,
+            tail: tails.at(1.0),
+            tail_p99: tails.at(0.99),
+            tail_median: tails.at(0.5),
+            seed_idle: totals.seed_idle.as_secs_f64(),
         }
+    }
+}
+
+/// Numbers in ascending order.
+#[derive(Clone, Debug)]
+pub struct Quantiles(Vec<f64>);
+
+impl Quantiles {
+    /// Puts them in order.
+    pub fn new(mut numbers: Vec<f64>) -> Self {
+        numbers.sort_by(f64::total_cmp);
+        Self(numbers)
+    }
+
+    /// Each over the one at the same place of `other`, which has as many, where that is not below `least`.
+    pub(super) fn over(&self, other: &Self, least: f64) -> Vec<f64> {
+        assert_eq!(self.0.len(), other.0.len(), "what is compared has the same length");
+        self.0.iter().zip(&other.0).map(|(own, other)| own / other.max(least)).collect()
+    }
+
+    /// The number that `share` of the others stay below; NaN if there is none.
+    pub fn at(&self, share: f64) -> f64 {
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        let index = (self.0.len().saturating_sub(1) as f64 * share).round() as usize;
+        self.0.get(index).copied().unwrap_or(f64::NAN)
     }
 }
