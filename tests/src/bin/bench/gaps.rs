@@ -30,8 +30,8 @@ pub(crate) struct Gaps {
 pub(crate) fn gaps(old: &Path, new: &Path) -> Gaps {
     let (old, new) = (files(old), files(new));
     let read = |path: &PathBuf| fs::read(path).expect("a build can be read");
-    let known: HashSet<ContentHash> = old.iter().map(|path| ContentHash::of(&read(path))).collect();
-    let mut seen = known.clone();
+    let mut seen: HashSet<ContentHash> =
+        old.iter().map(|path| ContentHash::of(&read(path))).collect();
     let changed: Vec<&PathBuf> =
         new.iter().filter(|path| seen.insert(ContentHash::of(&read(path)))).collect();
     let mut hashes = Vec::new();
