@@ -202,12 +202,15 @@ pub fn place(
             Place::RemoveFolder(path) => {
                 step().map_err(at("remove the folder", path))?;
                 tree.remove_folder(path).map_err(at("remove the folder", path))?;
-                touched.insert(parent(path).to_owned());
+                touch(&mut touched, path);
             }
             Place::MakeFolder(path) => {
-                make_way(tree, path, &mut report, &mut touched, step)?;
+                touch(&mut touched, path);
+                make_way(tree, path, &mut report, step)?;
             }
             Place::Put { slot, to, replace, executable } => {
+                // Also when it is there: a run that was stopped may not have come to the sync.
+                touch(&mut touched, to);
                 let slot = Slot::New(*slot).path(&work.target);
                 let content = tree.node(&slot).map_err(at("look at", &slot))?;
                 if content == Node::Missing {
@@ -222,11 +225,10 @@ pub fn place(
                 {
                     tree.set_executable(&slot, *executable).map_err(at("set the mode of", to))?;
                 }
-                make_way(tree, parent(to), &mut report, &mut touched, step)?;
+                make_way(tree, parent(to), &mut report, step)?;
                 free_place(tree, to, *replace, &mut report, step)?;
                 step().map_err(at("put in place", to))?;
                 tree.rename(&slot, to).map_err(at("put in place", to))?;
-                touched.insert(parent(to).to_owned());
             }
             Place::Mode { path, executable } => {
                 if matches!(tree.node(path), Ok(Node::File(_))) {
@@ -245,20 +247,26 @@ fn make_way(
     tree: &Tree,
     path: &str,
     report: &mut Report,
-    touched: &mut BTreeSet<String>,
     step: &mut dyn FnMut() -> io::Result<()>,
 ) -> Result<(), ApplyError> {
     if path.is_empty() || tree.node(path).map_err(at("look at", path))? == Node::Folder {
         return Ok(());
     }
-    make_way(tree, parent(path), report, touched, step)?;
+    make_way(tree, parent(path), report, step)?;
     match tree.node(path).map_err(at("look at", path))? {
         Node::Folder | Node::Missing => {}
         Node::File(_) | Node::Symlink(_) | Node::Other => aside(tree, path, report, step)?,
     }
     step().map_err(at("make the folder", path))?;
-    touched.insert(parent(path).to_owned());
     tree.make_folders(path).map_err(at("make the folder", path))
+}
+
+/// Every folder above `path` has, or may have, a changed name in it.
+fn touch(touched: &mut BTreeSet<String>, path: &str) {
+    let mut folder = parent(path);
+    while touched.insert(folder.to_owned()) && !folder.is_empty() {
+        folder = parent(folder);
+    }
 }
 
 /// Makes sure that a rename to `path` replaces nothing of the player's.

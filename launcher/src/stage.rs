@@ -167,6 +167,22 @@ impl<'a> Stage<'a> {
         tree.sync_folder(&folder).map_err(Error::disk("sync", tree.path().join(&folder)))
     }
 
+    /// Makes durable what lies in the slots of fetched files, whoever wrote it.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn sync_fetched(&self) -> Result<(), Error> {
+        let fetched = (0..).zip(self.fetched()).filter(|(_, fetched)| *fetched);
+        for (number, _) in fetched {
+            let slot = self.slot(number);
+            self.tree
+                .sync_file(&slot)
+                .map_err(Error::disk("flush", self.tree.path().join(slot)))?;
+        }
+        let folder = self.target.staging();
+        self.tree.sync_folder(&folder).map_err(Error::disk("sync", self.tree.path().join(&folder)))
+    }
+
     /// A damaged file's bytes go to its slot, unless an earlier run has already put some there.
     fn salvage(&self, path: &RelPath, slot: &str) -> io::Result<()> {
         let here = self.tree.node(path.as_str())?;

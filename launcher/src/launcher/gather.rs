@@ -67,6 +67,7 @@ impl Launcher {
         } else {
             Have::Files(stage.whole())
         };
+        let resumed = !self.resumed(release).is_empty();
         add.resume = Some(self.resume_path(release));
         add.web_seeds = swarm
             .http
@@ -95,6 +96,10 @@ impl Launcher {
         let split = split?;
         let failed = Error::disk("flush", self.store.path(&release.target().staging()));
         handle.sync().await.map_err(failed)?;
+        if resumed {
+            // A run before this one was stopped between writing and flushing.
+            tokio::task::block_in_place(|| stage.sync_fetched())?;
+        }
         Ok(split)
     }
 

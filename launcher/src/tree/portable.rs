@@ -172,6 +172,16 @@ impl Tree {
         self.checked(path).map(|_| ())
     }
 
+    /// Makes the content of a file durable.
+    ///
+    /// # Errors
+    /// From the file system; a symlink is an error.
+    pub fn sync_file(&self, path: &str) -> io::Result<()> {
+        let full = self.checked(path)?;
+        no_link(&fs::symlink_metadata(&full)?, &full)?;
+        File::options().write(true).open(full)?.sync_all()
+    }
+
     /// Folders cannot be synced on this system; the file system's journal keeps names in order.
     ///
     /// # Errors

@@ -161,7 +161,7 @@ impl Tree {
         Ok(rustix::fs::symlinkat(target, &folder, name)?)
     }
 
-    /// Lets everybody run who may read, or nobody.
+    /// Lets everybody run who may read, or nobody; durable.
     ///
     /// # Errors
     /// From the file system; a symlink is an error.
@@ -172,8 +172,18 @@ impl Tree {
         let wanted = if executable { mode | readers } else { mode & !RawMode::from(0o111u16) };
         if wanted != mode {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted))?;
+            // Content that was synced before is of no use as a program that may not be run.
+            file.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Makes the content of a file durable.
+    ///
+    /// # Errors
+    /// From the file system; a symlink is an error.
+    pub fn sync_file(&self, path: &str) -> io::Result<()> {
+        self.open_file(path)?.sync_all()
     }
 
     /// Makes the names in the folder durable; a missing folder is fine. Empty path: the root.
