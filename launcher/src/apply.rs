@@ -22,7 +22,8 @@ use std::io;
 /// The folder below the install where the launcher keeps all of its own.
 pub const STATE_FOLDER: &str = ".updraft";
 
-/// Where replaced and removed files wait until the release is committed.
+/// Where replaced and removed files wait until the release is committed; then they are kept
+/// ([`crate::kept`]) or thrown away.
 pub const OLD_FOLDER: &str = ".updraft/old";
 
 /// One journal record.
@@ -71,7 +72,7 @@ impl Target {
 pub enum Slot {
     /// Content of the new release's file of this number.
     New(u32),
-    /// Content that goes when all is committed.
+    /// Content that leaves the tree: of the old release's file of this number.
     Old(u32),
 }
 
@@ -132,6 +133,9 @@ pub struct Transaction {
     pub clear: Vec<Clear>,
     /// Second phase.
     pub place: Vec<Place>,
+    /// True if the old files are kept afterwards, so that the release before can come back.
+    #[serde(default)]
+    pub keep: bool,
 }
 
 /// What came of the second phase.
@@ -373,8 +377,12 @@ mod tests {
         after: &[(&str, &str)],
     ) {
         let clears = clears.iter().map(|(from, slot)| Clear { from: (*from).into(), slot: *slot });
-        let work =
-            Transaction { target: target(), clear: clears.collect(), place: places.to_vec() };
+        let work = Transaction {
+            target: target(),
+            clear: clears.collect(),
+            place: places.to_vec(),
+            keep: false,
+        };
         let wanted: BTreeMap<String, String> =
             after.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
         for stop in 0.. {

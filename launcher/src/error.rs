@@ -28,6 +28,9 @@ pub enum Error {
         /// The product in it.
         found: String,
     },
+    /// No earlier release to go back to.
+    #[error("the files of no earlier release are kept here")]
+    NothingKept,
     /// Another launcher works on this install.
     #[error("another launcher is at work on {dir}", dir = .0.display())]
     Busy(PathBuf),
@@ -129,7 +132,7 @@ impl Error {
             Self::Disk { .. } | Self::Space { .. } | Self::State { .. } => Exit::Disk,
             Self::Damaged { .. } => Exit::Damaged,
             Self::Interrupted => Exit::Interrupted,
-            Self::Failed(_) => Exit::Failed,
+            Self::NothingKept | Self::Failed(_) => Exit::Failed,
         }
     }
 
@@ -144,6 +147,9 @@ impl Error {
                                  this one; nothing in it is deleted"
                 .into(),
             Self::OtherProduct { .. } => "choose another folder".into(),
+            Self::NothingKept => "what an update replaces is kept for 72 hours while there is room; \
+                                  install an earlier version when its publisher offers it again"
+                .into(),
             Self::Busy(_) => "wait until it is done, or stop it".into(),
             Self::Network { .. } => {
                 "check the connection and the feed's address, then run the same command again; \

@@ -31,8 +31,10 @@ pub enum Event {
         available: String,
         /// Its sequence number.
         sequence: u64,
-        /// True if the offer is newer than what is installed.
+        /// True if the offer is newer than what is installed, and not held back.
         update: bool,
+        /// True if the player went back from it: it comes only when asked for.
+        held: bool,
         /// False if the news is old: no source could be asked, or the head has expired.
         fresh: bool,
     },
@@ -105,6 +107,11 @@ pub enum Event {
         path: String,
         /// The new path.
         to: String,
+    },
+    /// After a rollback: this release, and any before it, comes back only when asked for.
+    Held {
+        /// The release.
+        version: String,
     },
     /// Something that the player should know and that did not stop the work.
     Warning {
@@ -194,6 +201,10 @@ pub enum Event {
         changed: u64,
         /// The release whose download or switch was interrupted, if any.
         pending: Option<String>,
+        /// The release that `rollback` would go back to, if its files are kept.
+        kept: Option<String>,
+        /// The sequence number up to which updates are held back since a rollback.
+        held: Option<u64>,
         /// `everyone`, `lan`, or `ask` when it was never decided.
         upload: String,
         /// True if another launcher works on this install now.

@@ -9,6 +9,7 @@ mod bring;
 mod gather;
 mod look;
 mod patches;
+mod rollback;
 mod swarm;
 
 use crate::apply::Report;
@@ -72,6 +73,19 @@ pub struct UpdateRequest {
     pub adopt: bool,
     /// Tell of every file how it comes to be.
     pub explain: bool,
+    /// Bring in a release that the player went back from, too.
+    pub force: bool,
+}
+
+/// What came of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Updated {
+    /// The release is installed (or planned).
+    Done,
+    /// It was there already.
+    UpToDate,
+    /// The player went back from it.
+    Held,
 }
 
 /// A patch that was fetched.
@@ -154,6 +168,7 @@ impl Launcher {
                 .or_else(|| kept.map(|old| old.platform.clone()))
                 .unwrap_or_else(own_platform),
             upload: old.as_ref().and_then(|old| old.upload),
+            held: kept.and_then(|old| old.held),
             feed,
         };
         if old.as_ref() != Some(&state) {
@@ -179,7 +194,7 @@ impl Launcher {
             tell_report(&events, &report);
         }
         network.upload |= state.upload == Some(true);
-        Ok(Self {
+        let launcher = Self {
             store,
             documents: Arc::new(documents),
             http: Http::new().map_err(Error::Failed)?,
@@ -194,7 +209,9 @@ impl Launcher {
             ahead: None,
             patch: None,
             _lock: lock,
-        })
+        };
+        launcher.expire_kept();
+        Ok(launcher)
     }
 
     /// Whether the player agreed to upload to the internet; `None` if that was never decided.

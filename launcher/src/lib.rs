@@ -26,6 +26,7 @@ pub mod fetch;
 pub mod http;
 pub mod index;
 pub mod journal;
+pub mod kept;
 pub mod launcher;
 pub mod leaves;
 pub mod lock;

@@ -350,6 +350,7 @@ mod tests {
             wanted: &world.release.files,
             thorough: true,
             adopt: false,
+            kept: None,
         };
         let found = survey(&tree, &question, &Stop::new(), &|_, _| {}).unwrap();
         let release = &world.release;

@@ -7,10 +7,11 @@
 
 use crate::apply::{Clear, Place, Slot, Target, Transaction};
 use crate::error::Error;
+use crate::kept;
 use crate::release::{Release, length, link_text};
 use crate::survey::Survey;
 use crate::tree::{Node, Tree};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use updraft_manifests::installed::{Installed, InstalledFile};
@@ -57,7 +58,10 @@ impl<'a> Stage<'a> {
         survey: Survey,
         salvage: bool,
     ) -> Result<Self, PlanError> {
-        let plan = plan(&survey.known, &release.files)?;
+        let mut plan = plan(&survey.known, &release.files)?;
+        // What is kept goes when something else is kept in its place.
+        plan.remove.retain(|path| !kept::is_kept(path));
+        plan.totals.removed_files = plan.remove.len() as u64;
         let target = release.target();
         Ok(Self { tree, release, installed, survey, plan, target, salvage })
     }
@@ -199,9 +203,17 @@ impl<'a> Stage<'a> {
     /// [`Unready::Changed`] if a file that was to be moved is no longer what it was.
     pub fn transaction(&self) -> Result<(Transaction, Installed), Unready> {
         let listed = self.installed.map(|installed| installed.files.as_slice()).unwrap_or_default();
-        let listed: HashSet<&RelPath> = listed.iter().map(|file| &file.path).collect();
-        let mut work =
-            Transaction { target: self.target.clone(), clear: Vec::new(), place: Vec::new() };
+        let listed: HashMap<&RelPath, u32> =
+            (0..).zip(listed).map(|(number, file)| (&file.path, number)).collect();
+        let keep = |installed: &Installed| {
+            !self.salvage && installed.release.torrent != self.release.identity.torrent
+        };
+        let mut work = Transaction {
+            target: self.target.clone(),
+            clear: Vec::new(),
+            place: Vec::new(),
+            keep: self.installed.is_some_and(keep),
+        };
         let mut changed = Vec::new();
         let mut moved = HashSet::new();
         for (number, _, action) in self.each() {
@@ -218,15 +230,15 @@ impl<'a> Stage<'a> {
         if !changed.is_empty() {
             return Err(Unready::Changed(changed));
         }
-        let mut old = 0;
-        let mut throw_away = |path: &RelPath, work: &mut Transaction| {
-            work.clear.push(Clear { from: path.to_string(), slot: Slot::Old(old) });
-            old += 1;
+        let take_away = |path: &RelPath, work: &mut Transaction| {
+            if let Some(number) = listed.get(path) {
+                work.clear.push(Clear { from: path.to_string(), slot: Slot::Old(*number) });
+            }
         };
         for path in self.plan.remove.iter().filter(|path| !moved.contains(path)) {
             // What the player changed since is the player's.
             if self.is_as_surveyed(path)? {
-                throw_away(path, &mut work);
+                take_away(path, &mut work);
             }
         }
         self.change_folders(&mut work);
@@ -240,9 +252,9 @@ impl<'a> Stage<'a> {
                         .push(Place::Mode { path: path.to_string(), executable: *executable });
                 }
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
-                    let replace = listed.contains(path);
+                    let replace = listed.contains_key(path);
                     if replace && !moved.contains(path) {
-                        throw_away(path, &mut work);
+                        take_away(path, &mut work);
                     }
                     let to = path.to_string();
                     work.place.push(Place::Put { slot: number, to, replace, executable });
@@ -453,8 +465,14 @@ mod tests {
         files: &[(&str, &str)],
         old: Option<&Installed>,
     ) -> Installed {
-        let question =
-            Question { installed: old, wanted: &release.files, thorough: false, adopt: false };
+        let kept = kept::record(tree).unwrap();
+        let question = Question {
+            installed: old,
+            wanted: &release.files,
+            thorough: false,
+            adopt: false,
+            kept: kept.as_ref(),
+        };
         let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
         let stage = Stage::new(tree, release, old, found, false).unwrap();
         stage.prepare().unwrap();
@@ -469,12 +487,19 @@ mod tests {
         clear(tree, &work, &mut || Ok(())).unwrap();
         let report = place(tree, &work, &mut || Ok(())).unwrap();
         assert!(report.missing.is_empty(), "{report:?}");
-        tree.remove_all(".updraft").unwrap();
+        if work.keep {
+            kept::label(tree, old.unwrap()).unwrap();
+        }
+        kept::keep(tree).unwrap();
+        tree.remove_all(".updraft/staging").unwrap();
         next
     }
 
     fn picture(tree: &Tree, folder: &str, out: &mut Vec<String>) {
         for name in tree.list(folder).unwrap() {
+            if name == ".updraft" {
+                continue;
+            }
             let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             match tree.node(&below).unwrap() {
                 Node::Folder => {
@@ -508,21 +533,31 @@ mod tests {
         let mut out = Vec::new();
         picture(&tree, "", &mut out);
         assert_eq!(out, after);
-        // What was recorded is what is there: nothing has to be hashed or done again.
-        let wanted = release(2, new, empty);
+        assert_done(&tree, &release(2, new, empty), &second);
+        // And back again, without a byte of the old release, unless the player changed some: whatever
+        // is fetched would panic.
+        if player.is_empty() {
+            let back = bring(&tree, &release(1, old, &["old-empty"]), &[], Some(&second));
+            assert_done(&tree, &release(1, old, &["old-empty"]), &back);
+        }
+    }
+
+    /// What was recorded is what is there: nothing has to be hashed or done again.
+    fn assert_done(tree: &Tree, wanted: &Release, installed: &Installed) {
         let question = Question {
-            installed: Some(&second),
+            installed: Some(installed),
             wanted: &wanted.files,
             thorough: false,
             adopt: false,
+            kept: None,
         };
         let hashed = std::sync::atomic::AtomicU64::new(0);
-        let found = survey(&tree, &question, &Stop::new(), &|done, _| {
+        let found = survey(tree, &question, &Stop::new(), &|done, _| {
             hashed.store(done, std::sync::atomic::Ordering::Relaxed);
         })
         .unwrap();
         assert_eq!(hashed.into_inner(), 0);
-        let stage = Stage::new(&tree, &wanted, Some(&second), found, false).unwrap();
+        let stage = Stage::new(tree, wanted, Some(installed), found, false).unwrap();
         assert!(stage.is_done(), "{:?}", stage.plan());
     }
 

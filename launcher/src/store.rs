@@ -11,12 +11,14 @@
 //! | `staging/<v2 info-hash>/<number>` | files of a release that is being fetched |
 //! | `resume/<v2 info-hash>` | which of its pieces are verified; written by the engine |
 //! | `old/` | replaced files, until the switch is committed |
+//! | `kept/` | the same afterwards, for a while ([`crate::kept`]) |
 //! | `documents/` | verified documents by repository path ([`crate::documents`]) |
 //! | `peers` | addresses of peers seen last, one a line |
 //! | `evidence/` | contradicting signed documents |
 
-use crate::apply::{STATE_FOLDER, Transaction};
+use crate::apply::{OLD_FOLDER, STATE_FOLDER, Transaction};
 use crate::error::Error;
+use crate::kept;
 use crate::tree::Tree;
 use crate::twin::{self, Found};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,8 @@ pub struct State {
     pub platform: Name,
     /// Whether to upload to the internet; `None` if never decided: then only to the LAN.
     pub upload: Option<bool>,
+    /// The player went back from this release: no update up to this sequence comes by itself.
+    pub held: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,6 +71,8 @@ struct StateText {
     platform: Name,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upload: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<u64>,
 }
 
 /// The records of one install.
@@ -132,8 +138,8 @@ impl Store {
             return Err(wrong("it was written by a newer version of this program".into()));
         }
         let feed = Feed::parse(&text.feed).map_err(|error| wrong(error.to_string()))?;
-        let StateText { channel, platform, upload, .. } = text;
-        Ok(Some(State { feed, channel, platform, upload }))
+        let StateText { channel, platform, upload, held, .. } = text;
+        Ok(Some(State { feed, channel, platform, upload, held }))
     }
 
     /// Records what the player decided.
@@ -141,13 +147,14 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn set_state(&self, state: &State) -> Result<(), Error> {
-        let State { feed, channel, platform, upload } = state;
+        let State { feed, channel, platform, upload, held } = state;
         let text = toml::to_string(&StateText {
             format: 1,
             feed: feed.to_link(),
             channel: channel.clone(),
             platform: platform.clone(),
             upload: *upload,
+            held: *held,
         })
         .expect("plain fields serialise");
         self.write_twin(STATE_PATH, text.as_bytes())
@@ -242,6 +249,14 @@ impl Store {
         let fits = |next: &Installed| next.release.manifest.to_string() == work.target.manifest;
         // A record that rotted meanwhile: without one, every file is looked at anew.
         if let Some(mut next) = Installed::parse(&bytes).ok().filter(fits) {
+            if work.keep
+                && let Some(old) = self.installed()?
+                // Else it was labelled before a stop.
+                && old.release.manifest != next.release.manifest
+            {
+                kept::label(&self.tree, &old)
+                    .map_err(Error::disk("write", self.path(OLD_FOLDER)))?;
+            }
             for file in &mut next.files {
                 if missing.iter().any(|path| path == file.path.as_str()) {
                     file.mtime_ns = 0;
@@ -335,6 +350,7 @@ mod tests {
             channel: name("stable"),
             platform: own_platform(),
             upload: Some(false),
+            held: Some(7),
         };
         store.set_state(&state).unwrap();
         store.set_trust(&TrustState::new(&feed)).unwrap();

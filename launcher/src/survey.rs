@@ -5,6 +5,7 @@
 //! [`updraft_manifests::plan`]: files whose content is *known*.
 
 use crate::error::Error;
+use crate::kept;
 use crate::release::{length, link_text};
 use crate::stop::Stop;
 use crate::tree::{Node, Stat, Tree};
@@ -39,6 +40,8 @@ pub struct Question<'a> {
     pub thorough: bool,
     /// Look at everything in the folder for content that can be used.
     pub adopt: bool,
+    /// The record of the release whose files are kept, if any is.
+    pub kept: Option<&'a Installed>,
 }
 
 /// What was found.
@@ -85,6 +88,7 @@ pub fn survey(
     let mut jobs = Vec::new();
     look_at_listed(tree, question, &mut survey, &mut jobs)?;
     look_at_places(tree, question, &mut survey, &mut jobs)?;
+    look_at_kept(tree, question, &mut survey, &mut jobs)?;
     if question.adopt {
         look_around(tree, question, &mut survey, &mut jobs)?;
     }
@@ -113,7 +117,9 @@ impl Survey {
         let executable = executable(stat, listed);
         self.times.insert(path.clone(), stat.mtime_ns);
         let content = Content::File { length: stat.len, root, executable };
-        self.known.push(OldFile { path, content, listed: good });
+        // Kept files are ours to use up, whatever is in them.
+        let listed = good || kept::is_kept(&path);
+        self.known.push(OldFile { path, content, listed });
     }
 }
 
@@ -186,6 +192,29 @@ fn look_at_places<'a>(
                 jobs.push(Job { path, stat, listed: None });
             }
             (_, Content::File { .. } | Content::Symlink { .. }) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is kept of another release.
+fn look_at_kept<'a>(
+    tree: &Tree,
+    question: &Question<'a>,
+    survey: &mut Survey,
+    jobs: &mut Vec<Job<'a>>,
+) -> Result<(), Error> {
+    let files = question.kept.iter().flat_map(|kept| &kept.files).enumerate();
+    for (number, file) in files.filter(|(_, file)| file.length > 0) {
+        let path = kept::path(number);
+        let Node::File(stat) = look(tree, &path)? else { continue };
+        if stat.len == file.length && file.mtime_ns != 0 && stat.mtime_ns == file.mtime_ns {
+            survey.times.insert(path.clone(), stat.mtime_ns);
+            let executable = executable(stat, Some(file));
+            let content = Content::File { length: stat.len, root: file.root, executable };
+            survey.known.push(OldFile { path, content, listed: true });
+        } else {
+            jobs.push(Job { path, stat, listed: None });
         }
     }
     Ok(())
@@ -424,8 +453,13 @@ mod tests {
             content: Content::File { length: 1, root: hash(b"e"), executable: false },
         }];
         let ask = |thorough| {
-            let question =
-                Question { installed: Some(&installed), wanted: &wanted, thorough, adopt: false };
+            let question = Question {
+                installed: Some(&installed),
+                wanted: &wanted,
+                thorough,
+                adopt: false,
+                kept: None,
+            };
             let found = survey(&tree, &question, &Stop::new(), &|_, _| {}).unwrap();
             let mut known: Vec<_> =
                 found.known.iter().map(|f| (f.path.to_string(), f.listed)).collect();

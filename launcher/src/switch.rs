@@ -3,6 +3,7 @@
 use crate::apply::{OLD_FOLDER, Record, Report, Target, Transaction, clear, place};
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::kept;
 use crate::store::{JOURNAL_PATH, RESUME_FOLDER, Store};
 use updraft_manifests::installed::Installed;
 
@@ -123,9 +124,9 @@ impl Switch {
     /// From the file system.
     pub fn finish(&mut self, store: &Store, work: &Transaction) -> Result<(), Error> {
         let tree = store.tree();
+        kept::keep(tree).map_err(Error::disk("keep", store.path(OLD_FOLDER)))?;
         let torrent = &work.target.torrent;
         for path in [
-            OLD_FOLDER.to_owned(),
             work.target.staging(),
             format!("{RESUME_FOLDER}/{torrent}"),
             format!("{RESUME_FOLDER}/{torrent}.parts"),
@@ -232,7 +233,7 @@ mod tests {
         };
         let clear = clear.map(|(from, slot)| Clear { from: from.into(), slot }).to_vec();
         let place = vec![put(0, "a"), put(1, "c/b")];
-        (Transaction { target, clear, place }, next)
+        (Transaction { target, clear, place, keep: false }, next)
     }
 
     /// Stops the switch at each step, and at each point between the records; the next start finishes

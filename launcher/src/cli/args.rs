@@ -44,6 +44,8 @@ pub enum Command {
     Verify(DirArgs),
     /// Make every file right again, fetching only the damaged pieces.
     Repair(SwarmArgs),
+    /// Go back to the release before, whose files are kept for a while; downloads nothing.
+    Rollback(SwarmArgs),
     /// Share the installed release until stopped.
     Seed(SwarmArgs),
     /// Download a .torrent file's content into DIR/<name>: plain BitTorrent, no feed.
@@ -94,6 +96,9 @@ pub struct UpdateArgs {
     /// Say of every file how it comes to be.
     #[arg(long)]
     pub explain: bool,
+    /// Bring in the release that you went back from with `rollback`.
+    #[arg(long)]
+    pub force: bool,
     /// How to take part in the swarm.
     #[command(flatten)]
     pub swarm: SwarmArgs,

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::exit::Exit;
 use crate::fetch::fetch;
-use crate::launcher::{InstallRequest, Launcher, UpdateRequest};
+use crate::launcher::{InstallRequest, Launcher, UpdateRequest, Updated};
 use crate::stop::Stop;
 use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs, UpdateArgs};
 use show::Face;
@@ -59,15 +59,13 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let how = UpdateRequest { adopt, ..UpdateRequest::default() };
             bring(launcher, &swarm, asks, how, &sink).await
         }
-        Command::Update(UpdateArgs { dry_run, explain, swarm }) => {
+        Command::Update(UpdateArgs { dry_run, explain, force, swarm }) => {
             let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
-            let how = UpdateRequest { adopt: false, explain };
+            let how = UpdateRequest { adopt: false, explain, force };
             if dry_run {
                 let planned = launcher.plan(how).await;
                 launcher.close().await;
-                if !planned? {
-                    up_to_date(&sink);
-                }
+                tell_outcome(planned?, &sink);
                 return Ok(Exit::Done);
             }
             bring(launcher, &swarm, asks, how, &sink).await
@@ -102,6 +100,16 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             launcher.close().await;
             done.map(|()| Exit::Done)
         }
+        Command::Rollback(swarm) => {
+            let network = swarm.network();
+            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink, stop)?;
+            let mut done = launcher.rollback().await;
+            if done.is_ok() && swarm.stay {
+                done = launcher.seed().await;
+            }
+            launcher.close().await;
+            done.map(|()| Exit::Done)
+        }
         Command::Seed(mut swarm) => {
             swarm.stay = true;
             let network = swarm.network();
@@ -129,9 +137,7 @@ async fn bring(
 ) -> Result<Exit, Error> {
     let done = async {
         consent(&mut launcher, swarm, asks).await?;
-        if !launcher.update(how).await? {
-            up_to_date(sink);
-        }
+        tell_outcome(launcher.update(how).await?, sink);
         if swarm.stay { launcher.seed().await } else { Ok(()) }
     };
     let done = Box::pin(done).await;
@@ -139,8 +145,16 @@ async fn bring(
     done.map(|()| Exit::Done)
 }
 
-fn up_to_date(sink: &Sink) {
-    sink(Event::UpToDate { message: "the newest release is installed".into() });
+fn tell_outcome(outcome: Updated, sink: &Sink) {
+    let message = match outcome {
+        Updated::Done => return,
+        Updated::UpToDate => "the newest release is installed",
+        Updated::Held => {
+            "you went back from the newest release; `update --force` brings it in again, a newer \
+             one comes as usual"
+        }
+    };
+    sink(Event::UpToDate { message: message.into() });
 }
 
 /// Takes the player's answer from the flag or the records, or asks once on a terminal.

@@ -184,8 +184,11 @@ fn text(event: &Event) -> Option<String> {
         Event::Recovered { version } => {
             format!("an interrupted update was finished: {version} is installed")
         }
-        Event::Checked { product, channel, installed, available, update, fresh, .. } => {
+        Event::Checked { product, channel, installed, available, update, held, fresh, .. } => {
             let state = match (installed, update) {
+                (Some(installed), false) if *held => {
+                    format!("{installed} is installed, you went back from {available}")
+                }
                 (Some(installed), true) => {
                     format!("{available} is available, {installed} is installed")
                 }
@@ -237,6 +240,10 @@ fn text(event: &Event) -> Option<String> {
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
+        Event::Held { version } => format!(
+            "updates up to {version} are held back: `update --force` brings it in again, a newer one \
+             comes as usual"
+        ),
         Event::FirstReady => "the files that come first are there".to_owned(),
         Event::ServingAhead { version, bytes } => format!(
             "{} of the newer {version} are here already and are shared; `update` brings in the rest",
@@ -275,6 +282,8 @@ fn text(event: &Event) -> Option<String> {
             bytes,
             changed,
             pending,
+            kept,
+            held,
             upload,
             busy,
         } => {
@@ -294,6 +303,12 @@ fn text(event: &Event) -> Option<String> {
             ];
             if *changed > 0 {
                 lines.push(format!("changed    {changed} files since they were installed"));
+            }
+            if let Some(kept) = kept {
+                lines.push(format!("kept       {kept}: rollback goes back to it"));
+            }
+            if let Some(held) = held {
+                lines.push(format!("held back  updates up to number {held}, since you went back"));
             }
             if let Some(pending) = pending {
                 lines.push(format!("unfinished {pending}: run update to go on"));

@@ -1,7 +1,7 @@
 //! Bringing a release into the folder: offered, planned, fetched, switched to.
 
 use super::swarm::SwarmSources;
-use super::{Launcher, UpdateRequest, tell_report};
+use super::{Launcher, UpdateRequest, Updated, tell_report};
 use crate::apply::Report;
 use crate::error::Error;
 use crate::events::Event;
@@ -46,35 +46,50 @@ pub(super) struct Manner {
 }
 
 impl Launcher {
-    /// Brings in what the channel offers, unless it is there already. True if something was done.
+    /// Brings in what the channel offers, unless it is there already or the player went back from it.
     ///
     /// # Errors
     /// Everything in [`Error`].
-    pub async fn update(&mut self, how: UpdateRequest) -> Result<bool, Error> {
+    pub async fn update(&mut self, how: UpdateRequest) -> Result<Updated, Error> {
         let since = Instant::now();
-        let UpdateRequest { adopt, explain } = how;
-        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+        let UpdateRequest { adopt, explain, .. } = how;
+        let offer = match self.wanted_offer(how).await? {
+            Ok(offer) => offer,
+            Err(outcome) => return Ok(outcome),
+        };
+        self.hold(None)?;
         let manner = Manner { adopt, explain, ..Manner::default() };
         let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
         let mut documents = offer.documents;
         documents.extend(self.patch.iter().map(|patch| patch.document.clone()));
+        documents.extend(self.kept_document()?);
         self.documents
             .keep_only(&documents)
             .map_err(Error::disk("tidy the documents in", self.store.tree().path()))?;
-        Ok(split.is_some())
+        Ok(if split.is_some() { Updated::Done } else { Updated::UpToDate })
     }
 
     /// Tells what [`Launcher::update`] would do and what that would cost. Changes nothing that is
-    /// installed. False if there is nothing to do.
+    /// installed.
     ///
     /// # Errors
     /// As [`Launcher::update`].
-    pub async fn plan(&mut self, how: UpdateRequest) -> Result<bool, Error> {
-        let UpdateRequest { adopt, explain } = how;
-        let Some(offer) = self.offer(adopt).await? else { return Ok(false) };
+    pub async fn plan(&mut self, how: UpdateRequest) -> Result<Updated, Error> {
+        let UpdateRequest { adopt, explain, .. } = how;
+        let offer = match self.wanted_offer(how).await? {
+            Ok(offer) => offer,
+            Err(outcome) => return Ok(outcome),
+        };
         let manner = Manner { adopt, explain, dry_run: true, ..Manner::default() };
         let planned = self.bring(&offer.release, manner, &offer.swarm, Instant::now()).await?;
-        Ok(planned.is_some())
+        Ok(if planned.is_some() { Updated::Done } else { Updated::UpToDate })
+    }
+
+    /// What is to be brought in, or why nothing is.
+    async fn wanted_offer(&mut self, how: UpdateRequest) -> Result<Result<Offer, Updated>, Error> {
+        let Some(offer) = self.offer(how.adopt).await? else { return Ok(Err(Updated::UpToDate)) };
+        let held = self.state.held >= Some(offer.release.identity.sequence);
+        Ok(if held && !how.force { Err(Updated::Held) } else { Ok(offer) })
     }
 
     /// What the channel offers, if that is not installed and whole.
@@ -156,7 +171,10 @@ impl Launcher {
                 return Ok(Some(Split::default()));
             }
             self.switch.begin(&self.store, &release.target(), salvage)?;
-            self.check_space(release, extra)?;
+            match self.check_space(release, extra) {
+                Err(Error::Space { .. }) if self.give_way(&release.target().torrent)? => continue,
+                checked => checked?,
+            }
             tokio::task::block_in_place(|| stage.prepare())?;
             let supply = (!gathered.is_empty()).then_some((gathered, patch_file));
             let split = self.fetch(release, &stage, swarm, supply).await?.after(earlier);

@@ -4,6 +4,7 @@ use super::Launcher;
 use super::bring::Manner;
 use crate::error::Error;
 use crate::events::Event;
+use crate::kept;
 use crate::lock::Lock;
 use crate::news::{self, News};
 use crate::store::Store;
@@ -78,7 +79,8 @@ impl Launcher {
         manner: Manner,
     ) -> Result<Survey, Error> {
         let Manner { thorough, adopt, .. } = manner;
-        let question = Question { installed, wanted, thorough, adopt };
+        let kept = self.kept()?;
+        let question = Question { installed, wanted, thorough, adopt, kept: kept.as_ref() };
         let progress = self.tell_checking();
         let look = || survey(self.store.tree(), &question, &self.stop, &progress);
         tokio::task::block_in_place(look)
@@ -109,7 +111,9 @@ impl Launcher {
 
     pub(super) fn tell_checked(&self, news: &News, installed: Option<&Installed>) -> bool {
         let entry = &news.entry;
-        let update = installed.is_none_or(|installed| installed.release.manifest != entry.manifest);
+        let held = self.state.held >= Some(entry.sequence);
+        let update =
+            !held && installed.is_none_or(|installed| installed.release.manifest != entry.manifest);
         (self.events)(Event::Checked {
             product: self.state.feed.product.to_string(),
             channel: entry.channel.to_string(),
@@ -117,6 +121,7 @@ impl Launcher {
             available: entry.version.to_string(),
             sequence: entry.sequence,
             update,
+            held,
             fresh: news.is_fresh(),
         });
         update
@@ -161,6 +166,11 @@ impl Launcher {
             bytes: files.iter().map(|file| file.length).sum(),
             changed: changed.count() as u64,
             pending: peek(&store).map(|target| target.version),
+            kept: kept::record(store.tree())
+                .ok()
+                .flatten()
+                .map(|kept| kept.release.version.to_string()),
+            held: state.held,
             upload: match state.upload {
                 Some(true) => "everyone",
                 Some(false) => "lan",

@@ -193,6 +193,11 @@ impl Launcher {
             Err(_) => "no repository answers".to_owned(),
         };
         (self.events)(Event::Warning { message: failed });
+        self.known_swarm_sources()
+    }
+
+    /// The same by the news heard last.
+    pub(super) fn known_swarm_sources(&self) -> SwarmSources {
         match news::kept(&self.store, &self.documents, &self.state) {
             Some(news) => SwarmSources::of(&news, &self.state),
             None => SwarmSources { trackers: Vec::new(), http: self.state.feed.urls.clone() },
