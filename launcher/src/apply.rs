@@ -133,9 +133,22 @@ pub struct Transaction {
     pub clear: Vec<Clear>,
     /// Second phase.
     pub place: Vec<Place>,
-    /// True if the old files are kept afterwards, so that the release before can come back.
+    /// What follows.
     #[serde(default)]
-    pub keep: bool,
+    pub ending: Ending,
+}
+
+/// What becomes of the old files once all is in place, and of what was gathered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// They go.
+    #[default]
+    Discard,
+    /// They are kept, so that the release before can come back ([`crate::kept`]).
+    Keep,
+    /// They go; this was a part of the release, and more follows.
+    Part,
 }
 
 /// What came of the second phase.
@@ -381,7 +394,7 @@ mod tests {
             target: target(),
             clear: clears.collect(),
             place: places.to_vec(),
-            keep: false,
+            ending: Ending::Discard,
         };
         let wanted: BTreeMap<String, String> =
             after.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();

@@ -75,6 +75,14 @@ pub enum Error {
         need: u64,
         /// Bytes free.
         free: u64,
+        /// True if replacing files batch by batch may do with less.
+        bounded: bool,
+    },
+    /// An update that replaces files batch by batch was begun.
+    #[error("the update to {version} is half done: some files are new, some are not")]
+    Halfway {
+        /// Its version.
+        version: String,
     },
     /// The launcher's own records cannot be read.
     #[error("the record {path} is damaged: {why}", path = .path.display())]
@@ -132,7 +140,7 @@ impl Error {
             Self::Disk { .. } | Self::Space { .. } | Self::State { .. } => Exit::Disk,
             Self::Damaged { .. } => Exit::Damaged,
             Self::Interrupted => Exit::Interrupted,
-            Self::NothingKept | Self::Failed(_) => Exit::Failed,
+            Self::NothingKept | Self::Halfway { .. } | Self::Failed(_) => Exit::Failed,
         }
     }
 
@@ -158,10 +166,17 @@ impl Error {
             }
             Self::Listen(_) => "choose another address or port with --listen".into(),
             Self::Disk { source, .. } => disk_hint(source)?.into(),
-            Self::Space { need, free, .. } => format!(
-                "free {} or choose a folder on another disk with --dir; then run it again",
-                units::bytes(need.saturating_sub(*free))
-            ),
+            Self::Space { need, free, bounded, .. } => {
+                let short = units::bytes(need.saturating_sub(*free));
+                let instead = if *bounded {
+                    ", or add --bounded-space: files are replaced one after the other then, and until \
+                     the last one is, the game cannot be played and there is no way back"
+                } else {
+                    ""
+                };
+                format!("free {short} and run it again{instead}")
+            }
+            Self::Halfway { .. } => "run `updraft-launcher update` to go on".into(),
             Self::State { .. } => "run `install FEED --dir DIR --adopt` on this folder: it checks \
                                    every file and writes the records anew"
                 .into(),

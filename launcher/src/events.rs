@@ -69,6 +69,16 @@ pub enum Event {
         /// Files to remove.
         removed_files: u64,
     },
+    /// There is no room for the old and the new of all files: they are replaced batch by batch. From
+    /// the first one on the folder is neither release until the last is in place.
+    Bounded {
+        /// The release.
+        version: String,
+        /// How many batches.
+        batches: u64,
+        /// The most that the disk has to hold beyond what it holds now.
+        extra_space_bytes: u64,
+    },
     /// `--explain`: how one file comes to be. Before `planned`.
     PlannedFile {
         /// The file.

@@ -144,7 +144,9 @@ impl Download {
     fn check_space(&self) -> Result<(), Error> {
         let (dir, need) = (self.tree.path(), self.total());
         match space::free(dir) {
-            Some(free) if free < need => Err(Error::Space { dir: dir.to_path_buf(), need, free }),
+            Some(free) if free < need => {
+                Err(Error::Space { dir: dir.to_path_buf(), need, free, bounded: false })
+            }
             Some(_) | None => Ok(()),
         }
     }

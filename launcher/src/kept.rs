@@ -99,3 +99,54 @@ pub fn expire(tree: &Tree, now: SystemTime) -> io::Result<()> {
 fn record_path(folder: &str) -> String {
     format!("{folder}/{RECORD}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use updraft_manifests::hash::ContentHash;
+    use updraft_manifests::installed::InstalledRelease;
+    use updraft_manifests::names::{Name, Version};
+
+    #[test]
+    fn kept_for_a_while_and_only_with_a_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let installed = Installed {
+            release: InstalledRelease {
+                product: Name::parse("p").unwrap(),
+                platform: Name::any_platform(),
+                channel: Name::parse("stable").unwrap(),
+                version: Version::parse("1").unwrap(),
+                sequence: 1,
+                manifest: ContentHash([1; 32]),
+                torrent: ContentHash([2; 32]),
+                empty_folders: vec![],
+            },
+            toward: None,
+            files: vec![],
+        };
+        let switch = |labelled: bool| {
+            tree.make_folders(OLD_FOLDER).unwrap();
+            tree.create_file(&format!("{OLD_FOLDER}/0")).unwrap();
+            if labelled {
+                label(&tree, &installed).unwrap();
+            }
+            keep(&tree).unwrap();
+            assert!(!tree.exists(OLD_FOLDER).unwrap());
+        };
+        switch(false);
+        assert_eq!(record(&tree).unwrap(), None);
+        assert!(!tree.exists(KEPT_FOLDER).unwrap());
+        switch(true);
+        assert_eq!(record(&tree).unwrap(), Some(installed.clone()));
+        assert!(tree.exists(path(0).as_str()).unwrap() && is_kept(&path(0)));
+        // A switch to the same release again keeps nothing and drops nothing.
+        switch(false);
+        assert_eq!(record(&tree).unwrap(), Some(installed.clone()));
+        let now = SystemTime::now();
+        expire(&tree, now).unwrap();
+        assert_eq!(record(&tree).unwrap(), Some(installed));
+        expire(&tree, now + KEPT_MAX + Duration::from_secs(60)).unwrap();
+        assert!(!tree.exists(KEPT_FOLDER).unwrap());
+    }
+}

@@ -5,6 +5,7 @@
 //! ends early when its [`Stop`] is raised, leaving a folder from which the same command goes on.
 
 mod ahead;
+mod bounded;
 mod bring;
 mod gather;
 mod look;
@@ -75,6 +76,8 @@ pub struct UpdateRequest {
     pub explain: bool,
     /// Bring in a release that the player went back from, too.
     pub force: bool,
+    /// Where there is no room for the old and the new of all files, replace them batch by batch.
+    pub bounded: bool,
 }
 
 /// What came of an update.
@@ -156,19 +159,20 @@ impl Launcher {
                 .any(|platform| trust.manifest_floor(platform, &old.channel).is_some())
         };
         let kept = old.as_ref().filter(followed);
+        let channel = request
+            .channel
+            .clone()
+            .or_else(|| kept.map(|old| old.channel.clone()))
+            .unwrap_or_else(stable);
         let state = State {
-            channel: request
-                .channel
-                .clone()
-                .or_else(|| kept.map(|old| old.channel.clone()))
-                .unwrap_or_else(stable),
             platform: request
                 .platform
                 .clone()
                 .or_else(|| kept.map(|old| old.platform.clone()))
                 .unwrap_or_else(own_platform),
             upload: old.as_ref().and_then(|old| old.upload),
-            held: kept.and_then(|old| old.held),
+            held: kept.filter(|old| old.channel == channel).and_then(|old| old.held),
+            channel,
             feed,
         };
         if old.as_ref() != Some(&state) {
@@ -245,7 +249,12 @@ impl Launcher {
     }
 
     fn installed(&self) -> Result<Installed, Error> {
-        self.store.installed()?.ok_or_else(|| match peek(&self.store) {
+        let installed = self.store.installed()?;
+        if installed.as_ref().is_some_and(|installed| installed.toward.is_some()) {
+            let version = peek(&self.store).map_or_else(String::new, |target| target.version);
+            return Err(Error::Halfway { version });
+        }
+        installed.ok_or_else(|| match peek(&self.store) {
             Some(target) => Error::Failed(format!(
                 "the first install, of {}, is not finished: run `updraft-launcher update` to go on",
                 target.version

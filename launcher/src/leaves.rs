@@ -9,6 +9,7 @@ use crate::search::{Places, Search};
 use crate::stop::Stop;
 use crate::tree::Tree;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use tokio::sync::mpsc;
@@ -144,6 +145,19 @@ impl Leaves {
             let found = leaves.filter(|leaf| self.place(at, *leaf).is_some());
             (*build, found.map(|leaf| leaf_len(build.length, leaf)).sum())
         })
+    }
+
+    /// What was found where: files to build, by their numbers in the release, each with an old file
+    /// that holds leaves of it.
+    pub fn sources(&self) -> Vec<(u32, &RelPath)> {
+        let mut all = Vec::new();
+        for (at, build) in self.builds.iter().enumerate() {
+            let places = (0..window_count(build.length)).filter_map(|leaf| self.place(at, leaf));
+            let source = |place| self.starts.partition_point(|start| *start <= place) - 1;
+            let sources: BTreeSet<usize> = places.map(source).collect();
+            all.extend(sources.iter().map(|source| (build.file, &self.sources[*source].path)));
+        }
+        all
     }
 
     /// Hands what was found to the engine; pieces in `done` are there already. Ends early when nobody

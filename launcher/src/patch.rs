@@ -105,6 +105,18 @@ impl PatchJob {
         std::iter::once(header).chain(needed.map(|group| group.bytes.clone())).collect()
     }
 
+    /// What it makes out of what: numbers of files in the release, each with an old file it reads.
+    pub fn sources(&self) -> Vec<(u32, &RelPath)> {
+        let mut sources = Vec::new();
+        for (output, file) in self.patch.outputs.iter().zip(&self.wanted) {
+            if let Some(file) = file {
+                let old = output.sources.iter().map(|source| &self.old[source.file as usize]);
+                sources.extend(old.map(|path| (*file, path)));
+            }
+        }
+        sources
+    }
+
     /// Bytes of old files that it may read for them.
     pub fn reads(&self) -> u64 {
         let wanted = self.patch.outputs.iter().zip(&self.wanted).filter(|(_, file)| file.is_some());
@@ -294,8 +306,11 @@ mod tests {
             executable: false,
             symlink: None,
         });
-        let installed =
-            Installed { release: identity(1, ContentHash([2; 32])), files: files.collect() };
+        let installed = Installed {
+            release: identity(1, ContentHash([2; 32])),
+            toward: None,
+            files: files.collect(),
+        };
         let mut writer = GroupWriter::new(&io::Cursor::<Vec<u8>>::default);
         let (mut outputs, mut news) = (vec![], vec![]);
         for (file, (_, old)) in (0..).zip(&olds) {

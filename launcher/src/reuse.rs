@@ -16,6 +16,7 @@ use std::fs::File;
 use tokio::sync::mpsc;
 use updraft_manifests::cost::{Built, Sides};
 use updraft_manifests::leaf_index::{Layout, window_count};
+use updraft_manifests::path::RelPath;
 use updraft_manifests::plan::{Action, Content};
 use updraft_manifests::reuse::{OldContent, STAYING_FACTOR, search_order};
 use updraft_protocol::bitfield::Bitfield;
@@ -46,6 +47,12 @@ impl Gathered {
     /// Nothing but what is fetched.
     pub fn is_empty(&self) -> bool {
         self.patch.is_none() && self.reuse.is_none()
+    }
+
+    /// What is built out of what: numbers of files in the release, each with an old file it needs.
+    pub fn sources(&self) -> impl Iterator<Item = (u32, &RelPath)> + '_ {
+        let patched = self.patch.iter().flat_map(PatchJob::sources);
+        patched.chain(self.reuse.iter().flat_map(|reuse| reuse.leaves.sources()))
     }
 
     /// As the costs of the update want it.

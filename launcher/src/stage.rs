@@ -5,7 +5,7 @@
 //! otherwise. The engine reads and writes there. When all is verified, [`Stage::transaction`] looks
 //! once more at what the survey relied on and writes down what is to be renamed.
 
-use crate::apply::{Clear, Place, Slot, Target, Transaction};
+use crate::apply::{Clear, Ending, Place, Slot, Target, Transaction};
 use crate::error::Error;
 use crate::kept;
 use crate::release::{Release, length, link_text};
@@ -28,6 +28,16 @@ pub struct Stage<'a> {
     plan: Plan,
     target: Target,
     salvage: bool,
+    part: Option<Part>,
+}
+
+/// A part of a release that is brought in alone.
+#[derive(Debug)]
+pub struct Part {
+    /// Its files, by number; what else is missing is left out.
+    pub files: HashSet<u32>,
+    /// Old files that go with it, besides those that it replaces.
+    pub removes: HashSet<RelPath>,
 }
 
 /// Why a stage cannot become a transaction.
@@ -63,7 +73,17 @@ impl<'a> Stage<'a> {
         plan.remove.retain(|path| !kept::is_kept(path));
         plan.totals.removed_files = plan.remove.len() as u64;
         let target = release.target();
-        Ok(Self { tree, release, installed, survey, plan, target, salvage })
+        Ok(Self { tree, release, installed, survey, plan, target, salvage, part: None })
+    }
+
+    /// The same for a part of the release.
+    pub fn only(self, part: Part) -> Self {
+        Self { part: Some(part), ..self }
+    }
+
+    /// True if this file is brought in now.
+    fn takes(&self, number: u32) -> bool {
+        self.part.as_ref().is_none_or(|part| part.files.contains(&number))
     }
 
     /// The folder.
@@ -85,7 +105,9 @@ impl<'a> Stage<'a> {
     pub fn is_done(&self) -> bool {
         let release = |installed: &Installed| installed.release == self.release.identity;
         self.plan.is_empty()
-            && self.installed.is_some_and(release)
+            && self
+                .installed
+                .is_some_and(|installed| release(installed) && installed.toward.is_none())
             && self.survey.damaged.is_empty()
     }
 
@@ -96,17 +118,29 @@ impl<'a> Stage<'a> {
 
     /// Which files are there whole, by number.
     pub fn whole(&self) -> Vec<bool> {
-        self.plan.actions.iter().map(|action| *action != Action::Fetch).collect()
+        let whole = |(number, _, action): (u32, &Content, &Action)| match action {
+            Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. } => true,
+            Action::Reuse { may_move: false, .. } | Action::Make => self.takes(number),
+            Action::Fetch => false,
+        };
+        self.each().map(whole).collect()
     }
 
     /// Which files the engine has to do with, by number: those with bytes.
     pub fn wanted(&self) -> Vec<bool> {
-        self.release.files.iter().map(|file| length(&file.content) > 0).collect()
+        let there = self.whole();
+        self.each()
+            .map(|(number, content, _)| {
+                length(content) > 0 && (self.takes(number) || there[number as usize])
+            })
+            .collect()
     }
 
     /// Which files are fetched, by number.
     pub fn fetched(&self) -> Vec<bool> {
-        self.plan.actions.iter().map(|action| *action == Action::Fetch).collect()
+        self.each()
+            .map(|(number, _, action)| *action == Action::Fetch && self.takes(number))
+            .collect()
     }
 
     /// Where each file's bytes are until the switch.
@@ -129,15 +163,23 @@ impl<'a> Stage<'a> {
 
     /// Where they are once moved content lies in its slots.
     pub fn paths_cleared(&self) -> Vec<PathBuf> {
-        self.paths(|action, path, slot| match action {
+        let cleared = self.paths(|action, path, slot| match action {
             Action::Keep | Action::SetExecutable(_) => path.to_owned(),
             Action::Reuse { .. } | Action::Make | Action::Fetch => slot,
-        })
+        });
+        self.taken(cleared)
     }
 
     /// Where they are when all is done.
     pub fn paths_installed(&self) -> Vec<PathBuf> {
-        installed_paths(self.tree, self.release)
+        self.taken(installed_paths(self.tree, self.release))
+    }
+
+    /// `paths` for what is brought in now; what is not stays where it is.
+    fn taken(&self, paths: Vec<PathBuf>) -> Vec<PathBuf> {
+        let both = (0..).zip(paths.into_iter().zip(self.paths_staged()));
+        both.map(|(number, (path, staged))| if self.takes(number) { path } else { staged })
+            .collect()
     }
 
     /// Fills the slots of everything that is not fetched and stays where it is until the switch:
@@ -150,7 +192,7 @@ impl<'a> Stage<'a> {
         let tree = self.tree;
         tree.make_folders(&folder)
             .map_err(Error::disk("make the folder", tree.path().join(&folder)))?;
-        for (number, content, action) in self.each() {
+        for (number, content, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             let slot = self.slot(number);
             let path = &self.release.files[number as usize].path;
             let done = match (action, content) {
@@ -205,18 +247,25 @@ impl<'a> Stage<'a> {
         let listed = self.installed.map(|installed| installed.files.as_slice()).unwrap_or_default();
         let listed: HashMap<&RelPath, u32> =
             (0..).zip(listed).map(|(number, file)| (&file.path, number)).collect();
-        let keep = |installed: &Installed| {
-            !self.salvage && installed.release.torrent != self.release.identity.torrent
+        let whole = |installed: &Installed| {
+            !self.salvage
+                && installed.toward.is_none()
+                && installed.release.torrent != self.release.identity.torrent
+        };
+        let ending = match self.part {
+            Some(_) => Ending::Part,
+            None if self.installed.is_some_and(whole) => Ending::Keep,
+            None => Ending::Discard,
         };
         let mut work = Transaction {
             target: self.target.clone(),
             clear: Vec::new(),
             place: Vec::new(),
-            keep: self.installed.is_some_and(keep),
+            ending,
         };
         let mut changed = Vec::new();
         let mut moved = HashSet::new();
-        for (number, _, action) in self.each() {
+        for (number, _, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             if let Action::Reuse { from, may_move: true } = action {
                 if self.is_as_surveyed(from)? {
                     let slot = Slot::New(number);
@@ -235,14 +284,17 @@ impl<'a> Stage<'a> {
                 work.clear.push(Clear { from: path.to_string(), slot: Slot::Old(*number) });
             }
         };
-        for path in self.plan.remove.iter().filter(|path| !moved.contains(path)) {
+        let removes =
+            |path: &&RelPath| self.part.as_ref().is_none_or(|part| part.removes.contains(*path));
+        let removed = self.plan.remove.iter().filter(|path| !moved.contains(path));
+        for path in removed.filter(removes) {
             // What the player changed since is the player's.
             if self.is_as_surveyed(path)? {
                 take_away(path, &mut work);
             }
         }
         self.change_folders(&mut work);
-        for (number, content, action) in self.each() {
+        for (number, content, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             let path = &self.release.files[number as usize].path;
             let executable = matches!(content, Content::File { executable: true, .. });
             match action {
@@ -261,7 +313,7 @@ impl<'a> Stage<'a> {
                 }
             }
         }
-        let next = self.next_record()?;
+        let next = self.next_record(&work)?;
         Ok((work, next))
     }
 
@@ -286,13 +338,14 @@ impl<'a> Stage<'a> {
 
     /// The record of the install after the switch: with the times that files had when their content
     /// was known, so that a change made since is noticed.
-    fn next_record(&self) -> Result<Installed, Error> {
+    fn next_record(&self, work: &Transaction) -> Result<Installed, Error> {
         let surveyed = |path: &RelPath| self.survey.times.get(path).copied().unwrap_or(0);
         let mut files = Vec::with_capacity(self.release.files.len());
         for (number, content, action) in self.each() {
             let path = self.release.files[number as usize].path.clone();
             let mtime_ns = match action {
                 Action::Keep | Action::SetExecutable(_) => surveyed(&path),
+                _ if !self.takes(number) => continue,
                 Action::Reuse { from, may_move: true } => surveyed(from),
                 Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch => {
                     let slot = self.slot(number);
@@ -324,7 +377,11 @@ impl<'a> Stage<'a> {
                 },
             });
         }
-        Ok(Installed { release: self.release.identity.clone(), files })
+        let whole = Installed { release: self.release.identity.clone(), toward: None, files };
+        Ok(match (&self.part, self.installed) {
+            (Some(_), Some(old)) => between(old, whole, work),
+            _ => whole,
+        })
     }
 
     /// True if the file has the time it had when it was surveyed; links are always believed.
@@ -358,6 +415,17 @@ impl<'a> Stage<'a> {
             })
             .collect()
     }
+}
+
+/// The record of a folder in which a part of `new` has come to `old`.
+fn between(old: &Installed, new: Installed, work: &Transaction) -> Installed {
+    let gone: HashSet<&str> = work.clear.iter().map(|clear| clear.from.as_str()).collect();
+    let mut files = new.files;
+    let there: HashSet<RelPath> = files.iter().map(|file| file.path.clone()).collect();
+    let stays =
+        |file: &&InstalledFile| !there.contains(&file.path) && !gone.contains(file.path.as_str());
+    files.extend(old.files.iter().filter(stays).cloned());
+    Installed { release: old.release.clone(), toward: Some(new.release.manifest), files }
 }
 
 /// Where each file of a release lies when it is installed, by number.
@@ -487,7 +555,7 @@ mod tests {
         clear(tree, &work, &mut || Ok(())).unwrap();
         let report = place(tree, &work, &mut || Ok(())).unwrap();
         assert!(report.missing.is_empty(), "{report:?}");
-        if work.keep {
+        if work.ending == Ending::Keep {
             kept::label(tree, old.unwrap()).unwrap();
         }
         kept::keep(tree).unwrap();

@@ -16,7 +16,7 @@
 //! | `peers` | addresses of peers seen last, one a line |
 //! | `evidence/` | contradicting signed documents |
 
-use crate::apply::{OLD_FOLDER, STATE_FOLDER, Transaction};
+use crate::apply::{Ending, OLD_FOLDER, STATE_FOLDER, Transaction};
 use crate::error::Error;
 use crate::kept;
 use crate::tree::Tree;
@@ -246,10 +246,13 @@ impl Store {
             .open_file(NEXT_PATH)
             .and_then(|file| file.take(INSTALLED_BYTES_MAX as u64).read_to_end(&mut bytes))
             .map_err(Error::disk("read", &path))?;
-        let fits = |next: &Installed| next.release.manifest.to_string() == work.target.manifest;
+        let fits = |next: &Installed| {
+            let leads_to = next.toward.unwrap_or(next.release.manifest);
+            leads_to.to_string() == work.target.manifest
+        };
         // A record that rotted meanwhile: without one, every file is looked at anew.
         if let Some(mut next) = Installed::parse(&bytes).ok().filter(fits) {
-            if work.keep
+            if work.ending == Ending::Keep
                 && let Some(old) = self.installed()?
                 // Else it was labelled before a stop.
                 && old.release.manifest != next.release.manifest

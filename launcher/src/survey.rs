@@ -440,6 +440,7 @@ mod tests {
                 torrent: ContentHash([0; 32]),
                 empty_folders: vec![],
             },
+            toward: None,
             files: vec![
                 // The hash is a lie that only a thorough look finds.
                 listed("same", b"?", mtime("same")),

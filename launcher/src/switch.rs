@@ -1,6 +1,6 @@
 //! The journal's side of an update: what was begun is finished, whatever stopped it.
 
-use crate::apply::{OLD_FOLDER, Record, Report, Target, Transaction, clear, place};
+use crate::apply::{Ending, OLD_FOLDER, Record, Report, Target, Transaction, clear, place};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::kept;
@@ -39,7 +39,12 @@ impl Switch {
             }
             let report = switch.place(store, &work)?;
             switch.finish(store, &work)?;
-            recovery = Recovery { finished: Some((work.target, report)), pending: None };
+            recovery = match work.ending {
+                Ending::Part => Recovery { finished: None, pending: Some(work.target) },
+                Ending::Keep | Ending::Discard => {
+                    Recovery { finished: Some((work.target, report)), pending: None }
+                }
+            };
         } else if records.last() == Some(&Record::Committed)
             && let Some(work) = last_work(&records)
         {
@@ -125,6 +130,12 @@ impl Switch {
     pub fn finish(&mut self, store: &Store, work: &Transaction) -> Result<(), Error> {
         let tree = store.tree();
         kept::keep(tree).map_err(Error::disk("keep", store.path(OLD_FOLDER)))?;
+        if work.ending == Ending::Part {
+            let record = Record::Staging { release: work.target.clone() };
+            self.journal = Journal::write(tree, JOURNAL_PATH, &[record])
+                .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
+            return Ok(());
+        }
         let torrent = &work.target.torrent;
         for path in [
             work.target.staging(),
@@ -229,11 +240,12 @@ mod tests {
                 torrent: manifest,
                 empty_folders: vec![],
             },
+            toward: None,
             files: vec![file("a"), file("c/b")],
         };
         let clear = clear.map(|(from, slot)| Clear { from: from.into(), slot }).to_vec();
         let place = vec![put(0, "a"), put(1, "c/b")];
-        (Transaction { target, clear, place, keep: false }, next)
+        (Transaction { target, clear, place, ending: Ending::Discard }, next)
     }
 
     /// Stops the switch at each step, and at each point between the records; the next start finishes

@@ -5,6 +5,11 @@ use crate::plan::{Action, Content, NewFile, Plan};
 /// File systems give whole blocks; most of them this size.
 const DISK_BLOCK: u64 = 4096;
 
+/// Bytes that a file of `length` takes on the disk.
+pub fn on_disk(length: u64) -> u64 {
+    length.next_multiple_of(DISK_BLOCK)
+}
+
 /// How the bytes of one new file come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -155,14 +160,14 @@ pub fn costs(
         };
         sum.content += download;
         sum.disk_write += writes;
-        sum.extra_space += writes.next_multiple_of(DISK_BLOCK);
+        sum.extra_space += on_disk(writes);
         FileCost { way, length, download }
     });
     let files: Vec<FileCost> = files.collect();
     sum.download = sum.content + sides.index + sides.patch;
     sum.disk_read = sides.searched + sides.patch_reads + sum.found + sum.copied;
     sum.disk_write += sides.patch;
-    sum.extra_space += sides.patch.next_multiple_of(DISK_BLOCK);
+    sum.extra_space += on_disk(sides.patch);
     let total: u64 = files.iter().map(|file| file.length).sum();
     let parts = sum.kept + sum.moved + sum.copied + sum.found + sum.patched + sum.content;
     assert_eq!(total, parts, "every byte comes from somewhere, once");

@@ -18,6 +18,9 @@ pub const INSTALLED_BYTES_MAX: usize = 256 << 20;
 pub struct Installed {
     /// Which release.
     pub release: InstalledRelease,
+    /// The manifest of another release, some of whose files have replaced this one's already: the
+    /// folder is neither until that update is through.
+    pub toward: Option<ContentHash>,
     /// Every file and link that the release lists, in the torrent's order.
     pub files: Vec<InstalledFile>,
 }
@@ -66,6 +69,8 @@ pub struct InstalledFile {
 struct Header {
     #[serde(rename = "updraft-installed")]
     format: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    toward: Option<ContentHash>,
     #[serde(flatten)]
     release: InstalledRelease,
 }
@@ -75,7 +80,7 @@ const SEPARATOR: &str = "+++\n";
 impl Installed {
     /// The sealed text.
     pub fn to_text(&self) -> String {
-        let header = Header { format: 1, release: self.release.clone() };
+        let header = Header { format: 1, toward: self.toward, release: self.release.clone() };
         let mut text = toml::to_string(&header).expect("plain fields serialise");
         text.push_str(SEPARATOR);
         for file in &self.files {
@@ -109,7 +114,7 @@ impl Installed {
             .lines()
             .map(|line| parse_line(line).ok_or_else(|| wrong(&crate::names::shown(line))))
             .collect::<Result<_, _>>()?;
-        Ok(Self { release: header.release, files })
+        Ok(Self { release: header.release, toward: header.toward, files })
     }
 }
 
@@ -160,6 +165,7 @@ mod tests {
                 torrent: ContentHash::of(b"t"),
                 empty_folders: vec![path("saves")],
             },
+            toward: None,
             files: vec![
                 InstalledFile {
                     path: path("bin/a b"),

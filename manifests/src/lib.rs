@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod batches;
 pub mod cost;
 pub mod document;
 pub mod feed;

@@ -99,6 +99,10 @@ pub struct UpdateArgs {
     /// Bring in the release that you went back from with `rollback`.
     #[arg(long)]
     pub force: bool,
+    /// Where the disk has no room for the old and the new files, replace them one after the other. Until
+    /// the last one is, the game cannot be played and there is no way back.
+    #[arg(long)]
+    pub bounded_space: bool,
     /// How to take part in the swarm.
     #[command(flatten)]
     pub swarm: SwarmArgs,

@@ -1,5 +1,6 @@
-//! The one question: may we upload to the internet?
+//! What the player is asked: may we upload to the internet, may we do without a way back?
 
+use crate::error::Error;
 use std::io::{IsTerminal, Write, stderr, stdin};
 
 /// True if somebody sits there to answer.
@@ -18,8 +19,23 @@ pub(super) fn upload() -> Option<bool> {
          (--upload yes|no). Computers in your own network are always served."
     )
     .ok()?;
+    yes_or_no("Upload to others on the internet?")
+}
+
+/// Asks whether files may be replaced one after the other, where `error` says that space is short.
+pub(super) fn bounded(error: &Error) -> bool {
+    let told = writeln!(
+        stderr(),
+        "{error}. The files can be replaced one after the other instead. Until the last one is, the\n\
+         game cannot be played and there is no way back to the release that is installed now."
+    );
+    told.is_ok() && yes_or_no("Replace them one after the other?") == Some(true)
+}
+
+fn yes_or_no(question: &str) -> Option<bool> {
+    let mut out = stderr();
     for _ in 0..3 {
-        write!(out, "Upload to others on the internet? [y/n] ").ok()?;
+        write!(out, "{question} [y/n] ").ok()?;
         out.flush().ok()?;
         let mut line = String::new();
         if stdin().read_line(&mut line).ok()? == 0 {

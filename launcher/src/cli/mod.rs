@@ -59,9 +59,9 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let how = UpdateRequest { adopt, ..UpdateRequest::default() };
             bring(launcher, &swarm, asks, how, &sink).await
         }
-        Command::Update(UpdateArgs { dry_run, explain, force, swarm }) => {
+        Command::Update(UpdateArgs { dry_run, explain, force, bounded_space, swarm }) => {
             let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
-            let how = UpdateRequest { adopt: false, explain, force };
+            let how = UpdateRequest { adopt: false, explain, force, bounded: bounded_space };
             if dry_run {
                 let planned = launcher.plan(how).await;
                 launcher.close().await;
@@ -137,7 +137,16 @@ async fn bring(
 ) -> Result<Exit, Error> {
     let done = async {
         consent(&mut launcher, swarm, asks).await?;
-        tell_outcome(launcher.update(how).await?, sink);
+        let mut updated = launcher.update(how).await;
+        if let Err(error @ Error::Space { bounded: true, .. }) = &updated
+            && !how.bounded
+            && asks
+            && ask::is_possible()
+            && ask::bounded(error)
+        {
+            updated = launcher.update(UpdateRequest { bounded: true, ..how }).await;
+        }
+        tell_outcome(updated?, sink);
         if swarm.stay { launcher.seed().await } else { Ok(()) }
     };
     let done = Box::pin(done).await;

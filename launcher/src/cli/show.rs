@@ -240,6 +240,12 @@ fn text(event: &Event) -> Option<String> {
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
+        Event::Bounded { version, batches, extra_space_bytes } => format!(
+            "the disk has no room for all of {version} beside the old files: they are replaced in \
+             {batches} batches, {} needed meanwhile; until the last is done the game cannot be played \
+             and there is no way back",
+            units::bytes(*extra_space_bytes)
+        ),
         Event::Held { version } => format!(
             "updates up to {version} are held back: `update --force` brings it in again, a newer one \
              comes as usual"

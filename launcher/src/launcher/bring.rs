@@ -1,5 +1,6 @@
 //! Bringing a release into the folder: offered, planned, fetched, switched to.
 
+use super::gather::Supplied;
 use super::swarm::SwarmSources;
 use super::{Launcher, UpdateRequest, Updated, tell_report};
 use crate::apply::Report;
@@ -13,11 +14,17 @@ use crate::stage::{Stage, Unready};
 use crate::transfer::Split;
 use crate::tree::Tree;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Instant;
-use updraft_manifests::cost::costs;
+use updraft_manifests::cost::{costs, on_disk};
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{index_path, torrent_path};
+use updraft_protocol::ids::{FileIndex, PieceIndex};
 
+/// Room for the records of a release of no files: some documents, a resume log.
+const RECORDS_SPACE: u64 = 32 << 10;
+/// A line of 200 bytes in the journal and in three copies of the list of files.
+const RECORDS_SPACE_PER_FILE: u64 = 1 << 10;
 /// How often a release is planned anew because files changed under our hands.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -35,6 +42,8 @@ pub(super) struct Offer {
 pub(super) struct Manner {
     /// Tell how every file comes to be.
     pub(super) explain: bool,
+    /// Where space is short, replace files batch by batch.
+    pub(super) bounded: bool,
     /// Only plan.
     pub(super) dry_run: bool,
     /// Hash every file.
@@ -52,13 +61,13 @@ impl Launcher {
     /// Everything in [`Error`].
     pub async fn update(&mut self, how: UpdateRequest) -> Result<Updated, Error> {
         let since = Instant::now();
-        let UpdateRequest { adopt, explain, .. } = how;
+        let UpdateRequest { adopt, explain, bounded, .. } = how;
         let offer = match self.wanted_offer(how).await? {
             Ok(offer) => offer,
             Err(outcome) => return Ok(outcome),
         };
         self.hold(None)?;
-        let manner = Manner { adopt, explain, ..Manner::default() };
+        let manner = Manner { adopt, explain, bounded, ..Manner::default() };
         let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
         let mut documents = offer.documents;
         documents.extend(self.patch.iter().map(|patch| patch.document.clone()));
@@ -112,6 +121,7 @@ impl Launcher {
         drop(sources);
         if let Some(installed) = &installed
             && installed.release == release.identity
+            && installed.toward.is_none()
             && !adopt
             && self.nothing_missing(installed)?
         {
@@ -148,8 +158,8 @@ impl Launcher {
         since: Instant,
     ) -> Result<Option<Split>, Error> {
         let mut manner = manner;
-        let mut done = None;
-        for _ in 0..ATTEMPTS_MAX {
+        let (mut done, mut before, mut attempts) = (None, Split::default(), 0);
+        while attempts < ATTEMPTS_MAX {
             let installed = self.store.installed()?;
             let found = self.look(installed.as_ref(), &release.files, manner)?;
             if manner.salvage {
@@ -170,14 +180,28 @@ impl Launcher {
             if manner.dry_run {
                 return Ok(Some(Split::default()));
             }
+            before = earlier.after(before);
             self.switch.begin(&self.store, &release.target(), salvage)?;
-            match self.check_space(release, extra) {
+            // A patch that was fetched takes its room already.
+            let extra = extra - patch_file.as_ref().map_or(0, |_| on_disk(gathered.patch_bytes));
+            match self.check_space(release, &stage, extra) {
                 Err(Error::Space { .. }) if self.give_way(&release.target().torrent)? => continue,
+                Err(Error::Space { .. }) if manner.bounded && installed.is_some() => {
+                    let gathered = (gathered, patch_file);
+                    let split = &mut before;
+                    let bring = self.bring_in_batches(release, &stage, gathered, swarm, split);
+                    attempts += u32::from(!Box::pin(bring).await?);
+                    continue;
+                }
                 checked => checked?,
             }
             tokio::task::block_in_place(|| stage.prepare())?;
-            let supply = (!gathered.is_empty()).then_some((gathered, patch_file));
-            let split = self.fetch(release, &stage, swarm, supply).await?.after(earlier);
+            let supply = (!gathered.is_empty()).then(|| Supplied {
+                gathered: Arc::new(gathered),
+                patch: patch_file,
+                only: None,
+            });
+            let split = self.fetch(release, &stage, swarm, supply).await?.after(before);
             match stage.transaction() {
                 Ok((work, next)) => {
                     let report = self.commit(&stage, &work, &next).await?;
@@ -195,6 +219,7 @@ impl Launcher {
                 handle.remove().await;
             }
             manner.adopt = false;
+            attempts += 1;
         }
         let why = "its files keep changing while it is installed: close the game and try again";
         Err(Error::Failed(why.into()))
@@ -209,7 +234,8 @@ impl Launcher {
         explain: bool,
     ) -> u64 {
         let (built, sides) = gathered.costs();
-        let (files, sum) = costs(&release.files, stage.plan(), &built, &sides);
+        let (files, mut sum) = costs(&release.files, stage.plan(), &built, &sides);
+        sum.extra_space += records_space(release);
         if explain {
             for (new, cost) in release.files.iter().zip(files) {
                 (self.events)(Event::PlannedFile {
@@ -239,15 +265,29 @@ impl Launcher {
         sum.extra_space
     }
 
-    /// `extra` bytes have to find room, but for what an earlier run has put there.
-    pub(super) fn check_space(&self, release: &Release, extra: u64) -> Result<(), Error> {
+    /// `extra` bytes have to find room, but for what an earlier run has put into `stage`.
+    pub(super) fn check_space(
+        &self,
+        release: &Release,
+        stage: &Stage<'_>,
+        extra: u64,
+    ) -> Result<(), Error> {
         let geometry = &release.info.geometry;
         let done = self.resumed(release);
-        let done: u64 = done.iter().map(|piece| u64::from(geometry.data_len(piece))).sum();
+        let fetched = (0..).zip(stage.fetched()).filter(|(_, fetched)| *fetched);
+        let pieces = fetched.flat_map(|(file, _)| geometry.pieces_of(FileIndex(file)));
+        let done: u64 = pieces
+            .map(PieceIndex)
+            .filter(|piece| done.has(*piece))
+            .map(|piece| u64::from(geometry.data_len(piece)))
+            .sum();
         let need = extra.saturating_sub(done);
         let dir = self.store.tree().path();
+        let bounded = self.store.installed()?.is_some() && !stage.is_salvage();
         match space::free(dir) {
-            Some(free) if free < need => Err(Error::Space { dir: dir.to_path_buf(), need, free }),
+            Some(free) if free < need => {
+                Err(Error::Space { dir: dir.to_path_buf(), need, free, bounded })
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -284,4 +324,9 @@ impl Launcher {
 
 pub(super) fn unusable(release: &Release, why: &dyn std::fmt::Display) -> Error {
     Error::Release { version: release.identity.version.to_string(), why: why.to_string() }
+}
+
+/// Bytes of disk that our own records of a switch to `release` take: journal, list of files, documents.
+pub(super) fn records_space(release: &Release) -> u64 {
+    RECORDS_SPACE + RECORDS_SPACE_PER_FILE * release.files.len() as u64
 }

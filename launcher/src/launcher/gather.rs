@@ -10,16 +10,27 @@ use crate::stage::Stage;
 use crate::store::RESUME_FOLDER;
 use crate::transfer::{self, Split};
 use crate::tree::Tree;
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use updraft_manifests::installed::Installed;
 use updraft_protocol::bitfield::Bitfield;
+use updraft_protocol::ids::{FileIndex, PieceIndex};
 use updraft_protocol::io::storage::resume;
 use updraft_protocol::io::{AddTorrent, Have, Priority, Supply, WebSeed};
 
 /// Batches of blocks made ahead of the engine.
 const SUPPLY_BATCHES_MAX: usize = 4;
+
+/// What was gathered, for the engine.
+pub(super) struct Supplied {
+    pub(super) gathered: Arc<Gathered>,
+    /// The patch's bytes.
+    pub(super) patch: Option<File>,
+    /// Hand on these files only, by number.
+    pub(super) only: Option<HashSet<u32>>,
+}
 
 impl Launcher {
     /// Finds the cheapest way to each file that the stage lacks: a patch, then leaves of old files. Of
@@ -53,7 +64,7 @@ impl Launcher {
         release: &Release,
         stage: &Stage<'_>,
         swarm: &SwarmSources,
-        supply: Option<(Gathered, Option<File>)>,
+        supplied: Option<Supplied>,
     ) -> Result<Split, Error> {
         let fetched = stage.fetched();
         let total = release.total();
@@ -77,8 +88,8 @@ impl Launcher {
                 urls: release.object_urls(base),
             })
             .collect();
-        if let Some((gathered, patch_file)) = supply {
-            add.supply = Some(self.supply(release, gathered, patch_file)?);
+        if let Some(supplied) = supplied {
+            add.supply = Some(self.supply(release, supplied)?);
         }
         self.add(add, swarm).await?;
         let handle = self.handle.clone().expect("it was just added");
@@ -104,18 +115,21 @@ impl Launcher {
     }
 
     /// What was gathered on its way to the engine, as fast as it takes it.
-    pub(super) fn supply(
-        &self,
-        release: &Release,
-        gathered: Gathered,
-        patch_file: Option<File>,
-    ) -> Result<Supply, Error> {
+    pub(super) fn supply(&self, release: &Release, supplied: Supplied) -> Result<Supply, Error> {
         let dir = self.store.tree().path();
         let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
-        let (info, done) = (Arc::clone(&release.info), self.resumed(release));
+        let Supplied { gathered, patch, only } = supplied;
+        let (info, mut done) = (Arc::clone(&release.info), self.resumed(release));
+        for (number, _) in (0..).zip(&release.files) {
+            if only.as_ref().is_some_and(|only| !only.contains(&number)) {
+                for piece in info.geometry.pieces_of(FileIndex(number)) {
+                    done.insert(PieceIndex(piece));
+                }
+            }
+        }
         let (sender, supply) = tokio::sync::mpsc::channel(SUPPLY_BATCHES_MAX);
         tokio::task::spawn_blocking(move || {
-            gathered.supply(patch_file, &tree, &info, &done, &sender);
+            gathered.supply(patch, &tree, &info, &done, &sender);
         });
         Ok(supply)
     }

@@ -99,6 +99,9 @@ impl Launcher {
     /// The patch that is offered from what is installed to `release`, if this program can read it.
     async fn patch_offer(&self, release: &Release, installed: Option<&Installed>) -> Option<Offer> {
         let (named, installed) = (release.patches.as_ref()?, installed?);
+        if installed.toward.is_some() {
+            return None; // It is of no release any more.
+        }
         let parse = |bytes: &Bytes| {
             PatchList::parse(bytes, named, &release.identity.torrent)
                 .map_err(|error| error.to_string())
