@@ -304,7 +304,19 @@ impl WebServer {
         root: &Path,
         tamper: impl Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
-        let listener = node.listen(port);
+        Self::on(node.listen(port), root, tamper)
+    }
+
+    /// [`WebServer::start`] on a socket that listens already.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn on(
+        listener: TcpListener,
+        root: &Path,
+        tamper: impl Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        let url = format!("http://{}/", listener.local_addr().expect("it listens"));
         let (log, stop) = <(Arc<Mutex<BTreeMap<String, (u64, u64)>>>, Arc<AtomicBool>)>::default();
         let root = root.to_owned();
         let tamper: Arc<Tamper> = Arc::new(tamper);
@@ -312,7 +324,7 @@ impl WebServer {
         serve(listener, Arc::clone(&stop), move |stream| {
             let _ = answer_requests(stream, &root, &*tamper, &counted);
         });
-        Self { url: format!("http://{}:{port}/", node.ip), log, stop }
+        Self { url, log, stop }
     }
 
     /// Requests whose path begins with `prefix`, and the body bytes sent for them.

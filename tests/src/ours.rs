@@ -338,6 +338,11 @@ impl Install {
         self.swarm("repair", None, false)
     }
 
+    /// `rollback`.
+    pub fn rollback(&self) -> Proc {
+        self.swarm("rollback", None, false)
+    }
+
     /// `seed`.
     pub fn seed(&self) -> Proc {
         self.swarm("seed", None, true)
