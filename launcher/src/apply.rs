@@ -237,8 +237,9 @@ pub fn place(
                     }
                     continue;
                 }
+                // A run that was stopped may have set it and not come to the sync.
                 if let Node::File(stat) = &content
-                    && stat.executable != *executable
+                    && (*executable || stat.executable)
                 {
                     tree.set_executable(&slot, *executable).map_err(at("set the mode of", to))?;
                 }
@@ -558,6 +559,7 @@ mod tests {
             target: target(),
             clear: vec![Clear { from: "gone".into(), slot: Slot::New(0) }],
             place: vec![put(0, "new", false)],
+            ending: Ending::Discard,
         };
         clear(&tree, &work, &mut || Ok(())).unwrap();
         let report = place(&tree, &work, &mut || Ok(())).unwrap();

@@ -172,10 +172,9 @@ impl Tree {
         let wanted = if executable { mode | readers } else { mode & !RawMode::from(0o111u16) };
         if wanted != mode {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted))?;
-            // Content that was synced before is of no use as a program that may not be run.
-            file.sync_all()?;
         }
-        Ok(())
+        // Also when it is so already: a run that was stopped may not have come to it.
+        file.sync_all()
     }
 
     /// Makes the content of a file durable.
