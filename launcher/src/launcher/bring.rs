@@ -158,7 +158,9 @@ impl Launcher {
         since: Instant,
     ) -> Result<Option<Split>, Error> {
         let mut manner = manner;
-        let (mut done, mut before, mut attempts) = (None, Split::default(), 0);
+        let (mut done, mut attempts) = (None, 0);
+        // What came by patches, and in batches, before the last fetch.
+        let (mut before, mut batched) = (Split::default(), Split::default());
         while attempts < ATTEMPTS_MAX {
             let installed = self.store.installed()?;
             let found = self.look(installed.as_ref(), &release.files, manner)?;
@@ -188,7 +190,7 @@ impl Launcher {
                 Err(Error::Space { .. }) if self.give_way(&release.target().torrent)? => continue,
                 Err(Error::Space { .. }) if manner.bounded && installed.is_some() => {
                     let gathered = (gathered, patch_file);
-                    let split = &mut before;
+                    let split = &mut batched;
                     let bring = self.bring_in_batches(release, &stage, gathered, swarm, split);
                     attempts += u32::from(!Box::pin(bring).await?);
                     continue;
@@ -201,7 +203,9 @@ impl Launcher {
                 patch: patch_file,
                 only: None,
             });
-            let split = self.fetch(release, &stage, swarm, supply).await?.after(before);
+            let mut split = self.fetch(release, &stage, swarm, supply).await?;
+            split.reused = split.reused.saturating_sub(batched.peers + batched.http);
+            let split = split.after(batched).after(before);
             match stage.transaction() {
                 Ok((work, next)) => {
                     let report = self.commit(&stage, &work, &next).await?;
