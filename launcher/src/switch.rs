@@ -136,16 +136,25 @@ impl Switch {
                 .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
             return Ok(());
         }
-        let torrent = &work.target.torrent;
+        Self::drop_staged(store, &work.target)?;
+        self.journal = Journal::write::<Record>(tree, JOURNAL_PATH, &[])
+            .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
+        Ok(())
+    }
+
+    /// Removes all that was gathered for `target`.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn drop_staged(store: &Store, target: &Target) -> Result<(), Error> {
+        let torrent = &target.torrent;
         for path in [
-            work.target.staging(),
+            target.staging(),
             format!("{RESUME_FOLDER}/{torrent}"),
             format!("{RESUME_FOLDER}/{torrent}.parts"),
         ] {
-            tree.remove_all(&path).map_err(Error::disk("remove", store.path(&path)))?;
+            store.tree().remove_all(&path).map_err(Error::disk("remove", store.path(&path)))?;
         }
-        self.journal = Journal::write::<Record>(tree, JOURNAL_PATH, &[])
-            .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::release::{Release, length};
 use crate::reuse::Gathered;
 use crate::space;
 use crate::stage::{Part, Stage, Unready};
+use crate::switch::Switch;
 use crate::transfer::Split;
 use crate::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -47,10 +48,19 @@ impl Launcher {
         split: &mut Split,
     ) -> Result<bool, Error> {
         let dir = self.store.tree().path().to_path_buf();
-        let free = space::free(&dir).unwrap_or(u64::MAX);
-        let room = free.saturating_sub(records_space(release));
         let parts = Parts::new(release, stage, &gathered);
-        let plan = batches(&parts.outputs, &parts.old_bytes, &parts.removed, room);
+        let mut free = space::free(&dir).unwrap_or(u64::MAX);
+        let plan_for = |free: u64| {
+            let room = free.saturating_sub(records_space(release));
+            batches(&parts.outputs, &parts.old_bytes, &parts.removed, room)
+        };
+        let mut plan = plan_for(free);
+        if plan.is_none() {
+            // What a run before left of its last batch may be in the way.
+            Switch::drop_staged(&self.store, &release.target())?;
+            free = space::free(&dir).unwrap_or(u64::MAX);
+            plan = plan_for(free);
+        }
         let Some(plan) = plan else {
             let largest = parts.outputs.iter().map(|output| output.bytes).max().unwrap_or(0);
             let need = largest + records_space(release);
