@@ -5,6 +5,7 @@
 //! simulate scale [--leechers N,N,…] [--size BYTES] [--plot FILE] …              policy, by 100 000
 //! simulate faults [NAME…] [--seeds N] …                                         what goes wrong, and its price
 //! ```
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
 mod crowd;
