@@ -51,6 +51,10 @@ pub fn batches(
     let mut left: BTreeSet<usize> = (0..outputs.len()).collect();
     let mut removed = removed.clone();
     let mut held: i128 = 0;
+    let mut replacer = vec![None; old.len()];
+    for (number, output) in outputs.iter().enumerate() {
+        output.replaces.into_iter().for_each(|old| replacer[old] = Some(number));
+    }
     loop {
         let mut batch = Batch::default();
         let needed = |outputs: &[Output], left: &BTreeSet<usize>, old: usize, by: usize| {
@@ -65,8 +69,23 @@ pub fn batches(
             i128::from(output.bytes) - output.replaces.map_or(0, |number| i128::from(old[number]))
         };
         order.sort_by_key(growth);
-        for &number in &order {
+        // What only takes room, and holds nobody up, waits until all others are there.
+        let holds_up = |number: &usize, old: &usize| {
+            replacer[*old].is_some_and(|other| other != *number && left.contains(&other))
+        };
+        let is_late = |number: &usize| {
+            growth(number) > 0 && !outputs[*number].reads.iter().any(|old| holds_up(number, old))
+        };
+        let (late, mut order): (Vec<usize>, Vec<usize>) = order.into_iter().partition(is_late);
+        if order.is_empty() {
+            order.clone_from(&late);
+        }
+        for &number in order.iter().chain(&late) {
             let output = &outputs[number];
+            let waits = late.contains(&number) && left.iter().any(|other| !late.contains(other));
+            if waits || !left.contains(&number) {
+                continue;
+            }
             let free = output.replaces.is_none_or(|old| !needed(&outputs, &left, old, number));
             if free && bytes + i128::from(output.bytes) <= space {
                 bytes += i128::from(output.bytes);
@@ -165,6 +184,15 @@ mod tests {
         check(&outputs, &[10, 10], &[], 20, &[(&[0, 1], &[])], &[]);
         check(&outputs, &[10, 10], &[], 10, &[(&[0], &[]), (&[1], &[])], &[]);
         assert_eq!(batches(&outputs, &[10, 10], &BTreeSet::new(), 9), None);
+    }
+
+    #[test]
+    fn what_is_new_does_not_take_the_room_of_what_is_replaced() {
+        // 0 and 1 need each other's old content; 2 is new.
+        let outputs = [output(10, &[1], Some(0)), output(10, &[0], Some(1)), output(1, &[], None)];
+        let expected: [(&[usize], &[usize]); 3] = [(&[0], &[]), (&[1], &[]), (&[2], &[])];
+        check(&outputs, &[10, 10], &[], 10, &expected, &[(1, 0)]);
+        check(&outputs, &[10, 10], &[], 21, &[(&[0, 1], &[]), (&[2], &[])], &[]);
     }
 
     #[test]
