@@ -66,7 +66,10 @@ pub fn batches(
         let mut order: Vec<usize> = left.iter().copied().collect();
         let growth = |&number: &usize| {
             let output: &Output = &outputs[number];
-            i128::from(output.bytes) - output.replaces.map_or(0, |number| i128::from(old[number]))
+            let last =
+                |old: &&usize| removed.contains(old) && !needed(&outputs, &left, **old, number);
+            let frees = output.replaces.iter().chain(output.reads.iter().filter(last));
+            i128::from(output.bytes) - frees.map(|&number| i128::from(old[number])).sum::<i128>()
         };
         order.sort_by_key(growth);
         // What only takes room, and holds nobody up, waits until all others are there.
@@ -193,6 +196,9 @@ mod tests {
         let expected: [(&[usize], &[usize]); 3] = [(&[0], &[]), (&[1], &[]), (&[2], &[])];
         check(&outputs, &[10, 10], &[], 10, &expected, &[(1, 0)]);
         check(&outputs, &[10, 10], &[], 21, &[(&[0, 1], &[]), (&[2], &[])], &[]);
+        // 0 is new; 1 is built out of a file that goes with it.
+        let outputs = [output(1, &[], None), output(10, &[0], None)];
+        check(&outputs, &[10], &[0], 10, &[(&[1], &[0]), (&[0], &[])], &[]);
     }
 
     #[test]

@@ -394,7 +394,6 @@ fn cramped() -> World {
 }
 
 #[test]
-#[ignore = "fails: with a patch it lacks a kilobyte"]
 fn an_update_in_bounded_space_needs_room_for_one_file() {
     let world = cramped();
     let said = {

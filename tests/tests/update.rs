@@ -76,6 +76,16 @@ impl World {
         install
     }
 
+    /// Updates; says what came and what was planned.
+    fn bring(&self, install: &Install) -> (Report, serde_json::Value) {
+        let mut proc = install.update(false);
+        let report = wait_complete(&proc, TRANSFER_WAIT);
+        let plan = planned(&proc);
+        proc.finish(READY_WAIT);
+        content::assert_same(&self.build, &install.dir, &[STATE_FOLDER]);
+        (report, plan)
+    }
+
     /// Says what an update would do, does it, and compares the two and the trees.
     fn update(&self, install: &mut Install) -> Update {
         install.flags = vec!["--dry-run".into(), "--explain".into()];
@@ -95,11 +105,7 @@ impl World {
         });
         let ways = ways.collect();
         install.flags.clear();
-        let mut proc = install.update(false);
-        let report = wait_complete(&proc, TRANSFER_WAIT);
-        let does = planned(&proc);
-        proc.finish(READY_WAIT);
-        content::assert_same(&self.build, &install.dir, &[STATE_FOLDER]);
+        let (report, does) = self.bring(install);
         for key in ["fetch_bytes", "found_bytes", "kept_bytes", "disk_write_bytes"] {
             assert_eq!(said[key], does[key], "{key} of the dry run");
         }
@@ -280,11 +286,7 @@ fn a_patch_makes_what_no_leaf_could() {
     world.edit("a.pak", strewn);
     world.edit("b.pak", strewn);
     world.publish("1.1");
-    let mut proc = install.update(false);
-    let report = wait_complete(&proc, TRANSFER_WAIT);
-    let plan = planned(&proc);
-    proc.finish(READY_WAIT);
-    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    let (report, plan) = world.bring(&install);
     let number = |key: &str| plan[key].as_u64().unwrap();
     assert_eq!((number("fetch_bytes"), number("patched_bytes") > 2 * BIG), (0, true), "{plan}");
     assert!(number("patch_bytes") < BIG / 50, "{plan}");
@@ -303,11 +305,7 @@ fn a_changed_old_file_costs_a_patch_only_what_needs_it() {
     world.edit("a.pak", |bytes| bytes[10] ^= 1);
     world.edit("b.pak", |bytes| bytes[10] ^= 1);
     world.publish("1.1");
-    let mut proc = install.update(false);
-    wait_complete(&proc, TRANSFER_WAIT);
-    let plan = planned(&proc);
-    proc.finish(READY_WAIT);
-    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    let (_, plan) = world.bring(&install);
     assert_eq!(plan["patched_bytes"].as_u64(), Some(BIG), "{plan}");
     let fetched = plan["fetch_bytes"].as_u64().unwrap();
     assert!((1..=3 * LEAF).contains(&fetched), "{plan}");
@@ -326,11 +324,7 @@ fn of_a_large_patch_only_what_is_needed_is_fetched() {
     world.edit("a.pak", renew(77));
     world.edit("b.pak", renew(78));
     world.publish("1.1");
-    let mut proc = install.update(false);
-    let report = wait_complete(&proc, TRANSFER_WAIT);
-    let plan = planned(&proc);
-    proc.finish(READY_WAIT);
-    content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
+    let (report, plan) = world.bring(&install);
     let number = |key: &str| plan[key].as_u64().unwrap();
     assert_eq!(number("patched_bytes"), BIG, "{plan}");
     let bytes = number("patch_bytes");

@@ -21,8 +21,9 @@ use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{index_path, torrent_path};
 use updraft_protocol::ids::{FileIndex, PieceIndex};
 
-/// Room for the records of a release of no files: some documents, a resume log.
-const RECORDS_SPACE: u64 = 32 << 10;
+/// Room for the records of a switch to a release of no files: journal, list of files, what is kept, resume
+/// log, a block of the disk each. Documents and a patch lie there already.
+const RECORDS_SPACE: u64 = 16 << 10;
 /// A line of 200 bytes in the journal and in three copies of the list of files.
 const RECORDS_SPACE_PER_FILE: u64 = 1 << 10;
 /// How often a release is planned anew because files changed under our hands.
@@ -330,7 +331,7 @@ pub(super) fn unusable(release: &Release, why: &dyn std::fmt::Display) -> Error 
     Error::Release { version: release.identity.version.to_string(), why: why.to_string() }
 }
 
-/// Bytes of disk that our own records of a switch to `release` take: journal, list of files, documents.
+/// Bytes of disk that our own records of a switch to `release` take: journal, list of files, what is kept.
 pub(super) fn records_space(release: &Release) -> u64 {
     RECORDS_SPACE + RECORDS_SPACE_PER_FILE * release.files.len() as u64
 }

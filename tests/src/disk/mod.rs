@@ -22,7 +22,6 @@ struct State {
     faults: Faults,
     next_ino: u64,
     capacity: Option<u64>,
-    peak: u64,
 }
 
 /// A mounted disk; unmounted when dropped.
@@ -43,7 +42,6 @@ impl Disk {
             faults: Faults::default(),
             next_ino: model::ROOT,
             capacity: None,
-            peak: 0,
         }));
         let mut config = fuser::Config::default();
         config.mount_options = vec![fuser::MountOption::FSName("updraft-test-disk".to_owned())];
@@ -70,9 +68,7 @@ impl Disk {
 
     /// Puts back what was on it. No file may be open.
     pub fn restore(&self, image: &Model) {
-        let mut state = self.lock();
-        state.model = image.clone();
-        state.peak = state.model.used();
+        self.lock().model = image.clone();
     }
 
     /// Orders a fault at the change of this number, counted from 0 and from now, or none.
@@ -110,10 +106,5 @@ impl Disk {
     /// Bytes in use.
     pub fn used(&self) -> u64 {
         self.lock().model.used()
-    }
-
-    /// The most bytes in use since [`Disk::restore`].
-    pub fn peak(&self) -> u64 {
-        self.lock().peak
     }
 }

@@ -110,10 +110,6 @@ impl State {
     fn free(&self) -> u64 {
         self.capacity.map_or(PLENTY, |capacity| capacity.saturating_sub(self.model.used()))
     }
-
-    fn note_peak(&mut self) {
-        self.peak = self.peak.max(self.model.used());
-    }
 }
 
 fn attr(model: &Model, ino: Ino) -> Answer<FileAttr> {
@@ -355,7 +351,6 @@ impl Filesystem for Mount {
             }
             let offset = usize::try_from(offset).map_err(|_| Errno::EFBIG)?;
             state.model.write(ino.0, offset, &data[..len]);
-            state.note_peak();
             u32::try_from(len).map_err(|_| Errno::EINVAL)
         });
         match written {
