@@ -56,8 +56,12 @@ impl Launcher {
         };
         let mut plan = plan_for(free);
         if plan.is_none() {
-            // What a run before left of its last batch may be in the way.
+            // What a run before left of its last batch may be in the way, and a patch that is of no use
+            // any more.
             Switch::drop_staged(&self.store, &release.target())?;
+            if patch.is_none() {
+                self.drop_patches(None)?;
+            }
             free = space::free(&dir).unwrap_or(u64::MAX);
             plan = plan_for(free);
         }

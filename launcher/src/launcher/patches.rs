@@ -156,7 +156,7 @@ impl Launcher {
         let parse = |bytes: &Bytes| info_of(offer, bytes);
         let path = torrent_path(&offer.v2);
         let info = news::checked(&self.documents, &self.sources(), &path, parse).await?;
-        self.drop_other_patches(offer)?;
+        self.drop_patches(Some(offer))?;
         let below = format!("{PATCHES_FOLDER}/{}", offer.v2);
         let pieces = info.geometry.piece_count();
         let mut add = AddTorrent::new(Arc::clone(&info), vec![self.store.path(&below)]);
@@ -189,14 +189,14 @@ impl Launcher {
         Ok((file, split))
     }
 
-    /// One patch is kept at a time.
-    fn drop_other_patches(&self, offer: &Offer) -> Result<(), Error> {
+    /// Removes the patches that are here but for this one: one is kept at a time.
+    pub(super) fn drop_patches(&self, but: Option<&Offer>) -> Result<(), Error> {
         let tree = self.store.tree();
-        let keep = offer.v2.to_string();
+        let keep = but.map(|offer| offer.v2.to_string());
         let tidy = || {
             tree.make_folders(PATCHES_FOLDER)?;
             for name in tree.list(PATCHES_FOLDER)? {
-                if !name.starts_with(&keep) {
+                if !keep.as_ref().is_some_and(|keep| name.starts_with(keep)) {
                     tree.remove_file(&format!("{PATCHES_FOLDER}/{name}"))?;
                 }
             }
