@@ -407,6 +407,14 @@ fn an_update_in_bounded_space_needs_room_for_one_file() {
     assert!(told["batches"].as_u64() > Some(8), "{told}");
 }
 
+#[test]
+fn an_update_in_bounded_space_can_be_killed_at_any_change() {
+    let world = cramped();
+    let journey = world.update();
+    check_kills(&journey, 12);
+    check_power_cuts(&journey, 6, 2);
+}
+
 /// Ten thousand kills and more, with the next tests.
 #[test]
 #[ignore = "minutes"]
