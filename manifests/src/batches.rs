@@ -47,113 +47,154 @@ pub fn batches(
     room: u64,
 ) -> Option<Batches> {
     let mut plan = Batches::default();
-    let mut outputs = outputs.to_vec();
-    let mut left: BTreeSet<usize> = (0..outputs.len()).collect();
-    let mut removed = removed.clone();
+    let mut rest = Rest::new(outputs, old, removed);
     let mut held: i128 = 0;
-    let mut replacer = vec![None; old.len()];
-    for (number, output) in outputs.iter().enumerate() {
-        output.replaces.into_iter().for_each(|old| replacer[old] = Some(number));
-    }
-    loop {
-        let mut batch = Batch::default();
-        let needed = |outputs: &[Output], left: &BTreeSet<usize>, old: usize, by: usize| {
-            left.iter().any(|&other| other != by && outputs[other].reads.contains(&old))
-        };
-        let mut bytes: i128 = 0;
+    while !rest.left.is_empty() || !rest.removed.is_empty() {
         let space = i128::from(room) - held;
-        // First what frees the most for what it takes.
-        let mut order: Vec<usize> = left.iter().copied().collect();
-        let growth = |&number: &usize| {
-            let output: &Output = &outputs[number];
-            let last =
-                |old: &&usize| removed.contains(old) && !needed(&outputs, &left, **old, number);
-            let frees = output.replaces.iter().chain(output.reads.iter().filter(last));
-            i128::from(output.bytes) - frees.map(|&number| i128::from(old[number])).sum::<i128>()
-        };
-        order.sort_by_key(growth);
-        // What only takes room, and holds nobody up, waits until all others are there.
-        let holds_up = |number: &usize, old: &usize| {
-            replacer[*old].is_some_and(|other| other != *number && left.contains(&other))
-        };
-        let is_late = |number: &usize| {
-            growth(number) > 0 && !outputs[*number].reads.iter().any(|old| holds_up(number, old))
-        };
-        let (late, mut order): (Vec<usize>, Vec<usize>) = order.into_iter().partition(is_late);
-        if order.is_empty() {
-            order.clone_from(&late);
-        }
-        for &number in order.iter().chain(&late) {
-            let output = &outputs[number];
-            let waits = late.contains(&number) && left.iter().any(|other| !late.contains(other));
-            if waits || !left.contains(&number) {
-                continue;
-            }
-            let free = output.replaces.is_none_or(|old| !needed(&outputs, &left, old, number));
-            if free && bytes + i128::from(output.bytes) <= space {
-                bytes += i128::from(output.bytes);
-                batch.outputs.push(number);
-                left.remove(&number);
-            }
-        }
-        if batch.outputs.is_empty() && !left.is_empty() {
-            let fits = |number: &&usize| i128::from(outputs[**number].bytes) <= space;
-            let readers = |number: usize| readers_of(&outputs, &left, number);
-            let sum = |numbers: &BTreeSet<usize>| -> i128 {
-                numbers.iter().map(|&number| i128::from(outputs[number].bytes)).sum()
-            };
+        let order = rest.order();
+        let mut batch = Batch { outputs: rest.take_free(&order, space), removes: Vec::new() };
+        if batch.outputs.is_empty() && !order.is_empty() {
             // A whole ring at once, if there is room for it.
-            let rings = order.iter().map(|&number| ring_of(&outputs, &left, number));
-            let smallest = rings.min_by_key(&sum).filter(|ring| sum(ring) <= space);
-            if let Some(ring) = smallest {
-                bytes = sum(&ring);
-                left.retain(|number| !ring.contains(number));
-                batch.outputs = ring.into_iter().collect();
-            } else {
-                // Else the fewest bytes lose a source.
-                let first = order.iter().filter(fits).min_by_key(|&&n| (sum(&readers(n)), n));
-                let first = *first?;
-                let source = outputs[first].replaces?;
-                for reader in readers(first) {
-                    outputs[reader].reads.remove(&source);
-                    plan.without.push((reader, source));
+            let rings = order.iter().map(|&number| rest.ring_of(number));
+            match rings.min_by_key(|ring| rest.sum(ring)).filter(|ring| rest.sum(ring) <= space) {
+                Some(ring) => {
+                    ring.iter().for_each(|&number| rest.take(number));
+                    batch.outputs = ring.into_iter().collect();
                 }
-                continue;
+                None => {
+                    plan.without.extend(rest.break_ring(&order, space)?);
+                    continue;
+                }
             }
         }
-        plan.peak = plan.peak.max(u64::try_from(held + bytes).unwrap_or(0));
-        held += bytes;
-        for &number in &batch.outputs {
-            held -= outputs[number].replaces.map_or(0, |number| i128::from(old[number]));
-        }
-        let gone = |&number: &usize| !needed(&outputs, &left, number, usize::MAX);
-        batch.removes = removed.iter().copied().filter(gone).collect();
-        for number in &batch.removes {
-            removed.remove(number);
-            held -= i128::from(old[*number]);
-        }
-        if batch == Batch::default() {
-            assert!(left.is_empty() && removed.is_empty(), "nothing is left to do");
-            return Some(plan);
-        }
+        held += rest.sum(&batch.outputs);
+        plan.peak = plan.peak.max(u64::try_from(held).unwrap_or(0));
+        batch.removes = rest.take_removable();
+        let replaced = batch.outputs.iter().filter_map(|&number| rest.outputs[number].replaces);
+        let gone = replaced.chain(batch.removes.iter().copied());
+        held -= gone.map(|number| i128::from(old[number])).sum::<i128>();
         plan.batches.push(batch);
     }
+    Some(plan)
 }
 
-/// Who of `left` is built out of what `number` replaces, itself left out.
-fn readers_of(outputs: &[Output], left: &BTreeSet<usize>, number: usize) -> BTreeSet<usize> {
-    let Some(old) = outputs[number].replaces else { return BTreeSet::new() };
-    let reads = |other: &usize| *other != number && outputs[*other].reads.contains(&old);
-    left.iter().copied().filter(reads).collect()
+/// What is still to be done.
+struct Rest<'a> {
+    outputs: Vec<Output>,
+    old: &'a [u64],
+    left: BTreeSet<usize>,
+    /// Those of `left` that read each old file.
+    readers: Vec<BTreeSet<usize>>,
+    /// Who replaces each old file.
+    replacer: Vec<Option<usize>>,
+    removed: BTreeSet<usize>,
 }
 
-/// `number` and all that have to be there before or with it.
-fn ring_of(outputs: &[Output], left: &BTreeSet<usize>, number: usize) -> BTreeSet<usize> {
-    let (mut ring, mut new) = (BTreeSet::from([number]), vec![number]);
-    while let Some(number) = new.pop() {
-        new.extend(readers_of(outputs, left, number).into_iter().filter(|n| ring.insert(*n)));
+impl<'a> Rest<'a> {
+    fn new(outputs: &[Output], old: &'a [u64], removed: &BTreeSet<usize>) -> Self {
+        let mut readers = vec![BTreeSet::new(); old.len()];
+        let mut replacer = vec![None; old.len()];
+        for (number, output) in outputs.iter().enumerate() {
+            output.replaces.into_iter().for_each(|old| replacer[old] = Some(number));
+            output.reads.iter().for_each(|old| _ = readers[*old].insert(number));
+        }
+        let left = (0..outputs.len()).collect();
+        Self { outputs: outputs.to_vec(), old, left, readers, replacer, removed: removed.clone() }
     }
-    ring
+
+    /// True if an output other than `but` is still to be built out of this old file.
+    fn is_needed(&self, old: usize, but: usize) -> bool {
+        self.readers[old].iter().any(|reader| *reader != but)
+    }
+
+    fn sum<'n>(&self, numbers: impl IntoIterator<Item = &'n usize>) -> i128 {
+        numbers.into_iter().map(|&number| i128::from(self.outputs[number].bytes)).sum()
+    }
+
+    /// Bytes that the disk holds more when it is there and what nobody else needs is gone.
+    fn growth(&self, number: usize) -> i128 {
+        let output = &self.outputs[number];
+        let last = |old: &&usize| self.removed.contains(old) && !self.is_needed(**old, number);
+        let frees = output.replaces.iter().chain(output.reads.iter().filter(last));
+        i128::from(output.bytes) - frees.map(|&old| i128::from(self.old[old])).sum::<i128>()
+    }
+
+    /// What may be built next, what frees the most first. What only takes room, and holds nobody up,
+    /// waits until all others are there.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<(i128, usize)> =
+            self.left.iter().map(|&number| (self.growth(number), number)).collect();
+        order.sort_unstable();
+        let holds_up = |number: usize| {
+            let waits = |other: usize| other != number && self.left.contains(&other);
+            self.outputs[number].reads.iter().any(|old| self.replacer[*old].is_some_and(waits))
+        };
+        let late = |&(growth, number): &(i128, usize)| growth > 0 && !holds_up(number);
+        if !order.iter().all(late) {
+            order.retain(|one| !late(one));
+        }
+        order.into_iter().map(|(_, number)| number).collect()
+    }
+
+    /// Takes, of `order`, all that stand in nobody's way and fit.
+    fn take_free(&mut self, order: &[usize], space: i128) -> Vec<usize> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for &number in order {
+            let Output { bytes: more, replaces, .. } = self.outputs[number];
+            let is_free = replaces.is_none_or(|old| !self.is_needed(old, number));
+            if is_free && bytes + i128::from(more) <= space {
+                bytes += i128::from(more);
+                self.take(number);
+                taken.push(number);
+            }
+        }
+        taken
+    }
+
+    fn take(&mut self, number: usize) {
+        self.left.remove(&number);
+        for old in &self.outputs[number].reads {
+            self.readers[*old].remove(&number);
+        }
+    }
+
+    /// Who has to be there before or with `number`, itself left out.
+    fn readers_of(&self, number: usize) -> impl Iterator<Item = usize> + '_ {
+        let readers = self.outputs[number].replaces.map(|old| &self.readers[old]);
+        readers.into_iter().flatten().copied().filter(move |reader| *reader != number)
+    }
+
+    /// `number` and all that have to be there before or with it.
+    fn ring_of(&self, number: usize) -> BTreeSet<usize> {
+        let (mut ring, mut new) = (BTreeSet::from([number]), vec![number]);
+        while let Some(number) = new.pop() {
+            new.extend(self.readers_of(number).filter(|reader| ring.insert(*reader)));
+        }
+        ring
+    }
+
+    /// Makes one of `order` that fits free: the fewest bytes lose a source. Says which outputs lose which
+    /// old file; `None` if none fits.
+    fn break_ring(&mut self, order: &[usize], space: i128) -> Option<Vec<(usize, usize)>> {
+        let fits = |number: &&usize| i128::from(self.outputs[**number].bytes) <= space;
+        let lost = |number: usize| self.readers_of(number).collect::<Vec<_>>();
+        let cost = |number: &&usize| (self.sum(&lost(**number)), **number);
+        let first = *order.iter().filter(fits).min_by_key(cost)?;
+        let (source, readers) = (self.outputs[first].replaces?, lost(first));
+        for &reader in &readers {
+            self.outputs[reader].reads.remove(&source);
+            self.readers[source].remove(&reader);
+        }
+        Some(readers.into_iter().map(|reader| (reader, source)).collect())
+    }
+
+    /// Old files at whose place nothing comes and that nobody needs any more.
+    fn take_removable(&mut self) -> Vec<usize> {
+        let is_idle = |old: &usize| self.readers[*old].is_empty();
+        let gone: Vec<usize> = self.removed.iter().copied().filter(is_idle).collect();
+        gone.iter().for_each(|old| _ = self.removed.remove(old));
+        gone
+    }
 }
 
 #[cfg(test)]
