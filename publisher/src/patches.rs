@@ -322,17 +322,8 @@ mod tests {
             fs::write(build.join("data"), content).unwrap();
             fs::write(build.join("version"), [release]).unwrap();
             let what = Publish {
-                build,
-                version: Version::parse(&release.to_string()).unwrap(),
-                channel: name("stable"),
-                platform: Name::any_platform(),
-                notes: None,
-                launch: None,
-                minimum_launcher: None,
-                allow: vec![],
-                format: None,
-                piece_length: None,
                 created: Some(Time::from_unix(1_800_000_000)),
+                ..Publish::stable(&build, &release.to_string())
             };
             publish(&self.home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap();
         }

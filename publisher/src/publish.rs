@@ -58,6 +58,26 @@ pub struct Publish {
     pub created: Option<Time>,
 }
 
+#[cfg(test)]
+impl Publish {
+    /// A build for the stable channel of any platform, and nothing special.
+    pub(crate) fn stable(build: &std::path::Path, version: &str) -> Self {
+        Self {
+            build: build.to_path_buf(),
+            version: Version::parse(version).unwrap(),
+            channel: Name::parse("stable").unwrap(),
+            platform: Name::any_platform(),
+            notes: None,
+            launch: None,
+            minimum_launcher: None,
+            allow: vec![],
+            format: None,
+            piece_length: None,
+            created: None,
+        }
+    }
+}
+
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
@@ -410,19 +430,7 @@ mod tests {
     }
 
     fn what(fixture: &Fixture, version: &str) -> Publish {
-        Publish {
-            build: fixture.build.clone(),
-            version: Version::parse(version).unwrap(),
-            channel: name("stable"),
-            platform: name("any"),
-            notes: None,
-            launch: None,
-            minimum_launcher: None,
-            allow: vec![],
-            format: None,
-            piece_length: None,
-            created: None,
-        }
+        Publish::stable(&fixture.build, version)
     }
 
     fn run(fixture: &Fixture, what: &Publish) -> Result<Published, Error> {

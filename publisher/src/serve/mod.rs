@@ -443,7 +443,7 @@ mod tests {
     use super::*;
     use crate::publish::{Publish, publish};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use updraft_manifests::names::{Name, Version};
+    use updraft_manifests::names::Name;
     use updraft_protocol::ids::{InfoHash, PeerId};
     use updraft_protocol::wire::tracker::{AnnounceReply, parse_scrape};
 
@@ -496,19 +496,7 @@ mod tests {
         std::fs::create_dir(&build).unwrap();
         let release = |version: &str| {
             std::fs::write(build.join("file"), version.repeat(50_000)).unwrap();
-            let what = Publish {
-                build: build.clone(),
-                version: Version::parse(version).unwrap(),
-                channel: Name::parse("stable").unwrap(),
-                platform: Name::any_platform(),
-                notes: None,
-                launch: None,
-                minimum_launcher: None,
-                allow: vec![],
-                format: None,
-                piece_length: None,
-                created: None,
-            };
+            let what = Publish::stable(&build, version);
             publish(&home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap()
         };
         let first = release("1");
