@@ -143,6 +143,18 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
+    /// The bytes of the largest file that is not only kept or moved.
+    pub fn largest_built(&self) -> u64 {
+        let stays = |action: &Action| {
+            matches!(
+                action,
+                Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
+            )
+        };
+        let built = self.each().filter(|(.., action)| !stays(action));
+        built.map(|(_, content, _)| length(content)).max().unwrap_or(0)
+    }
+
     /// Where each file's bytes are until the switch.
     pub fn paths_staged(&self) -> Vec<PathBuf> {
         self.paths(|action, path, slot| match action {

@@ -394,6 +394,16 @@ fn cramped() -> World {
 }
 
 #[test]
+fn what_has_no_room_for_one_file_is_not_offered_batch_by_batch() {
+    let world = World::new(large_releases);
+    world.disk.restore(&world.before);
+    world.disk.set_capacity(Some(world.disk.used() + (600 << 10)));
+    let said = world.run("update", None).text();
+    assert!(said.contains("not enough space") && !said.contains("--bounded-space"), "{said}");
+    world.assert_is(FIRST, "without room");
+}
+
+#[test]
 fn an_update_in_bounded_space_needs_room_for_one_file() {
     let world = cramped();
     let said = {

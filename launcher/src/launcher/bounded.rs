@@ -5,7 +5,7 @@
 //! batch is in place there is only forward: the folder is neither release until the last is.
 
 use super::Launcher;
-use super::bring::{Manner, records_space, unusable};
+use super::bring::{Manner, bounded_space, records_space, unusable};
 use super::gather::Supplied;
 use super::swarm::SwarmSources;
 use crate::error::Error;
@@ -66,8 +66,7 @@ impl Launcher {
             plan = plan_for(free);
         }
         let Some(plan) = plan else {
-            let largest = parts.outputs.iter().map(|output| output.bytes).max().unwrap_or(0);
-            let need = largest + records_space(release);
+            let need = bounded_space(release, stage);
             return Err(Error::Space { dir, need, free, bounded: false });
         };
         (self.events)(Event::Bounded {

@@ -288,9 +288,10 @@ impl Launcher {
             .sum();
         let need = extra.saturating_sub(done);
         let dir = self.store.tree().path();
-        let bounded = self.store.installed()?.is_some() && !stage.is_salvage();
+        let batches_do = self.store.installed()?.is_some() && !stage.is_salvage();
         match space::free(dir) {
             Some(free) if free < need => {
+                let bounded = batches_do && bounded_space(release, stage) <= free;
                 Err(Error::Space { dir: dir.to_path_buf(), need, free, bounded })
             }
             Some(_) | None => Ok(()),
@@ -329,6 +330,11 @@ impl Launcher {
 
 pub(super) fn unusable(release: &Release, why: &dyn std::fmt::Display) -> Error {
     Error::Release { version: release.identity.version.to_string(), why: why.to_string() }
+}
+
+/// The least bytes of disk that an update takes which replaces one file after the other.
+pub(super) fn bounded_space(release: &Release, stage: &Stage<'_>) -> u64 {
+    on_disk(stage.largest_built()) + records_space(release)
 }
 
 /// Bytes of disk that our own records of a switch to `release` take: journal, list of files, what is kept.
