@@ -140,8 +140,9 @@ fn a_disk_that_stands_still_holds_up_its_owner_alone() {
 fn liars_and_stallers_together_cost_a_crowd_little() {
     const KINDS: [Malice; 6] =
         [Malice::Lie, Malice::Stall, Malice::Lie, Malice::Stall, Malice::HangUp, Malice::Silence];
-    /// A liar is banned for its second wrong piece; a third may be under way.
-    const PIECES_PER_LIAR: u64 = 3;
+    /// A liar is banned for its second wrong piece; until the first is found out, eight of one block are
+    /// out or under judgement, and then one more.
+    const PIECES_PER_LIAR: u64 = 9;
     let mut crowd = Crowd::new();
     let start = |malice: &Malice| {
         let (hash, pieces) = (crowd.hash(), crowd.pieces());

@@ -454,6 +454,13 @@ impl Picker {
         Receipt::Needed { others }
     }
 
+    /// Blocks of pieces that are in, await their verdict, and that `peer` had a hand in.
+    pub fn unjudged(&self, peer: PeerKey) -> usize {
+        let full = |open: &&Open| open.received as usize == open.slots.len();
+        let theirs = self.open.values().filter(|open| open.contributors.contains(&peer));
+        theirs.filter(full).map(|open| open.slots.len()).sum()
+    }
+
     /// True if the block is missing and somebody has been asked for it.
     pub fn is_out(&self, block: Block) -> bool {
         let Some(index) = self.geometry.block_index(block) else { return false };

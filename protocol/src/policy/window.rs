@@ -33,6 +33,13 @@ impl Default for Window {
 }
 
 impl Window {
+    /// Blocks from a peer that has not been found right yet that may be out or await their verdict, in a
+    /// torrent with `piece_blocks` blocks a piece: more are wasted if it lies. Two pieces, so that the
+    /// second comes while the first is hashed.
+    pub fn trial(piece_blocks: u32) -> u32 {
+        piece_blocks.saturating_mul(2).max(START)
+    }
+
     /// Requests to keep out.
     pub fn size(&self) -> u32 {
         self.size

@@ -9,6 +9,7 @@ use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::endgame;
 use crate::policy::limiter::Limiter;
 use crate::policy::picker::{Ask, Receipt};
+use crate::policy::window::Window;
 use crate::wire::message::Message;
 use bytes::Bytes;
 use std::time::Duration;
@@ -252,7 +253,11 @@ impl Swarm {
         if !peer.am_interested || !may_ask || self.supplying || self.picker.is_complete() {
             return;
         }
-        let size = peer.window.size() as usize;
+        let mut size = peer.window.size() as usize;
+        if !peer.proven {
+            let trial = Window::trial(self.geometry.piece_length().div_ceil(BLOCK_LEN)) as usize;
+            size = size.min(trial.saturating_sub(self.picker.unjudged(key)));
+        }
         let outstanding = peer.requests.len();
         let room = size.saturating_sub(outstanding);
         // In batches: a pick for each block would look through the piece each time.
@@ -399,7 +404,8 @@ impl Swarm {
         right: bool,
     ) {
         if !right {
-            return self.on_wrong(now, piece);
+            self.on_wrong(now, piece);
+            return self.ask_idle(now, limiter);
         }
         let was_complete = self.picker.is_complete();
         let lacked_first = self.picker.lacks_first();
@@ -412,6 +418,7 @@ impl Swarm {
                 }
                 continue;
             };
+            peer.proven = true;
             if std::mem::take(&mut peer.parole) {
                 self.picker.disown(contributor);
             }
@@ -446,15 +453,23 @@ impl Swarm {
         if self.picker.is_complete() && !was_complete {
             self.event(Event::Complete);
             self.choke_now = true;
-        } else if self.picker.free_blocks() > 0 {
-            let idle: Vec<PeerKey> = self
-                .peers
-                .iter()
-                .filter(|(_, peer)| peer.requests.is_empty() && !peer.chokes_us)
-                .map(|(&key, _)| key)
-                .collect();
-            idle.into_iter().for_each(|key| self.request(now, limiter, key));
+        } else {
+            self.ask_idle(now, limiter);
         }
+    }
+
+    /// Asks those that are asked for nothing: they may have waited for a verdict.
+    fn ask_idle(&mut self, now: Duration, limiter: &mut Limiter) {
+        if self.picker.free_blocks() == 0 {
+            return;
+        }
+        let idle: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.requests.is_empty() && !peer.chokes_us)
+            .map(|(&key, _)| key)
+            .collect();
+        idle.into_iter().for_each(|key| self.request(now, limiter, key));
     }
 
     fn on_wrong(&mut self, now: Duration, piece: PieceIndex) {
@@ -463,6 +478,11 @@ impl Swarm {
         self.event(Event::PieceWrong(piece));
         if contributors.contains(&SUPPLY) {
             return; // Our own guess was wrong, most likely: nobody is to blame.
+        }
+        for contributor in &contributors {
+            if let Some(peer) = self.peers.get_mut(contributor) {
+                peer.proven = false;
+            }
         }
         if let [culprit] = contributors[..] {
             self.strike(now, culprit, piece);

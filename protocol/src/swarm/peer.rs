@@ -120,6 +120,8 @@ pub(super) struct Peer {
     pub(super) unrequested: u32,
     /// It took part in a wrong piece with others: it gets pieces of its own until one is right.
     pub(super) parole: bool,
+    /// A piece it had a hand in was right, and none was wrong since.
+    pub(super) proven: bool,
     /// Wrong pieces that it alone delivered.
     pub(super) strikes: u32,
     pub(super) upload_queue: VecDeque<Block>,
@@ -186,6 +188,7 @@ impl Peer {
             suggested: Vec::new(),
             unrequested: 0,
             parole: false,
+            proven: false,
             strikes: 0,
             upload_queue: VecDeque::new(),
             turn_bytes: 0,

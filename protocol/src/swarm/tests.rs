@@ -3,7 +3,7 @@
 mod sources;
 
 use super::*;
-use crate::geometry::Block;
+use crate::geometry::{BLOCK_LEN, Block};
 use crate::ids::PieceIndex;
 use crate::simulation::{Behaviour, Crowd, Host, Report, World, addr};
 
@@ -110,6 +110,23 @@ fn a_liar_is_thrown_out_and_harms_nobody() {
     world.run(&[2, 3, 4], secs(200));
     assert!(world.banned.iter().all(|&(_, banned)| banned == addr(liar)), "{:?}", world.banned);
     assert_eq!(world.banned.len(), 3);
+}
+
+/// However late the verdicts and however fast the liar: it wastes what may be out at somebody who has
+/// not been found right yet, a piece begun, and the one more that its first wrong one cost.
+#[test]
+fn a_fast_liar_wastes_little_before_its_first_verdict() {
+    for (piece, most) in [(BLOCK_LEN, 9 * BLOCK_LEN), (16 * BLOCK_LEN, 64 * BLOCK_LEN)] {
+        let mut world = World::new(77, 4096 * BLOCK_LEN / piece, piece);
+        let liar = Host { behaviour: Behaviour::Liar, ..host(true, 100_000_000, 0) };
+        let liar = world.add(liar);
+        let honest = world.add(Host { disk: Duration::from_millis(500), ..Host::leech(1_000_000) });
+        world.connect_all();
+        world.run_until(secs(20), |world| !world.banned.is_empty());
+        assert_eq!(world.banned, [(honest, addr(liar))]);
+        let came = world.nodes[honest].stats().down_peers;
+        assert!(came <= u64::from(most), "{came} of at most {most} with pieces of {piece}");
+    }
 }
 
 #[test]
