@@ -18,7 +18,7 @@ use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 pub const DOCUMENTS_FOLDER: &str = ".updraft/documents";
 
 /// Where the documents lie that come and go with releases.
-const DROPPED_FOLDERS: [&str; 4] = ["manifests", "torrents", "indexes", "patchlists"];
+const DROPPED_FOLDERS: [&str; 5] = ["manifests", "torrents", "indexes", "patchlists", "deltas"];
 
 /// A kind of document, by its path in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Kind {
     Index,
     /// `patchlists/<sha256>.toml`
     PatchList,
+    /// `deltas/<sha256>`
+    TorrentDelta,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             "torrents" => hash(".torrent").then_some(Self::Torrent),
             "indexes" => hash("").then_some(Self::Index),
             "patchlists" => hash(".toml").then_some(Self::PatchList),
+            "deltas" => hash("").then_some(Self::TorrentDelta),
             _ => None,
         }
     }
@@ -65,7 +68,7 @@ impl Kind {
             Self::Head => Role::Head.document_bytes_max(),
             Self::Root => Role::Root.document_bytes_max(),
             Self::Manifest => Role::Release.document_bytes_max(),
-            Self::Torrent => TORRENT_BYTES_MAX,
+            Self::Torrent | Self::TorrentDelta => TORRENT_BYTES_MAX,
             Self::PatchList => LIST_BYTES_MAX,
             Self::Index => usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small"),
         }
@@ -160,6 +163,7 @@ mod tests {
             ("", None),
             (&format!("indexes/{hash}"), Some(Kind::Index)),
             (&format!("patchlists/{hash}.toml"), Some(Kind::PatchList)),
+            (&format!("deltas/{hash}"), Some(Kind::TorrentDelta)),
             (&format!("manifests/{hash}.torrent"), None),
             (&format!("objects/{hash}-1"), None),
         ] {

@@ -54,6 +54,8 @@ pub enum Event {
         fetch_bytes: u64,
         /// Bytes of the leaf index that were fetched for that.
         index_bytes: u64,
+        /// Bytes of the documents that were fetched for it: head, manifest, torrent, lists.
+        metadata_bytes: u64,
         /// Bytes of the patch.
         patch_bytes: u64,
         /// Bytes of the files that it makes.

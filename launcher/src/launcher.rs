@@ -12,6 +12,7 @@ mod look;
 mod patches;
 mod rollback;
 mod swarm;
+mod torrent;
 
 use crate::apply::Report;
 use crate::documents::Documents;
@@ -29,6 +30,7 @@ use crate::transfer::Network;
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::torrent_path;
 use updraft_manifests::names::Name;
@@ -49,6 +51,8 @@ pub struct Launcher {
     handle: Option<TorrentHandle>,
     /// The release after the installed one, as far as it is here already.
     ahead: Option<ahead::Ahead>,
+    /// Bytes of documents that came.
+    documents_bytes: AtomicU64,
     /// The patch of this update: others may want it, too.
     patch: Option<KeptPatch>,
     _lock: Lock,
@@ -211,6 +215,7 @@ impl Launcher {
             meeting: None,
             handle: None,
             ahead: None,
+            documents_bytes: AtomicU64::new(0),
             patch: None,
             _lock: lock,
         };

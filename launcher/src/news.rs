@@ -11,6 +11,7 @@ use crate::store::{State, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use updraft_manifests::document::Verified;
 use updraft_manifests::head::{HEAD_PATH, Release as Entry};
@@ -32,6 +33,8 @@ pub struct Sources<'a> {
     pub repositories: Vec<Url>,
     /// Asks other launchers, if there is a session.
     pub peers: Option<&'a Rendezvous>,
+    /// Counts the bytes of documents that come, but for leaf indexes.
+    pub received: &'a AtomicU64,
 }
 
 /// Where one document came from.
@@ -310,7 +313,11 @@ fn note_equivocation(
     Ok(())
 }
 
-fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error> {
+/// Keeps a verified document at its `path`.
+///
+/// # Errors
+/// From the file system.
+pub fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error> {
     documents.write(path, bytes).map_err(Error::disk("keep the document", path))
 }
 
@@ -338,9 +345,18 @@ impl<'a> Sources<'a> {
                 .unwrap_or_else(|_| Err("it took too long".to_owned()))
         };
         match answer {
-            Ok(Answer::Found(bytes)) => Ok(Some(bytes)),
+            Ok(Answer::Found(bytes)) => {
+                self.count(kind, &bytes);
+                Ok(Some(bytes))
+            }
             Ok(Answer::Missing) => Ok(None),
             Err(why) => Err(format!("{url}: {why}")),
+        }
+    }
+
+    fn count(&self, kind: Kind, bytes: &Bytes) {
+        if kind != Kind::Index {
+            self.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
     }
 
@@ -409,7 +425,10 @@ impl Rounds<'_> {
             && let Some(peers) = self.sources.peers
         {
             match peers.request_document(&self.path).await {
-                Some(bytes) => return Some((bytes, Origin::Peer)),
+                Some(bytes) => {
+                    Kind::of(&self.path).inspect(|&kind| self.sources.count(kind, &bytes));
+                    return Some((bytes, Origin::Peer));
+                }
                 None => self.failures.push("no other launcher has it".to_owned()),
             }
         }

@@ -37,6 +37,7 @@ pub mod rolling;
 pub mod root;
 pub mod sealed;
 pub mod time;
+pub mod torrent_delta;
 pub mod trust;
 
 #[cfg(test)]

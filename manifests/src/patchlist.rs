@@ -1,4 +1,4 @@
-//! The patch list: the patches that lead to one release.
+//! The patch list: the patches that lead to one release, and what spares its torrent.
 //!
 //! It needs no signature of its own: the head names it by hash and length, and what a patch makes
 //! counts only by the roots of the signed release. So patches may come after their release, and a newer
@@ -33,6 +33,32 @@ pub struct PatchList {
     /// What there is.
     #[serde(default, rename = "patch")]
     pub patches: Vec<Offer>,
+    /// Its torrent as differences, see [`crate::torrent_delta`].
+    #[serde(default, rename = "torrent", skip_serializing_if = "Vec::is_empty")]
+    pub torrents: Vec<TorrentDelta>,
+}
+
+/// The release's torrent as the difference to that of an earlier release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TorrentDelta {
+    /// The earlier release, by the v2 info-hash of its torrent.
+    pub from: ContentHash,
+    /// SHA-256 of the file; it lies at `deltas/<hash>`.
+    pub hash: ContentHash,
+    /// Its bytes.
+    pub length: u64,
+}
+
+impl TorrentDelta {
+    /// Where it lies in the repository.
+    pub fn path(&self) -> String {
+        delta_path(&self.hash)
+    }
+}
+
+/// Where the torrent delta with that hash lies in the repository.
+pub fn delta_path(hash: &ContentHash) -> String {
+    format!("deltas/{hash}")
 }
 
 /// One patch.
@@ -108,9 +134,14 @@ impl PatchList {
         if list.to != *to {
             return Err(content("it is of another release"));
         }
-        let mut seen = BTreeSet::new();
-        if list.patches.len() > OFFERS_MAX || !list.patches.iter().all(|o| seen.insert(o.from)) {
-            return Err(content("it names too many patches, or two from one release"));
+        for from in [
+            list.patches.iter().map(|patch| patch.from).collect::<Vec<_>>(),
+            list.torrents.iter().map(|delta| delta.from).collect(),
+        ] {
+            let mut seen = BTreeSet::new();
+            if from.len() > OFFERS_MAX || !from.iter().all(|from| seen.insert(from)) {
+                return Err(content("it names too many patches, or two from one release"));
+            }
         }
         Ok(list)
     }
@@ -121,6 +152,11 @@ impl PatchList {
         let bytes = text.into_bytes();
         let named = PatchListRef { hash: ContentHash::of(&bytes), length: bytes.len() as u64 };
         (bytes, named)
+    }
+
+    /// The torrent as the difference to that one, if it is offered.
+    pub fn torrent_from(&self, from: &ContentHash) -> Option<&TorrentDelta> {
+        self.torrents.iter().find(|delta| delta.from == *from)
     }
 
     /// The patch from the release with that torrent, if this program can read it.
@@ -151,7 +187,13 @@ mod tests {
             v2: hash("v2"),
             v1: Some(V1Hash([1; 20])),
         };
-        PatchList { format: FORMAT, to: hash("to"), patches: vec![offer("a"), offer("b")] }
+        let delta = |from| TorrentDelta { from: hash(from), hash: hash("delta"), length: 100 };
+        PatchList {
+            format: FORMAT,
+            to: hash("to"),
+            patches: vec![offer("a"), offer("b")],
+            torrents: vec![delta("a"), delta("b")],
+        }
     }
 
     fn check(change: impl FnOnce(&mut PatchList), expected: &str) {
@@ -168,6 +210,7 @@ mod tests {
         check(|list| list.format = 2, "another format");
         check(|list| list.to = ContentHash::of(b"x"), "another release");
         check(|list| list.patches[1].from = list.patches[0].from, "two from one");
+        check(|list| list.torrents[1].from = list.torrents[0].from, "two from one");
         let (bytes, named) = list().encode();
         let other = PatchListRef { hash: ContentHash::of(b"x"), ..named };
         let error = PatchList::parse(&bytes, &other, &list().to).unwrap_err();
@@ -181,6 +224,7 @@ mod tests {
         assert_eq!(read, list());
         assert_eq!(read.usable_from(&ContentHash::of(b"b")), Some(&read.patches[1]));
         assert_eq!(read.usable_from(&ContentHash::of(b"c")), None);
+        assert_eq!(read.torrent_from(&ContentHash::of(b"b")), Some(&read.torrents[1]));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod scan;
 pub mod seed;
 pub mod serve;
 pub mod torrent;
+pub mod torrent_deltas;
 pub mod verify;
 
 pub use error::Error;

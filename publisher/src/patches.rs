@@ -5,18 +5,18 @@
 //! Whatever is killed when, the head names a list of whole patches, and the next run goes on: what lies
 //! made in the work folder is compared again and used.
 
-use crate::home::Home;
+use crate::home::{Home, RepositoryLock};
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::patch::{Options, Side, compare, make};
 use crate::publish::{failed, write_torrent};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, head, torrent};
+use crate::{Error, disk, head, torrent, torrent_deltas};
 use std::collections::HashSet;
 use std::path::Path;
 use updraft_manifests::document::{FORMAT, Signed, Verified};
 use updraft_manifests::hash::{ContentHash, V1Hash};
 use updraft_manifests::head::{Head, Release};
-use updraft_manifests::keys::Role;
+use updraft_manifests::keys::{Role, SecretKey};
 use updraft_manifests::manifest::Manifest;
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::patch::{MEMORY_MAX, Patch, VERSION};
@@ -55,6 +55,8 @@ pub struct Made {
 /// at that instant would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchStep {
+    /// The differences between torrents are written next.
+    Torrents,
     /// A patch is made next.
     Make,
     /// It is applied and compared next.
@@ -63,9 +65,9 @@ pub enum PatchStep {
     Object,
     /// Its torrent is written next.
     Torrent,
-    /// The patch list is written next.
+    /// A patch list is written next.
     List,
-    /// The head is written next: the patch is offered.
+    /// The head is written next: what the list names is offered.
     Head,
 }
 
@@ -85,7 +87,14 @@ pub fn offer(
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let Some((head, entry)) = entry(&repository, channel, platform)? else { return Ok(()) };
     let newest = repository.manifest(&head, &entry)?;
-    let before = releases_before(&repository, &newest, usize::from(home.config.patches))?;
+    let wanted = usize::from(home.config.patches);
+    // Little and soon made: also for who wants no patches.
+    let torrents = releases_before(&repository, &newest, wanted.max(PATCHES_DEFAULT.into()))?;
+    if torrents.is_empty() {
+        return Ok(());
+    }
+    offer_torrents(home, &newest, &torrents, step)?;
+    let before = &torrents[..wanted.min(torrents.len())];
     if before.is_empty() {
         return Ok(());
     }
@@ -109,7 +118,7 @@ pub fn offer(
         let makes = patch.outputs.iter().map(|output| output.length).sum();
         let (is_useful, mut v2) = (size.saturating_mul(10) <= makes * TENTHS_MAX, None);
         if is_useful {
-            v2 = add(home, &newest, &before, from, &path, &patch, step)?.map(|offer| offer.v2);
+            v2 = add(home, &newest, before, from, &path, &patch, step)?.map(|offer| offer.v2);
         }
         if !is_useful || v2.is_some() {
             let (from, to) = (from.version.clone(), newest.version.clone());
@@ -175,7 +184,12 @@ fn list(repository: &Repository, entry: &Release, newest: &Manifest) -> PatchLis
     let to = newest.torrent.v2;
     let read = entry.patches.as_ref().map(|named| read_list(repository, named, &to));
     // One that is damaged is made anew.
-    read.and_then(Result::ok).unwrap_or(PatchList { format: FORMAT, to, patches: vec![] })
+    read.and_then(Result::ok).unwrap_or(PatchList {
+        format: FORMAT,
+        to,
+        patches: vec![],
+        torrents: vec![],
+    })
 }
 
 /// The patch list `named` of the release whose torrent has the v2 info-hash `to`.
@@ -286,18 +300,56 @@ fn add(
     list.patches.retain(|known| known.from != offer.from && place(known).is_some());
     list.patches.push(offer.clone());
     list.patches.sort_by_key(place);
+    publish_list(home, &head_key, &repository, &lock, newest, &list, step)?;
+    Ok(Some(offer))
+}
+
+/// Offers the torrent of `newest` as differences to those of `before`, unless that is done already.
+fn offer_torrents(
+    home: &Home,
+    newest: &Verified<Manifest>,
+    before: &[Verified<Manifest>],
+    step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let head_key = home.key(Role::Head)?;
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let Some((_, entry)) = entry(&repository, &newest.channel, &newest.platform)? else {
+        return Ok(());
+    };
+    let list = list(&repository, &entry, newest);
+    let offered = list.torrents.iter().filter(|delta| repository.dir.join(delta.path()).is_file());
+    let is_done = offered.map(|delta| delta.from).eq(before.iter().map(|from| from.torrent.v2));
+    if entry.manifest != newest.hash() || is_done {
+        return Ok(());
+    }
+    step(PatchStep::Torrents)?;
+    let list = PatchList { torrents: torrent_deltas::write(&repository, newest, before)?, ..list };
+    publish_list(home, &head_key, &repository, &lock, newest, &list, step)
+}
+
+/// Writes the patch list of `newest`, and the head that names it.
+fn publish_list(
+    home: &Home,
+    head_key: &SecretKey,
+    repository: &Repository,
+    lock: &RepositoryLock,
+    newest: &Verified<Manifest>,
+    list: &PatchList,
+    step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
+) -> Result<(), Error> {
     let (bytes, named) = list.encode();
-    let list_path = repository.dir.join(named.path());
+    let path = repository.dir.join(named.path());
     step(PatchStep::List)?;
     disk::make_folder(&repository.dir.join("patchlists"))?;
-    disk::write_if_changed(&list_path, &bytes)?;
+    disk::write_if_changed(&path, &bytes)?;
     step(PatchStep::Head)?;
-    head::sign(home, &head_key, &repository, &lock, |head| {
+    head::sign(home, head_key, repository, lock, |head| {
         for entry in head.releases.iter_mut().filter(|entry| entry.manifest == newest.hash()) {
             entry.patches = Some(named);
         }
     })?;
-    Ok(Some(offer))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -396,7 +448,8 @@ mod tests {
         assert_eq!(run(&fixture(1).home, 0), (vec![], true));
         let mut fixture = fixture(2);
         fixture.home.config.patches = 0;
-        assert_eq!(run(&fixture.home, 0), (vec![], true));
+        assert_eq!(run(&fixture.home, 3), (vec![], true), "torrents, list, head");
+        assert_eq!(offers(&fixture.home), []);
     }
 
     /// Stopped at any step: the head names whole patches, and the next run comes to the same bytes.
@@ -432,5 +485,11 @@ mod tests {
         let mut faults = vec![];
         assert!(verify(&repository, None, &mut |fault| faults.push(fault)).is_err());
         assert!(faults.iter().any(|fault| fault.contains("the patch to stable 2")), "{faults:?}");
+        let deltas = repository.join("deltas");
+        let delta = fs::read_dir(&deltas).unwrap().next().unwrap().unwrap().path();
+        fs::write(&delta, b"damaged").unwrap();
+        let mut faults = vec![];
+        assert!(verify(&repository, None, &mut |fault| faults.push(fault)).is_err());
+        assert!(faults.iter().any(|fault| fault.contains("deltas")), "{faults:?}");
     }
 }

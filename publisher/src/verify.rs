@@ -2,7 +2,7 @@
 
 use crate::patch::{self, Side};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, patches, torrent};
+use crate::{Error, disk, patches, torrent, torrent_deltas};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -149,6 +149,11 @@ fn patch_faults(
         Err(error) => return vec![error.to_string()],
     };
     let mut faults = Vec::new();
+    for delta in &list.torrents {
+        if let Err(error) = torrent_deltas::check(repository, delta, &list.to) {
+            faults.push(error.to_string());
+        }
+    }
     for offer in &list.patches {
         let user = format!("the patch to {} {}", release.channel, release.version);
         objects.entry((offer.root, offer.size)).or_insert(user);

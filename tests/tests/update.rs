@@ -296,6 +296,33 @@ fn a_patch_makes_what_no_leaf_could() {
     assert_eq!(report.http, 0, "{report:?}");
 }
 
+/// The torrent of a new release comes as the difference to the old one's: of a thousand files it lists all
+/// but says only what is new. With that difference damaged it comes whole.
+#[test]
+fn the_torrent_of_an_update_comes_as_a_difference() {
+    let mut world = World::new();
+    for file in 0..1000 {
+        let path = world.build.join(format!("many/{file}"));
+        content::write_file(&path, file, 100 + file);
+    }
+    world.publish("1.1");
+    let install = world.installed();
+    let metadata = |world: &mut World, version: &str, damage: bool| {
+        world.edit("many/500", |bytes| bytes[0] = bytes[0].wrapping_add(1));
+        world.publish(version);
+        let deltas = fs::read_dir(world.product.repository().join("deltas")).unwrap();
+        for delta in deltas.filter(|_| damage) {
+            edit(&delta.unwrap().path(), |bytes| bytes[20] ^= 1);
+        }
+        let (_, plan) = world.bring(&install);
+        plan["metadata_bytes"].as_u64().unwrap()
+    };
+    let little = metadata(&mut world, "1.2", false);
+    assert!(little < 8 << 10, "{little} bytes of documents");
+    let whole = metadata(&mut world, "1.3", true);
+    assert!(whole > 100 << 10, "{whole} bytes of documents");
+}
+
 /// A patch whose old file the player changed makes the other file; this one is made of its leaves.
 #[test]
 fn a_changed_old_file_costs_a_patch_only_what_needs_it() {

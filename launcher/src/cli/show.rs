@@ -206,6 +206,7 @@ fn text(event: &Event) -> Option<String> {
             found_bytes,
             fetch_bytes,
             index_bytes,
+            metadata_bytes,
             patch_bytes,
             patched_bytes,
             disk_read_bytes,
@@ -217,10 +218,11 @@ fn text(event: &Event) -> Option<String> {
             let free = free_space_bytes
                 .map_or_else(String::new, |free| format!(" of {} free", units::bytes(free)));
             format!(
-                "{version}: {files} files; {} to fetch, {} stay, {} moved or copied, {} found in \
+                "{version}: {files} files; {} to fetch and {} of documents, {} stay, {} moved or copied, {} found in \
                  old files, {} made by a patch, {removed_files} files removed; disk: {} read, {} written, {}{free} \
                  needed meanwhile",
                 units::bytes(*fetch_bytes + *index_bytes + *patch_bytes),
+                units::bytes(*metadata_bytes),
                 units::bytes(*kept_bytes),
                 units::bytes(*reused_bytes),
                 units::bytes(*found_bytes),
@@ -380,6 +382,7 @@ mod tests {
             found_bytes: 1,
             fetch_bytes: 1,
             index_bytes: 1,
+            metadata_bytes: 1,
             patch_bytes: 1,
             patched_bytes: 1,
             disk_read_bytes: 1,

@@ -7,14 +7,14 @@ use crate::apply::Report;
 use crate::error::Error;
 use crate::events::Event;
 use crate::news;
-use crate::release::{Release, identity};
+use crate::release::Release;
 use crate::reuse::Gathered;
 use crate::space;
 use crate::stage::{Stage, Unready};
 use crate::transfer::Split;
 use crate::tree::Tree;
-use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use updraft_manifests::cost::{costs, on_disk};
 use updraft_manifests::installed::Installed;
@@ -109,17 +109,10 @@ impl Launcher {
         let manifest = news::manifest(&self.store, &self.documents, &sources, &mut news).await?;
         let installed = self.store.installed()?;
         self.tell_checked(&news, installed.as_ref());
-        let identity = identity(&manifest);
-        let path = torrent_path(&identity.torrent);
-        let patches = news.entry.patches;
-        let parse = |bytes: &Bytes| {
-            let release = Release::parse(identity.clone(), bytes)?;
-            release.check(&manifest)?;
-            let (leaf_index, patches) = (manifest.leaf_index, patches);
-            Ok(Release { leaf_index, patches, ..release })
-        };
-        let release = news::checked(&self.documents, &sources, &path, parse).await?;
         drop(sources);
+        let before = installed.as_ref().map(|installed| &installed.release);
+        let release = self.offered_release(&news, &manifest, before).await?;
+        let path = torrent_path(&release.identity.torrent);
         if let Some(installed) = &installed
             && installed.release == release.identity
             && installed.toward.is_none()
@@ -259,6 +252,7 @@ impl Launcher {
             found_bytes: sum.found,
             fetch_bytes: sum.content,
             index_bytes: sides.index,
+            metadata_bytes: self.documents_bytes.load(Ordering::Relaxed),
             patch_bytes: sides.patch,
             patched_bytes: sum.patched,
             disk_read_bytes: sum.disk_read,

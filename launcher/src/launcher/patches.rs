@@ -17,7 +17,7 @@ use std::time::Duration;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{object_path, torrent_path};
 use updraft_manifests::patch::{PREFIX_LEN, Patch};
-use updraft_manifests::patchlist::{Offer, PatchList};
+use updraft_manifests::patchlist::Offer;
 use updraft_protocol::bitfield::Bitfield;
 use updraft_protocol::ids::PieceIndex;
 use updraft_protocol::io::{AddTorrent, Have, WebSeed};
@@ -102,13 +102,7 @@ impl Launcher {
         if installed.toward.is_some() {
             return None; // It is of no release any more.
         }
-        let parse = |bytes: &Bytes| {
-            PatchList::parse(bytes, named, &release.identity.torrent)
-                .map_err(|error| error.to_string())
-        };
-        let sources = self.sources();
-        let list = news::checked(&self.documents, &sources, &named.path(), parse).await;
-        let list = list.inspect_err(|error| tracing::warn!(%error, "no patch list")).ok()?;
+        let list = self.patch_list(named, &release.identity.torrent).await?;
         list.usable_from(&installed.release.torrent).cloned()
     }
 

@@ -152,6 +152,7 @@ impl Launcher {
             http: &self.http,
             repositories: self.state.feed.urls.clone(),
             peers: self.meeting.as_ref(),
+            received: &self.documents_bytes,
         }
     }
 

@@ -119,6 +119,15 @@ impl Metainfo {
         })
     }
 
+    /// The torrent file without anything beside its info dictionary and piece layers: the same bytes
+    /// whoever made it.
+    pub fn bare(&self) -> Vec<u8> {
+        let (trackers, web_seeds) = (Vec::new(), Vec::new());
+        let info = self.info.clone();
+        Self { info, trackers, web_seeds, comment: None, created_by: None, creation_date: None }
+            .encode()
+    }
+
     /// The torrent file: canonical, the same bytes for the same content.
     pub fn encode(&self) -> Vec<u8> {
         let layers = self.info.piece_layers();

@@ -43,6 +43,7 @@ fn bytes_max(path: &str) -> Option<usize> {
         }
         "patchlists" => is_hash(name.strip_suffix(".toml")?).then_some(LIST_BYTES_MAX),
         "torrents" => is_hash(name.strip_suffix(".torrent")?).then_some(TORRENT_BYTES_MAX),
+        "deltas" => is_hash(name).then_some(TORRENT_BYTES_MAX),
         // Larger ones are for HTTP, by ranges.
         "indexes" => is_hash(name)
             .then(|| usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small")),
@@ -63,6 +64,7 @@ mod tests {
             &format!("manifests/{hash}.toml"),
             &format!("torrents/{hash}.torrent"),
             &format!("indexes/{hash}"),
+            &format!("deltas/{hash}"),
         ] {
             assert!(bytes_max(good).is_some(), "{good}");
         }

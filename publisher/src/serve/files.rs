@@ -143,6 +143,12 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
             kind: "application/octet-stream",
             counts: false,
         }),
+        "deltas" => Some(Target::File {
+            path: updraft_manifests::patchlist::delta_path(&hash(rest)?),
+            cache: IMMUTABLE,
+            kind: "application/zstd",
+            counts: false,
+        }),
         "objects" => {
             let (root, length) = rest.split_once('-')?;
             Some(object(hash(root)?, length.parse().ok()?))

@@ -72,8 +72,8 @@ struct Update {
     index: u64,
     patch: u64,
     found: u64,
-    /// The torrent file, as it is fetched whole.
-    torrent: u64,
+    /// Head, manifest, torrent and lists, as they came.
+    metadata: u64,
     to_write: u64,
     /// By the kernel's count.
     written: u64,
@@ -111,17 +111,13 @@ fn update(dir: &Path, args: &Args, patches: u8) -> Update {
     let planned = events.iter().find(|event| event["event"] == "planned");
     let planned = planned.expect("the plan was told");
     let number = |key: &str| planned[key].as_u64().unwrap_or(0);
-    let torrents = fs::read_dir(install.dir.join(STATE_FOLDER).join("documents/torrents"));
-    let torrent: u64 = torrents
-        .map(|entries| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum())
-        .unwrap_or(0);
     let update = Update {
         fetched: report.peers + report.http + number("index_bytes"),
         wasted: report.wasted,
         index: number("index_bytes"),
         patch: number("patch_bytes"),
         found: number("found_bytes"),
-        torrent,
+        metadata: number("metadata_bytes"),
         to_write: number("disk_write_bytes"),
         written,
         seconds: report.seconds,
