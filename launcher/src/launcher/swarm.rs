@@ -169,6 +169,9 @@ impl Launcher {
             if !unheard || self.known_peers().is_empty() {
                 return first;
             }
+            (self.events)(Event::Warning {
+                message: "no repository answers; asking other players for news".to_owned(),
+            });
             self.meet().await?;
             let second =
                 news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;

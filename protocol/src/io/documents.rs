@@ -5,13 +5,16 @@ use super::storage::TorrentKey;
 use crate::ids::PeerKey;
 use crate::wire::documents::{DOCUMENT_BYTES_MAX, DocumentMessage};
 use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Time one peer gets for one document before the next is asked.
 const PER_PEER: Duration = Duration::from_secs(8);
-/// Time for a document over all peers; also how long to wait for a first peer.
-pub(super) const IN_ALL: Duration = Duration::from_secs(20);
+/// Time for a document over all peers.
+const IN_ALL: Duration = Duration::from_secs(20);
+/// How long a torrent's first request waits for a peer to ask; later ones do not wait again.
+const FIRST_PEER: Duration = Duration::from_secs(8);
 /// Requests under way at once; more are refused.
 const PENDING_MAX: usize = 64;
 
@@ -37,6 +40,8 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Documents {
     pending: Vec<Pending>,
+    /// Since when requests of a torrent have found nobody to ask.
+    alone: HashMap<TorrentKey, Duration>,
 }
 
 /// A message for a peer.
@@ -84,13 +89,18 @@ impl Documents {
             }
             if pending.from.is_none() {
                 let peers = able(pending.torrent);
+                let alone = self.alone.entry(pending.torrent).or_insert(now);
+                if !peers.is_empty() {
+                    *alone = now;
+                }
+                let nobody = now.saturating_sub(*alone) >= FIRST_PEER;
                 if let Some(&peer) = peers.iter().find(|peer| !pending.asked.contains(peer)) {
                     pending.asked.push(peer);
                     pending.from = Some((peer, now));
                     pending.got.clear();
                     orders
                         .push((peer, DocumentMessage::Want { path: pending.path.clone(), at: 0 }));
-                } else if !pending.asked.is_empty() {
+                } else if nobody || !pending.asked.is_empty() {
                     let _ = self.pending.swap_remove(at).reply.send(None);
                     continue;
                 }
@@ -202,10 +212,18 @@ mod tests {
         documents.advance(Duration::ZERO, able);
         assert_eq!(lacking.try_recv().unwrap(), None);
         let mut alone = ask(&mut documents);
-        documents.advance(IN_ALL / 2, |_| vec![]);
+        documents.advance(FIRST_PEER / 2, |_| vec![]);
         assert!(alone.try_recv().is_err());
-        documents.advance(IN_ALL, |_| vec![]);
+        documents.advance(FIRST_PEER, |_| vec![]);
         assert_eq!(alone.try_recv().unwrap(), None);
+        // The second does not wait as long again.
+        let mut second = ask(&mut documents);
+        documents.advance(FIRST_PEER, |_| vec![]);
+        assert_eq!(second.try_recv().unwrap(), None);
+        // Until somebody comes.
+        let mut third = ask(&mut documents);
+        documents.advance(FIRST_PEER, able);
+        assert!(third.try_recv().is_err());
     }
 
     #[test]
