@@ -11,7 +11,7 @@ use crate::stage::Stage;
 use crate::stop::Stop;
 use crate::tree::Tree;
 use bytes::Bytes;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use tokio::sync::mpsc;
 use updraft_manifests::cost::{Built, Sides};
@@ -53,6 +53,19 @@ impl Gathered {
     pub fn sources(&self) -> impl Iterator<Item = (u32, &RelPath)> + '_ {
         let patched = self.patch.iter().flat_map(PatchJob::sources);
         patched.chain(self.reuse.iter().flat_map(|reuse| reuse.leaves.sources()))
+    }
+
+    /// For each file that is built of old ones the one that it is most like: the one at its own path, or
+    /// else the first.
+    pub fn bases(&self, release: &Release) -> HashMap<u32, &RelPath> {
+        let mut bases = HashMap::new();
+        for (file, old) in self.sources() {
+            let base = bases.entry(file).or_insert(old);
+            if *old == release.files[file as usize].path {
+                *base = old;
+            }
+        }
+        bases
     }
 
     /// As the costs of the update want it.

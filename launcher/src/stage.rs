@@ -195,15 +195,17 @@ impl<'a> Stage<'a> {
     }
 
     /// Fills the slots of everything that is not fetched and stays where it is until the switch:
-    /// copies, empty files, links.
+    /// copies, empty files, links. Slots of files that are built begin as clones of their `bases`, by number,
+    /// where the file system can share blocks: what is equal is not written then.
     ///
     /// # Errors
     /// From the file system.
-    pub fn prepare(&self) -> Result<(), Error> {
+    pub fn prepare(&self, bases: &HashMap<u32, &RelPath>) -> Result<(), Error> {
         let folder = self.target.staging();
         let tree = self.tree;
         tree.make_folders(&folder)
             .map_err(Error::disk("make the folder", tree.path().join(&folder)))?;
+        let mut clones = true;
         for (number, content, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             let slot = self.slot(number);
             let path = &self.release.files[number as usize].path;
@@ -217,6 +219,10 @@ impl<'a> Stage<'a> {
                     .and_then(|()| tree.create_file(&slot))
                     .and_then(|file| file.sync_all()),
                 (Action::Fetch, Content::File { .. }) if self.salvage => self.salvage(path, &slot),
+                (Action::Fetch, Content::File { .. }) if clones => match bases.get(&number) {
+                    Some(base) => self.sow(base, &slot).map(|cloned| clones = cloned),
+                    None => Ok(()),
+                },
                 (Action::Fetch | Action::Keep | Action::SetExecutable(_), _)
                 | (Action::Reuse { may_move: true, .. }, _) => Ok(()),
             };
@@ -239,6 +245,19 @@ impl<'a> Stage<'a> {
         }
         let folder = self.target.staging();
         self.tree.sync_folder(&folder).map_err(Error::disk("sync", self.tree.path().join(&folder)))
+    }
+
+    /// A clone of `base` goes to a slot that an earlier run has put nothing into. False if this file system
+    /// has no clones.
+    fn sow(&self, base: &RelPath, slot: &str) -> io::Result<bool> {
+        if self.tree.exists(slot)? {
+            return Ok(true);
+        }
+        match self.tree.clone_file(base.as_str(), slot) {
+            // It went meanwhile: then the slot begins empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            done => done,
+        }
     }
 
     /// A damaged file's bytes go to its slot, unless an earlier run has already put some there.
@@ -555,7 +574,7 @@ mod tests {
         };
         let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
         let stage = Stage::new(tree, release, old, found, false).unwrap();
-        stage.prepare().unwrap();
+        stage.prepare(&HashMap::new()).unwrap();
         let fetched = stage.fetched();
         for (at, slot) in stage.paths_staged().iter().enumerate() {
             if fetched[at] {

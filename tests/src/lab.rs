@@ -43,6 +43,9 @@ pub struct Node {
     pub wide: Ipv4Addr,
 }
 
+/// The least that XFS is made for.
+const SHARING_DISK_BYTES: u64 = 320 << 20;
+
 impl Lab {
     /// Makes the network.
     ///
@@ -176,18 +179,27 @@ impl Lab {
         path
     }
 
+    /// Mounts a file system whose files can share blocks (XFS), at `name` inside the lab's folder.
+    pub fn sharing_disk(&self, name: &str) -> PathBuf {
+        self.loop_disk(name, "xfs", SHARING_DISK_BYTES, &["-q", "-m", "reflink=1"])
+    }
+
     /// Mounts a small file system of `bytes` that can be made to stand still, at `name` inside the lab's
     /// folder.
     pub fn freezable_disk(&self, name: &str, bytes: u64) -> PathBuf {
-        let image = self.path(&format!("{name}.ext4"));
+        self.loop_disk(name, "ext4", bytes, &["-q", "-F"])
+    }
+
+    fn loop_disk(&self, name: &str, kind: &str, bytes: u64, options: &[&str]) -> PathBuf {
+        let image = self.path(&format!("{name}.{kind}"));
         let file = File::create(&image).and_then(|file| file.set_len(bytes));
         file.expect("an image can be made");
-        let mut format = Command::new("mkfs.ext4");
-        format.args(["-q", "-F"]).arg(&image);
-        run(&mut format).expect("an image can be formatted (package e2fsprogs)");
+        let mut format = Command::new(format!("mkfs.{kind}"));
+        format.args(options).arg(&image);
+        run(&mut format).expect("an image can be formatted (packages e2fsprogs, xfsprogs)");
         let path = self.folder(name);
         let mut mount = Command::new("mount");
-        mount.args(["-t", "ext4", "-o", "loop"]).arg(&image).arg(&path);
+        mount.args(["-t", kind, "-o", "loop"]).arg(&image).arg(&path);
         run(&mut mount).expect("an image can be mounted (needs loop devices)");
         path
     }

@@ -69,7 +69,11 @@ impl World {
     }
 
     fn installed(&self) -> Install {
-        let install = self.install(&self.lab.node(), "anna");
+        self.installed_in("anna")
+    }
+
+    fn installed_in(&self, name: &str) -> Install {
+        let install = self.install(&self.lab.node(), name);
         let mut proc = install.install(self.product.feed(), false);
         wait_complete(&proc, TRANSFER_WAIT);
         proc.finish(READY_WAIT);
@@ -270,6 +274,35 @@ fn a_killed_update_searches_again_and_goes_on() {
     proc.finish(TRANSFER_WAIT);
     content::assert_same(&world.build, &install.dir, &[STATE_FOLDER]);
     install.ask("verify").finish(TRANSFER_WAIT);
+}
+
+/// Where files can share blocks, the new version of one takes room for what has changed only, though the old
+/// one is kept; so it was not written either. By leaves and by a patch.
+#[test]
+fn what_stays_equal_is_not_written_where_blocks_are_shared() {
+    /// Documents, records and the file system's own.
+    const SIDES: u64 = 1 << 20;
+    for patches in [0, 1] {
+        let mut world = World::with_patches(patches);
+        let disk = world.lab.sharing_disk("disk");
+        let install = world.installed_in("disk/anna");
+        world.edit("a.pak", |bytes| bytes[1_000_000..1_001_000].fill(7));
+        world.edit("b.pak", |bytes| bytes[2_000_000..2_200_000].fill(8));
+        world.publish("1.1");
+        let before = used(&disk);
+        let (_, plan) = world.bring(&install);
+        let took = used(&disk) - before;
+        assert_eq!(plan["patched_bytes"].as_u64() > Some(0), patches > 0, "{plan}");
+        assert!(took < 201_000 + SIDES, "{took} bytes with {patches} patches");
+    }
+}
+
+/// Bytes in use on a file system, after all that was written is there.
+fn used(disk: &Path) -> u64 {
+    let folder = fs::File::open(disk).unwrap();
+    rustix::fs::syncfs(&folder).unwrap();
+    let stat = rustix::fs::fstatvfs(&folder).unwrap();
+    (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 
 /// Bytes inserted in every leaf leave no leaf as it was, so that leaves are of no use: only a patch can

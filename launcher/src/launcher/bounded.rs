@@ -106,7 +106,9 @@ impl Launcher {
         let stage = Stage::new(&tree, release, installed.as_ref(), found, false)
             .map_err(|error| unusable(release, &error))?
             .only(part);
-        tokio::task::block_in_place(|| stage.prepare())?;
+        let bases = supplied.gathered.bases(release);
+        tokio::task::block_in_place(|| stage.prepare(&bases))?;
+        drop(bases);
         *split = self.fetch(release, &stage, swarm, Some(supplied)).await?.after(*split);
         let done = match stage.transaction() {
             Ok((work, next)) => {

@@ -191,7 +191,7 @@ impl Launcher {
                 }
                 checked => checked?,
             }
-            tokio::task::block_in_place(|| stage.prepare())?;
+            tokio::task::block_in_place(|| stage.prepare(&gathered.bases(release)))?;
             let supply = (!gathered.is_empty()).then(|| Supplied {
                 gathered: Arc::new(gathered),
                 patch: patch_file,

@@ -152,6 +152,37 @@ impl Tree {
         Ok(File::from(rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o666))?))
     }
 
+    /// Makes `to` a clone of the file `from`, which shares its blocks until either is written; false
+    /// where the file system or the system cannot do that.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn clone_file(&self, from: &str, to: &str) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::Errno;
+            let source = self.open_file(from)?;
+            let clone = self.create_file(to)?;
+            let done = rustix::fs::ioctl_ficlone(&clone, &source);
+            if done.is_err() {
+                drop(clone);
+                self.remove_file(to)?;
+            }
+            match done {
+                Ok(()) => Ok(true),
+                Err(
+                    Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS,
+                ) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (from, to);
+            Ok(false)
+        }
+    }
+
     /// Makes a symlink at `path`, where nothing may be yet.
     ///
     /// # Errors

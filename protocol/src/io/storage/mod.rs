@@ -22,6 +22,7 @@
 mod check;
 mod handles;
 mod hashing;
+mod overwrite;
 pub mod resume;
 mod torrent;
 mod transfer;

@@ -7,7 +7,7 @@ use crate::geometry::Segment;
 use crate::ids::{FileIndex, PieceIndex};
 use crate::metainfo::Info;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -43,6 +43,8 @@ pub(super) struct Torrent {
     parts: Option<(PathBuf, Box<[u32]>)>,
     resume_path: Option<PathBuf>,
     pub(super) resume: Option<Mutex<ResumeLog>>,
+    /// Files that were opened for writing, and whether there was anything in them before.
+    were_there: Mutex<HashMap<Place, bool>>,
     /// Files written since the last sync.
     dirty: Mutex<BTreeSet<Place>>,
     any_untrusted: AtomicBool,
@@ -97,6 +99,7 @@ impl Torrent {
             parts,
             resume_path: resume,
             resume: log,
+            were_there: Mutex::default(),
             dirty: Mutex::default(),
             any_untrusted: AtomicBool::new(false),
             untrusted: Mutex::new(Bitfield::empty(pieces)),
@@ -168,6 +171,15 @@ impl Torrent {
         let mut paths = self.paths.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut paths.now, files);
         paths.before = before;
+    }
+
+    /// True if the file at `place` held something before this process first wrote to it. To be asked
+    /// before each write.
+    pub(super) fn was_there(&self, place: Place, file: &File) -> bool {
+        let mut were_there = self.were_there.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without an answer it is compared: that is never wrong.
+        let holds = || file.metadata().map_or(true, |metadata| metadata.len() > 0);
+        *were_there.entry(place).or_insert_with(holds)
     }
 
     pub(super) fn mark_dirty(&self, place: Place) {

@@ -2,6 +2,7 @@
 
 use super::handles::{DiskError, Handles, write_all_at};
 use super::hashing::{Found, Partial, Reader, hash_in_order, read_block};
+use super::overwrite::write_differing;
 use super::torrent::{Place, Torrent};
 use super::worker::{Shared, Worker, Write};
 use super::{DiskEvent, DiskOp, Verdict};
@@ -220,7 +221,17 @@ fn write_blocks(
     for mut batch in batches {
         let file = handles.get(torrent, batch.place, true)?;
         torrent.mark_dirty(batch.place);
-        write_all_at(&file, &mut batch.slices, batch.at).map_err(|error| DiskError {
+        let written = if torrent.was_there(batch.place, &file) {
+            let mut at = batch.at;
+            batch.slices.iter().try_for_each(|slice| {
+                write_differing(&file, slice, at)?;
+                at += slice.len() as u64;
+                Ok(())
+            })
+        } else {
+            write_all_at(&file, &mut batch.slices, batch.at)
+        };
+        written.map_err(|error| DiskError {
             path: torrent.paths_of(batch.place).0,
             op: DiskOp::Write,
             error,
