@@ -29,9 +29,12 @@ const STRETCH_LEN: usize = 8 << 20;
 /// Gaps that one thread looks at in one go.
 const GAPS_LEN: usize = 64;
 /// Memory that is not for matching: slots of the index, and the program itself.
-const MEMORY_FIXED: u64 = 96 << 20;
+const MEMORY_FIXED: u64 = 108 << 20;
 /// The least memory that matching is given: what is less finds next to nothing.
 const MEMORY_MIN: u64 = 16 << 20;
+
+/// With several parts, one of so many shares of the memory is for what they need of each other's old bytes.
+const SHARES: u64 = 3;
 
 /// How a patch is made.
 #[derive(Debug, Clone)]
@@ -92,9 +95,16 @@ pub fn make(
     let mut drafts: Vec<Draft> =
         new_files.iter().map(|&file| Draft::new(file, new.tree.files()[file].length)).collect();
     let memory = options.memory.saturating_sub(MEMORY_FIXED).max(MEMORY_MIN);
-    for part in parts(&old.tree, &old_files, &new.tree, &new_files, memory) {
-        let staying = Staying { side: old, files: &staying };
-        match_part(&staying, new, part, memory, options.threads, &mut drafts)?;
+    let divided = |memory| parts(&old.tree, &old_files, &new.tree, &new_files, memory);
+    let (mut parts, mut others) = (divided(memory), staying);
+    if parts.len() > 1 {
+        // What a part needs may lie in the old bytes of any other: it is looked for like what stays.
+        parts = divided(memory / SHARES * (SHARES - 1));
+        others.extend(&old_files);
+    }
+    let others = Staying { side: old, files: &others };
+    for part in parts {
+        match_part(&others, new, part, memory, options.threads, &mut drafts)?;
     }
     let listing = listing.map(|listing| listing(&drafts));
     let folder = disk::folder_of(path);

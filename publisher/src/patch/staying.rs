@@ -1,7 +1,8 @@
-//! Old files that the new release has as well: parts of them may turn up in new files, too.
+//! Old files beside those that are matched as a whole: those that the new release has as well, and, when memory
+//! does not hold all that changed, those of other parts. Pieces of them may turn up in new files, too.
 //!
-//! There is much more of them than of what changed, so they are not held in memory: the new bytes that
-//! nothing explains yet are indexed, and the old files are read past them, once.
+//! There is much more of them than memory holds: the new bytes that nothing explains yet are indexed, and the
+//! old files are read past them, once.
 
 use super::index::{Index, Rolling};
 use super::parts::Piece;
@@ -29,7 +30,7 @@ const READ_FACTOR: u64 = 1 << 10;
 /// Bytes read at once.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// The old files that stay.
+/// These old files.
 pub(super) struct Staying<'a> {
     pub(super) side: &'a Side,
     pub(super) files: &'a [usize],

@@ -98,6 +98,17 @@ fn little_memory_finds_less_and_is_right() {
     assert!(patch.len() < 1 << 20, "{} bytes", patch.len());
 }
 
+/// Content that moved far within a file of which memory holds a part.
+#[test]
+fn what_moved_far_is_found_with_little_memory() {
+    let old = noise(1, 12 << 20);
+    let chunks: Vec<&[u8]> = old.chunks(300_000).collect();
+    let new: Vec<u8> =
+        (0..chunks.len()).flat_map(|at| chunks[at * 17 % chunks.len()]).copied().collect();
+    let patch = round_trip(&[("a", old.clone())], &[("a", new)], 2, 0);
+    assert!(patch.len() < 1 << 20, "{} bytes", patch.len());
+}
+
 #[test]
 fn damage_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
