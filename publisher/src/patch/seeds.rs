@@ -1,6 +1,7 @@
 //! Finding what the new bytes have in common with the old ones.
 
 use super::index::{Index, Rolling};
+use super::stretch::SLACK;
 use std::ops::Range;
 use updraft_manifests::patch::equal_len;
 
@@ -52,7 +53,8 @@ impl Line {
 }
 
 /// Exact matches of `new[range]` with indexed old blocks, in the order of the new bytes: one wherever
-/// another alignment explains the bytes better than the one before. They may overlap.
+/// another alignment explains the bytes better than the one before, and where that one explains them again after
+/// a long break. They may overlap.
 pub(super) fn seeds(
     old: &Old<'_>,
     new: &[u8],
@@ -88,8 +90,13 @@ pub(super) fn seeds(
         } else if let Some(line) = &line
             && step > window
         {
+            // Far from what was explained last, stretching does not come here by itself.
+            if at - explained.min(at) > SLACK
+                && let Some(from) = line.at(at)
+            {
+                found.push(Match { new: at, old: from, len: step + window - 1 });
+            }
             explained = explained.max(at + step);
-            debug_assert!(line.at(at).is_some());
         }
         let next = at + step;
         if next + window > range.end {

@@ -4,7 +4,7 @@ use super::seeds::{Match, Old};
 use std::ops::Range;
 
 /// How far a run of differences may outweigh the equal bytes before stretching ends.
-const SLACK: i64 = 200;
+pub(super) const SLACK: usize = 200;
 
 /// Stretches the matches of one new range, sorted, over the gaps between them: as far as more bytes are
 /// equal than not, and where two meet, to the point that leaves the fewest differences (as bsdiff does:
@@ -68,12 +68,12 @@ fn goes_on(old: &Old<'_>, before: &Match, found: &Match) -> bool {
 
 /// The distance up to which most more bytes are equal than not.
 fn best(room: usize, equal: impl Fn(usize) -> bool) -> usize {
-    let (mut score, mut best, mut len) = (0, 0, 0);
+    let (mut score, mut best, mut len) = (0_isize, 0, 0);
     for step in 0..room {
         score += if equal(step) { 1 } else { -1 };
         if score > best {
             (best, len) = (score, step + 1);
-        } else if score < best - SLACK {
+        } else if score < best - SLACK.cast_signed() {
             break;
         }
     }

@@ -98,6 +98,19 @@ fn little_memory_finds_less_and_is_right() {
     assert!(patch.len() < 1 << 20, "{} bytes", patch.len());
 }
 
+/// Parts of a file are replaced, the rest stays where it is: only these parts are new.
+#[test]
+fn what_is_overwritten_in_many_places_costs_only_that() {
+    let old = noise(1, 4 << 20);
+    let mut new = old.clone();
+    for part in 0..8 {
+        let at = 100_001 + 500_000 * part;
+        new[at..at + 20_000].copy_from_slice(&noise(100 + part as u64, 20_000));
+    }
+    let patch = round_trip(&[("a", old)], &[("a", new)], 2, 1 << 30);
+    assert!(patch.len() < 8 * 20_000 + 2000, "{} bytes", patch.len());
+}
+
 /// Content that moved far within a file of which memory holds a part.
 #[test]
 fn what_moved_far_is_found_with_little_memory() {
