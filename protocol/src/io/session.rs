@@ -165,7 +165,7 @@ pub struct AddTorrent {
     pub executable_bits: bool,
     /// Where verified pieces are recorded, so that a killed download resumes.
     pub resume: Option<PathBuf>,
-    /// HTTP trackers in tiers (BEP 12).
+    /// HTTP and UDP trackers in tiers (BEP 12).
     pub trackers: Vec<Vec<String>>,
     /// HTTP sources.
     pub web_seeds: Vec<WebSeed>,

@@ -6,3 +6,4 @@ pub mod extension;
 pub mod handshake;
 pub mod message;
 pub mod tracker;
+pub mod udp_tracker;

@@ -238,6 +238,7 @@ impl Torrent {
             hashes: self.info.hashes,
             peer_id: setup.peer_id,
             port: setup.listen.first().map_or(0, SocketAddr::port),
+            bind: setup.bind,
             key: u32::try_from(setup.seed >> 32).expect("32 bits are left"),
             seed: setup.seed ^ u64::from(key.0),
         };
