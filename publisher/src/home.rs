@@ -101,7 +101,7 @@ fn default_http() -> Vec<String> {
     vec![".".to_owned()]
 }
 fn default_trackers() -> Vec<String> {
-    vec!["announce".to_owned()]
+    vec!["announce".to_owned(), "udp:announce".to_owned()]
 }
 fn default_head_days() -> u16 {
     7

@@ -100,7 +100,7 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
     text.push_str(
         "# Sources in the head. Relative ones are seen from the repository's URL.\n\
          http = [\".\"]\n\
-         trackers = [\"announce\"]\n\n\
+         trackers = [\"announce\", \"udp:announce\"]\n\n\
          # A head is news for so long; `serve` signs a new one at half time.\n\
          head_days = 7\n\n\
          # How many releases before the newest get a patch to it; 0 for none.\n\

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::Signed;
 use updraft_manifests::hash::{ContentHash, V1Hash};
-use updraft_manifests::head::{Head, Release, as_folder};
+use updraft_manifests::head::{Head, Release, Sources, as_folder};
 use updraft_manifests::keys::Role;
 use updraft_manifests::manifest::{self, Launch, Manifest, Torrent};
 use updraft_manifests::names::{Name, Version};
@@ -387,13 +387,14 @@ pub(crate) fn write_torrent(
 ) -> Result<(), Error> {
     let bases: Vec<Url> = home.config.urls.iter().cloned().map(as_folder).collect();
     for base in &bases {
-        let join = |text: &String| base.join(text).ok().map(|url| url.to_string());
-        for tracker in home.config.trackers.iter().filter_map(join) {
-            if !metainfo.trackers.iter().flatten().any(|known| *known == tracker) {
-                metainfo.trackers.push(vec![tracker]);
+        let sources = Sources { http: Vec::new(), trackers: home.config.trackers.clone() };
+        for mut tier in sources.resolve(base).tiers() {
+            tier.retain(|url| !metainfo.trackers.iter().flatten().any(|known| known == url));
+            if !tier.is_empty() {
+                metainfo.trackers.push(tier);
             }
         }
-        metainfo.web_seeds.extend(join(&format!("releases/{v2}/")));
+        metainfo.web_seeds.extend(base.join(&format!("releases/{v2}/")).ok().map(String::from));
     }
     let path = repository.torrent_path(v2);
     make_parent(&path)?;
