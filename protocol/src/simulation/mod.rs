@@ -388,6 +388,7 @@ impl World {
             connections_max: node.host.connections,
             upload: UploadPolicy::Everyone,
             documents: false,
+            private: false,
             spread: node.host.spread,
             metadata: Bytes::new(),
             sources: node.host.sources,

@@ -33,6 +33,8 @@ pub struct Config {
     pub upload: UploadPolicy,
     /// Whether the document extension is offered.
     pub documents: bool,
+    /// Peers come from trackers alone (BEP 27): none are told of others.
+    pub private: bool,
     /// The publisher's seed: gives each piece to somebody once before any twice.
     pub spread: bool,
     /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.

@@ -200,6 +200,7 @@ impl Torrent {
             peer_id: setup.peer_id,
             client: concat!("Updraft ", env!("CARGO_PKG_VERSION")).to_owned(),
             listen_port: setup.listen.first().map(SocketAddr::port),
+            private: self.info.private,
             spread: setup.config.spread,
             connections_max: setup.config.connections_max,
             upload: setup.config.upload,
