@@ -107,7 +107,7 @@ impl Launcher {
             .map_err(|error| unusable(release, &error))?
             .only(part);
         tokio::task::block_in_place(|| stage.prepare())?;
-        *split = self.fetch(release, &stage, swarm, Some(supplied)).await?.after(*split);
+        *split = self.fetch(release, &stage, swarm, supplied).await?.after(*split);
         let done = match stage.transaction() {
             Ok((work, next)) => {
                 let report = self.commit(&stage, &work, &next).await?;

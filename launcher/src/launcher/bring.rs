@@ -115,8 +115,8 @@ impl Launcher {
         let parse = |bytes: &Bytes| {
             let release = Release::parse(identity.clone(), bytes)?;
             release.check(&manifest)?;
-            let (leaf_index, patches) = (manifest.leaf_index, patches);
-            Ok(Release { leaf_index, patches, ..release })
+            let (leaf_index, packs) = (manifest.leaf_index, manifest.packs);
+            Ok(Release { leaf_index, packs, patches, ..release })
         };
         let release = news::checked(&self.documents, &sources, &path, parse).await?;
         drop(sources);
@@ -199,13 +199,10 @@ impl Launcher {
                 checked => checked?,
             }
             tokio::task::block_in_place(|| stage.prepare())?;
-            let supply = (!gathered.is_empty()).then(|| Supplied {
-                gathered: Arc::new(gathered),
-                patch: patch_file,
-                only: None,
-            });
+            let gathered = Arc::new(gathered);
+            let supply = Supplied { gathered, patch: patch_file, only: None };
             let mut split = self.fetch(release, &stage, swarm, supply).await?;
-            split.reused = split.reused.saturating_sub(batched.peers + batched.http);
+            split.reused = split.reused.saturating_sub(batched.peers + batched.http_content);
             let split = split.after(batched).after(before);
             match stage.transaction() {
                 Ok((work, next)) => {
@@ -241,6 +238,7 @@ impl Launcher {
         let (built, sides) = gathered.costs();
         let (files, mut sum) = costs(&release.files, stage.plan(), &built, &sides);
         sum.extra_space += records_space(release);
+        let saved = gathered.packs.saved(release, &stage.fetched());
         if explain {
             for (new, cost) in release.files.iter().zip(files) {
                 (self.events)(Event::PlannedFile {
@@ -259,6 +257,7 @@ impl Launcher {
             found_bytes: sum.found,
             fetch_bytes: sum.content,
             index_bytes: sides.index,
+            packed_bytes: sum.content.saturating_sub(saved),
             patch_bytes: sides.patch,
             patched_bytes: sum.patched,
             disk_read_bytes: sum.disk_read,

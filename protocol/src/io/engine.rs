@@ -728,11 +728,11 @@ impl Engine {
                     self.peers.remove(&peer);
                     self.documents.on_closed(peer);
                 }
-                Output::Fetch { fetch, source, span } => {
+                Output::Fetch { fetch, source, span, pack } => {
                     if let Some(torrent) = self.torrents.get_mut(&key) {
                         let shared =
                             (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
-                        torrent.fetch(key, fetch, source, span, shared);
+                        torrent.fetch(key, fetch, source, (span, pack), shared);
                     }
                 }
                 Output::FetchCancel { fetch } => {

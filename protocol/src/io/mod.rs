@@ -27,4 +27,4 @@ pub use session::{
     AddTorrent, Have, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig, SessionError,
     Status, Supply, TorrentError, TorrentEvent, TorrentHandle,
 };
-pub use webseed::WebSeed;
+pub use webseed::{Pack, WebSeed};

@@ -133,7 +133,7 @@ impl Swarm {
             peers: BTreeMap::new(),
             dialer: Dialer::default(),
             banned_ips: BTreeMap::new(),
-            http: Http::new(config.sources, &mut rng),
+            http: Http::new(config.sources, config.packs.clone(), &mut rng),
             trackers_asked: false,
             supplying: config.supplied,
             began: None,

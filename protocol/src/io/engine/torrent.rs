@@ -12,7 +12,7 @@ use crate::io::session::{
 };
 use crate::io::storage::{DiskOp, TorrentKey, resume};
 use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, SwarmSize, TrackerReport};
-use crate::io::webseed::{self, WebSeed};
+use crate::io::webseed::{self, Pack, WebSeed};
 use crate::metainfo::Info;
 use crate::policy::picker::Priority;
 use crate::swarm::{Config, Event, Stats, Swarm};
@@ -67,6 +67,7 @@ pub(super) struct Torrent {
     /// What each tracker that was asked last said of the swarm's size.
     trackers_heard: BTreeMap<String, SwarmSize>,
     web_seeds: Vec<Arc<WebSeed>>,
+    packs: Vec<Pack>,
     supply: Option<Supply>,
     supply_task: Option<AbortHandle>,
     peers: Vec<SocketAddr>,
@@ -135,6 +136,7 @@ impl Torrent {
             down_peers: 0,
             down_lan: 0,
             down_http: 0,
+            http_content: 0,
             supplied: 0,
             up_total: 0,
             wasted: 0,
@@ -161,6 +163,7 @@ impl Torrent {
             trackers: add.trackers,
             trackers_heard: BTreeMap::new(),
             web_seeds: add.web_seeds.into_iter().map(Arc::new).collect(),
+            packs: add.packs,
             supply: add.supply,
             supply_task: None,
             peers: add.peers,
@@ -207,6 +210,7 @@ impl Torrent {
             documents: self.documents.is_some(),
             metadata: self.info.raw.clone(),
             sources: self.web_seeds.len(),
+            packs: self.packs.iter().map(Pack::packed).collect(),
             supplied: self.supply.is_some(),
             seed,
         };
@@ -329,7 +333,7 @@ impl Torrent {
         key: TorrentKey,
         fetch: PeerKey,
         source: usize,
-        span: Span,
+        (span, pack): (Span, Option<usize>),
         (client, pool, budget, note): (
             &reqwest::Client,
             &BufferPool,
@@ -339,6 +343,7 @@ impl Torrent {
     ) {
         let Some(seed) = self.web_seeds.get(source).cloned() else { return };
         let (client, info, note) = (client.clone(), Arc::clone(&self.info), note.clone());
+        let pack = pack.and_then(|pack| self.packs.get(pack).map(|of| (pack, of.clone())));
         let (pool, budget) = (pool.clone(), Arc::clone(budget));
         let task = tokio::spawn(async move {
             let (sink, mut batches) = mpsc::channel::<Vec<(Block, Bytes)>>(FORWARD_MAX);
@@ -355,7 +360,13 @@ impl Torrent {
                 }
             };
             let work = async {
-                let result = webseed::fetch(&client, &pool, &seed, &info, span, &sink).await;
+                let result = match &pack {
+                    Some((number, pack)) => {
+                        let from = seed.packs().get(*number);
+                        webseed::fetch_pack(&client, &pool, from, &info, pack, &sink).await
+                    }
+                    None => webseed::fetch(&client, &pool, &seed, &info, span, &sink).await,
+                };
                 drop(sink);
                 result
             };
@@ -499,6 +510,7 @@ impl Torrent {
             down_peers: stats.down_peers,
             down_lan: stats.down_lan,
             down_http: stats.down_http,
+            http_content: stats.http_content,
             supplied: stats.supplied,
             up_total: stats.up,
             wasted: stats.wasted,

@@ -30,6 +30,7 @@ impl Alone {
             spread: false,
             metadata: Bytes::new(),
             sources: 0,
+            packs: Vec::new(),
             supplied: false,
             seed: 1,
         };
