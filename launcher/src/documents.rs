@@ -11,6 +11,7 @@ use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::HEAD_PATH;
 use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
+use updraft_manifests::packs;
 use updraft_manifests::patchlist::LIST_BYTES_MAX;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
@@ -18,7 +19,8 @@ use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 pub const DOCUMENTS_FOLDER: &str = ".updraft/documents";
 
 /// Where the documents lie that come and go with releases.
-const DROPPED_FOLDERS: [&str; 5] = ["manifests", "torrents", "indexes", "patchlists", "deltas"];
+const DROPPED_FOLDERS: [&str; 6] =
+    ["manifests", "torrents", "indexes", "patchlists", "deltas", "packlists"];
 
 /// A kind of document, by its path in the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Kind {
     PatchList,
     /// `deltas/<sha256>`
     TorrentDelta,
+    /// `packlists/<sha256>`
+    PackList,
 }
 
 impl Kind {
@@ -58,6 +62,7 @@ impl Kind {
             "indexes" => hash("").then_some(Self::Index),
             "patchlists" => hash(".toml").then_some(Self::PatchList),
             "deltas" => hash("").then_some(Self::TorrentDelta),
+            "packlists" => hash("").then_some(Self::PackList),
             _ => None,
         }
     }
@@ -70,6 +75,7 @@ impl Kind {
             Self::Manifest => Role::Release.document_bytes_max(),
             Self::Torrent | Self::TorrentDelta => TORRENT_BYTES_MAX,
             Self::PatchList => LIST_BYTES_MAX,
+            Self::PackList => packs::LIST_BYTES_MAX,
             Self::Index => usize::try_from(leaf_index::WHOLE_BYTES_MAX).expect("it is small"),
         }
     }

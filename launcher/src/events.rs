@@ -52,6 +52,8 @@ pub enum Event {
         found_bytes: u64,
         /// Bytes to fetch as they are.
         fetch_bytes: u64,
+        /// What these come to if all of them come over HTTP, compressed where the release has it so.
+        packed_bytes: u64,
         /// Bytes of the leaf index that were fetched for that.
         index_bytes: u64,
         /// Bytes of the documents that were fetched for it: head, manifest, torrent, lists.

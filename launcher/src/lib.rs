@@ -31,6 +31,7 @@ pub mod launcher;
 pub mod leaves;
 pub mod lock;
 pub mod news;
+pub mod packs;
 pub mod patch;
 pub mod release;
 pub mod reuse;

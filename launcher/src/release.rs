@@ -23,6 +23,8 @@ pub struct Release {
     pub files: Vec<NewFile>,
     /// What finds its content in old files, if the manifest is at hand and names it.
     pub leaf_index: Option<SideFile>,
+    /// The list of its packs, likewise.
+    pub packs: Option<SideFile>,
     /// The patches that lead to it, if the head is at hand and names some.
     pub patches: Option<PatchListRef>,
 }
@@ -59,7 +61,8 @@ impl Release {
         for folder in &identity.empty_folders {
             not_ours(folder)?;
         }
-        Ok(Self { identity, info: Arc::new(info), files, leaf_index: None, patches: None })
+        let (leaf_index, packs, patches) = (None, None, None);
+        Ok(Self { identity, info: Arc::new(info), files, leaf_index, packs, patches })
     }
 
     /// Checks what the manifest says of the content besides its hash.

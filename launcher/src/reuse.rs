@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::index;
 use crate::leaves::{Build, Leaves, OldSource, Question};
 use crate::news::Sources;
+use crate::packs::Packs;
 use crate::patch::PatchJob;
 use crate::release::{Release, length};
 use crate::stage::Stage;
@@ -41,10 +42,12 @@ pub struct Gathered {
     pub reuse: Option<Reuse>,
     /// Bytes of the patch.
     pub patch_bytes: u64,
+    /// What may come compressed of the rest.
+    pub packs: Packs,
 }
 
 impl Gathered {
-    /// Nothing but what is fetched.
+    /// Nothing to hand on: all is fetched.
     pub fn is_empty(&self) -> bool {
         self.patch.is_none() && self.reuse.is_none()
     }

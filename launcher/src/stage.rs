@@ -549,6 +549,7 @@ mod tests {
             },
             info: std::sync::Arc::new(info),
             leaf_index: None,
+            packs: None,
             patches: None,
             files: files
                 .iter()

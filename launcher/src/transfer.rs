@@ -69,8 +69,10 @@ pub struct Split {
     pub peers: u64,
     /// From peers on the LAN.
     pub lan: u64,
-    /// From web servers.
+    /// From web servers, as it came: packs by their compressed length.
     pub http: u64,
+    /// The same unpacked.
+    pub http_content: u64,
     /// Were there before.
     pub reused: u64,
     /// Came and were thrown away.
@@ -86,6 +88,7 @@ impl Split {
             peers: self.peers + earlier.peers,
             lan: self.lan + earlier.lan,
             http: self.http + earlier.http,
+            http_content: self.http_content + earlier.http_content,
             reused: self.reused,
             wasted: self.wasted + earlier.wasted,
             uploaded: self.uploaded + earlier.uploaded,
@@ -235,7 +238,7 @@ pub fn torrent_error(error: TorrentError) -> Error {
 
 /// Bytes that were there when the transfer began.
 fn first_have(now: &Status) -> u64 {
-    now.have_bytes.saturating_sub(now.down_peers + now.down_http + now.supplied)
+    now.have_bytes.saturating_sub(now.down_peers + now.http_content + now.supplied)
 }
 
 fn split(now: &Status, reused: u64) -> Split {
@@ -243,6 +246,7 @@ fn split(now: &Status, reused: u64) -> Split {
         peers: now.down_peers,
         lan: now.down_lan,
         http: now.down_http,
+        http_content: now.http_content,
         reused,
         wasted: now.wasted,
         uploaded: now.up_total,

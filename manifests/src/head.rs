@@ -4,7 +4,9 @@
 //! Every entry of [`Sources`] is a URL reference, resolved by RFC 3986 against the *repository URL*:
 //! the folder URL (ending in `/`) that the head itself was asked from. Absolute URLs stand for
 //! themselves. So `http = ["."]` and `trackers = ["announce"]` mean "the host you came from", and the
-//! same tree works, unchanged, from any host, mirror or port. An empty `http` means `["."]`. A head
+//! same tree works, unchanged, from any host, mirror or port. `udp:announce` is the UDP tracker beside
+//! it: the same host, port number and path, if the repository was asked for over plain HTTP (whoever
+//! speaks TLS for a server does not speak for its UDP port). An empty `http` means `["."]`. A head
 //! that came from a peer is resolved against the first URL of the feed. [`Sources::resolve`] does it.
 
 use crate::document::Payload;
@@ -78,7 +80,7 @@ pub struct Sources {
     /// Repository bases, all with the same tree.
     #[serde(default)]
     pub http: Vec<String>,
-    /// HTTP announce URLs.
+    /// Announce URLs, HTTP and UDP.
     #[serde(default)]
     pub trackers: Vec<String>,
 }
@@ -98,7 +100,7 @@ impl Sources {
     pub fn resolve(&self, base: &Url) -> ResolvedSources {
         let base = as_folder(base.clone());
         let usable = |list: &[String], schemes: &[&str]| -> Vec<Url> {
-            let urls = list.iter().take(SOURCES_MAX).filter_map(|text| base.join(text).ok());
+            let urls = list.iter().take(SOURCES_MAX).filter_map(|text| seen_from(&base, text));
             urls.filter(|url| schemes.contains(&url.scheme()) && url.has_host()).collect()
         };
         let mut http: Vec<Url> =
@@ -107,6 +109,33 @@ impl Sources {
             http.push(base.clone());
         }
         ResolvedSources { http, trackers: usable(&self.trackers, &["http", "https", "udp"]) }
+    }
+}
+
+impl ResolvedSources {
+    /// The trackers in tiers (BEP 12). Those of one host stand in one, whatever they speak: they are one
+    /// source, and to hear one of them is enough.
+    pub fn tiers(&self) -> Vec<Vec<String>> {
+        let mut tiers: Vec<(Option<&str>, Vec<String>)> = Vec::new();
+        for url in &self.trackers {
+            match tiers.iter_mut().find(|(host, _)| *host == url.host_str()) {
+                Some((_, tier)) => tier.push(url.to_string()),
+                None => tiers.push((url.host_str(), vec![url.to_string()])),
+            }
+        }
+        tiers.into_iter().map(|(_, tier)| tier).collect()
+    }
+}
+
+/// What `text` means in a head that came from `base`.
+fn seen_from(base: &Url, text: &str) -> Option<Url> {
+    match text.strip_prefix("udp:") {
+        Some(path) if !path.starts_with("//") => {
+            let beside = base.join(path).ok().filter(|url| url.scheme() == "http")?;
+            let (host, port) = (beside.host_str()?, beside.port_or_known_default()?);
+            Url::parse(&format!("udp://{host}:{port}{}", beside.path())).ok()
+        }
+        Some(_) | None => base.join(text).ok(),
     }
 }
 
@@ -192,6 +221,44 @@ mod tests {
         let none = Sources::default().resolve(&base);
         assert_eq!(text(&none.http), ["http://10.0.0.1:7600/games/x/"]);
         assert!(none.trackers.is_empty());
+    }
+
+    #[test]
+    fn a_udp_tracker_beside_the_repository() {
+        let sources = Sources {
+            http: vec![],
+            trackers: ["announce", "udp://t.example:1/announce", "udp:announce", "udp:"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let check = |base: &str, expected: &[&[&str]]| {
+            let resolved = sources.resolve(&Url::parse(base).unwrap());
+            assert_eq!(resolved.tiers(), expected, "{base}");
+        };
+        let other: &[&str] = &["udp://t.example:1/announce"];
+        check(
+            "http://10.0.0.1:7600/games/x/",
+            &[
+                &[
+                    "http://10.0.0.1:7600/games/x/announce",
+                    "udp://10.0.0.1:7600/games/x/announce",
+                    "udp://10.0.0.1:7600/games/x/",
+                ],
+                other,
+            ],
+        );
+        check(
+            "http://[fd00::1]/",
+            &[
+                &[
+                    "http://[fd00::1]/announce",
+                    "udp://[fd00::1]:80/announce",
+                    "udp://[fd00::1]:80/",
+                ],
+                other,
+            ],
+        );
+        check("https://game.example/", &[&["https://game.example/announce"], other]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod keys;
 pub mod leaf_index;
 pub mod manifest;
 pub mod names;
+pub mod packs;
 pub mod patch;
 pub mod patchlist;
 pub mod path;

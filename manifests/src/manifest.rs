@@ -7,6 +7,7 @@ use crate::document::Payload;
 use crate::hash::{ContentHash, V1Hash};
 use crate::leaf_index::INDEX_BYTES_MAX;
 use crate::names::{Name, Version};
+use crate::packs;
 use crate::path::RelPath;
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Manifest {
     /// [`crate::leaf_index`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf_index: Option<SideFile>,
+    /// The list of its packs, for first installs over HTTP: see [`crate::packs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packs: Option<SideFile>,
     /// How to start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
@@ -73,7 +77,7 @@ pub struct Torrent {
     pub piece_length: u32,
 }
 
-/// A file beside the manifest, fetched only when it is needed: `indexes/<sha256>`.
+/// A file beside the manifest, fetched only when it is needed: `indexes/<sha256>`, `packlists/<sha256>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SideFile {
     /// SHA-256 of its bytes.
@@ -106,6 +110,12 @@ impl Payload for Manifest {
         }
         if self.leaf_index.is_some_and(|index| index.length > INDEX_BYTES_MAX) {
             return Err(format!("its leaf index is longer than {INDEX_BYTES_MAX} bytes"));
+        }
+        if self.packs.is_some_and(|list| list.length > packs::LIST_BYTES_MAX as u64) {
+            return Err(format!(
+                "its list of packs is longer than {} bytes",
+                packs::LIST_BYTES_MAX
+            ));
         }
         if let Some(launch) = &self.launch
             && (launch.arguments.len() > ARGUMENTS_MAX
@@ -152,6 +162,7 @@ mod tests {
             arguments: vec!["-x".into()],
         });
         manifest.leaf_index = Some(SideFile { sha256: ContentHash([7; 32]), length: 80 });
+        manifest.packs = Some(SideFile { sha256: ContentHash([8; 32]), length: 56 });
         let text = toml::to_string(&manifest).unwrap();
         assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), manifest, "{text}");
         let newer = format!("future = 1\n{text}");
@@ -172,6 +183,10 @@ mod tests {
         check(|m| {
             let sha256 = ContentHash([7; 32]);
             m.leaf_index = Some(SideFile { sha256, length: INDEX_BYTES_MAX + 1 });
+        });
+        check(|m| {
+            let (sha256, length) = (ContentHash([7; 32]), packs::LIST_BYTES_MAX as u64 + 1);
+            m.packs = Some(SideFile { sha256, length });
         });
         check(|m| m.notes = Some("n".repeat(NOTES_LEN_MAX + 1)));
         check(|m| {

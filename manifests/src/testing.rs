@@ -68,6 +68,7 @@ impl World {
                 piece_length: 16 << 10,
             },
             leaf_index: None,
+            packs: None,
             launch: None,
         }
     }

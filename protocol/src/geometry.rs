@@ -229,6 +229,44 @@ impl Geometry {
         if length == 0 { index(first)..index(first) } else { index(first)..index(end) }
     }
 
+    /// For each of `contents`, bytes of the files laid end to end without gaps: the pieces that hold them, if
+    /// they hold nothing else.
+    pub fn pieces_of_contents(&self, contents: &[Range<u64>]) -> Vec<Option<Range<u32>>> {
+        let mut end = 0;
+        let held = self.files.iter().filter(|file| file.length > 0).map(|file| {
+            let start = end;
+            end += file.length;
+            (start, *file)
+        });
+        let held: Vec<(u64, FileSpan)> = held.collect();
+        let place = |at: u64| {
+            let file = held.partition_point(|(start, _)| *start <= at).checked_sub(1)?;
+            let (start, file) = held[file];
+            (at - start < file.length).then(|| file.offset + at - start)
+        };
+        let piece_length = u64::from(self.piece_length);
+        let pieces = |content: &Range<u64>| {
+            let (first, last) = (place(content.start)?, place(content.end.checked_sub(1)?)?);
+            let index = |at: u64| u32::try_from(at / piece_length).expect("within piece_count");
+            let pieces = index(first)..index(last) + 1;
+            // Whatever else lies in these pieces shows in their length.
+            let bytes: u64 = pieces.clone().map(|piece| self.file_bytes(PieceIndex(piece))).sum();
+            let whole = first % piece_length == 0 && !content.is_empty();
+            (whole && bytes == content.end - content.start).then_some(pieces)
+        };
+        contents.iter().map(pieces).collect()
+    }
+
+    /// Bytes of files in `piece`.
+    fn file_bytes(&self, piece: PieceIndex) -> u64 {
+        let segments = self.segments(piece, 0, self.piece_len(piece));
+        let bytes = segments.map(|segment| match segment {
+            Segment::File { len, .. } => u64::from(len),
+            Segment::Pad { .. } => 0,
+        });
+        bytes.sum()
+    }
+
     /// The files that hold bytes of `piece`, in order.
     pub fn files_of(&self, piece: PieceIndex) -> impl Iterator<Item = FileIndex> + '_ {
         self.segments(piece, 0, self.piece_len(piece)).filter_map(|segment| match segment {
@@ -277,6 +315,25 @@ impl Geometry {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn pieces_of_content_between_borders() {
+        let (files, total) = spans(&[10, 0, 40_000, 5, 16_384], Some(16_384));
+        let geometry = Geometry::new(16_384, total, files).unwrap();
+        let found = |content| geometry.pieces_of_contents(&[content]).remove(0);
+        assert_eq!(found(0..10), Some(0..1));
+        assert_eq!(found(10..40_010), Some(1..4));
+        assert_eq!(found(0..40_015), Some(0..5));
+        assert_eq!(found(10 + 16_384..40_015), Some(2..5));
+        assert_eq!(found(10..10 + 32_768), Some(1..3));
+        for other in [0..9, 1..10, 0..0, 10..40_009, 11..40_010, 0..56_400, 60_000..60_001] {
+            assert_eq!(found(other.clone()), None, "{other:?}");
+        }
+        // Without gaps a piece may hold files that are not meant.
+        let (files, total) = spans(&[10, 16_374], None);
+        let geometry = Geometry::new(16_384, total, files).unwrap();
+        assert_eq!(geometry.pieces_of_contents(&[0..10, 0..16_384]), [None, Some(0..1)]);
+    }
 
     fn spans(lengths: &[u64], align: Option<u64>) -> (Vec<FileSpan>, u64) {
         let (mut at, mut total) = (0u64, 0);

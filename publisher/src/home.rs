@@ -38,6 +38,9 @@ pub struct Config {
     /// How many releases before the newest get a patch to it; 0 for none.
     #[serde(default = "default_patches")]
     pub patches: u16,
+    /// Whether contents are packed for first installs over HTTP.
+    #[serde(default = "default_packs")]
+    pub packs: bool,
     /// Key files.
     #[serde(default)]
     pub keys: KeyFiles,
@@ -101,13 +104,17 @@ fn default_http() -> Vec<String> {
     vec![".".to_owned()]
 }
 fn default_trackers() -> Vec<String> {
-    vec!["announce".to_owned()]
+    vec!["announce".to_owned(), "udp:announce".to_owned()]
 }
 fn default_head_days() -> u16 {
     7
 }
 fn default_patches() -> u16 {
     crate::patches::PATCHES_DEFAULT
+}
+
+fn default_packs() -> bool {
+    true
 }
 
 /// A publisher's folder with its configuration read.

@@ -100,11 +100,13 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
     text.push_str(
         "# Sources in the head. Relative ones are seen from the repository's URL.\n\
          http = [\".\"]\n\
-         trackers = [\"announce\"]\n\n\
+         trackers = [\"announce\", \"udp:announce\"]\n\n\
          # A head is news for so long; `serve` signs a new one at half time.\n\
          head_days = 7\n\n\
          # How many releases before the newest get a patch to it; 0 for none.\n\
          patches = 3\n\n\
+         # Whether contents are also kept compressed, for first installs over HTTP.\n\
+         packs = true\n\n\
          # The root key is needed by nobody from day to day: move it off this machine.\n\
          # `publish` needs the release and the head key, `serve` at most the head key.\n\
          [keys]\n\

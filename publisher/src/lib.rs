@@ -11,6 +11,7 @@
 //! changed or linked to; a signature that launchers would not accept.
 #![forbid(unsafe_code)]
 
+mod batch;
 pub mod cli;
 pub mod disk;
 mod error;
@@ -21,6 +22,7 @@ pub mod init;
 pub mod leaf_index;
 pub mod objects;
 pub mod output;
+pub mod packs;
 pub mod patch;
 pub mod patches;
 pub mod publish;

@@ -3,17 +3,12 @@
 //! Copies, never hard links: a later build that edits its file in place would change what was signed.
 //! Where the file system can share blocks, the copy is a reflink and costs nothing.
 
+use crate::batch::Batch;
 use crate::{Error, disk};
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use updraft_manifests::hash::ContentHash;
-
-/// Objects made durable together: one flush for many small files, and few unfinished names after a
-/// kill.
-const BATCH_LEN: usize = 512;
-/// Bytes made durable together.
-const BATCH_BYTES: u64 = 1 << 30;
 
 /// A file of the build, and what its content was found to be.
 #[derive(Debug, Clone)]
@@ -32,8 +27,7 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Objects {
     folder: PathBuf,
-    waiting: Vec<PathBuf>,
-    waiting_bytes: u64,
+    batch: Batch,
     /// Bytes of objects that were not there.
     pub added_bytes: u64,
     /// Objects that were not there.
@@ -48,7 +42,8 @@ impl Objects {
     pub fn open(repository: &Path) -> Result<Self, Error> {
         let folder = repository.join("objects");
         disk::make_folder(&folder)?;
-        Ok(Self { folder, waiting: vec![], waiting_bytes: 0, added_bytes: 0, added: 0 })
+        let batch = Batch::new(folder.clone());
+        Ok(Self { folder, batch, added_bytes: 0, added: 0 })
     }
 
     /// Stores the content of `source`, unless it is there. Complete only after [`Objects::finish`].
@@ -60,7 +55,7 @@ impl Objects {
         let there = |path: &Path| {
             fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() == source.length)
         };
-        if there(&path) || self.waiting.contains(&path) {
+        if there(&path) || self.batch.holds(&path) {
             return check_unchanged(source);
         }
         let temporary = disk::temporary(&path);
@@ -75,14 +70,9 @@ impl Objects {
             return Err(Error::BuildChanged { path: source.path.clone() });
         }
         plain_permissions(&temporary, source.modified)?;
-        self.waiting.push(path);
-        self.waiting_bytes += source.length;
         self.added += 1;
         self.added_bytes += source.length;
-        if self.waiting.len() >= BATCH_LEN || self.waiting_bytes >= BATCH_BYTES {
-            self.flush()?;
-        }
-        Ok(())
+        self.batch.add(path, source.length)
     }
 
     /// Makes durable what was added.
@@ -90,23 +80,7 @@ impl Objects {
     /// # Errors
     /// [`Error::Disk`].
     pub fn finish(&mut self) -> Result<(), Error> {
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        // The bytes first, then the names: a name never stands for less than its whole content.
-        let temporaries: Vec<_> = self.waiting.iter().map(|path| disk::temporary(path)).collect();
-        sync_files(&self.folder, &temporaries)?;
-        for (temporary, path) in temporaries.iter().zip(&self.waiting) {
-            fs::rename(temporary, path).map_err(Error::disk("write", path))?;
-        }
-        disk::sync_folder(&self.folder)?;
-        self.waiting.clear();
-        self.waiting_bytes = 0;
-        Ok(())
+        self.batch.finish()
     }
 }
 
@@ -135,32 +109,6 @@ fn plain_permissions(path: &Path, modified: Option<SystemTime>) -> Result<(), Er
         let _ = file.set_times(FileTimes::new().set_modified(modified));
     }
     Ok(())
-}
-
-#[cfg(target_os = "linux")]
-fn sync_files(folder: &Path, files: &[PathBuf]) -> Result<(), Error> {
-    // One flush of the file system instead of one for each of thousands of small files.
-    if files.len() > 8 {
-        let folder_file = File::open(folder).map_err(Error::disk("flush", folder))?;
-        return rustix::fs::syncfs(&folder_file).map_err(|error| Error::Disk {
-            action: "flush",
-            path: folder.to_path_buf(),
-            source: error.into(),
-        });
-    }
-    sync_each(files)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync_files(_: &Path, files: &[PathBuf]) -> Result<(), Error> {
-    sync_each(files)
-}
-
-fn sync_each(files: &[PathBuf]) -> Result<(), Error> {
-    files.iter().try_for_each(|path| {
-        let file = File::options().write(true).open(path);
-        file.and_then(|file| file.sync_all()).map_err(Error::disk("flush", path))
-    })
 }
 
 #[cfg(test)]

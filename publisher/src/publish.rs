@@ -8,12 +8,12 @@ use crate::home::Home;
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, Scan, ScannedFile, scan};
-use crate::{Error, disk, head, leaf_index};
+use crate::{Error, disk, head, leaf_index, packs};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::Signed;
 use updraft_manifests::hash::{ContentHash, V1Hash};
-use updraft_manifests::head::{Head, Release, as_folder};
+use updraft_manifests::head::{Head, Release, Sources, as_folder};
 use updraft_manifests::keys::Role;
 use updraft_manifests::manifest::{self, Launch, Manifest, Torrent};
 use updraft_manifests::names::{Name, Version};
@@ -124,6 +124,8 @@ pub enum Step {
     Object,
     /// All contents are made durable next.
     Objects,
+    /// Contents are packed for first installs over HTTP next.
+    Packs,
     /// The torrent is written next.
     Torrent,
     /// The manifest is written next.
@@ -161,7 +163,8 @@ pub fn publish(
     let v1 = info.hashes.v1.map(|hash| V1Hash(hash.0));
     let piece_length = info.geometry.piece_length();
 
-    for folder in ["", "root", "manifests", "torrents", "indexes", "objects"] {
+    let folders = ["", "root", "manifests", "torrents", "indexes", "objects", "packs", "packlists"];
+    for folder in folders {
         disk::remove_temporaries(&repository.dir.join(folder));
     }
     let sources = object_sources(&metainfo, &scan)?;
@@ -175,12 +178,21 @@ pub fn publish(
     step(Step::Objects)?;
     objects.finish()?;
 
-    step(Step::Torrent)?;
-    write_torrent(home, &repository, &v2, metainfo)?;
-
     let (channel, platform) = (&what.channel, &what.platform);
     let same_place = |r: &&Release| r.channel == *channel && r.platform == *platform;
     let old = old_head.as_ref().and_then(|accepted| accepted.head.releases.iter().find(same_place));
+    let mut packs = None;
+    if home.config.packs {
+        step(Step::Packs)?;
+        let before = old_head.as_ref().zip(old);
+        let before = before.and_then(|(head, old)| repository.manifest(&head.head, old).ok());
+        let known = before.map(|before| packs::known(&repository, &before)).unwrap_or_default();
+        packs = packs::write(&repository.dir, &sources, piece_length, &known)?;
+    }
+
+    step(Step::Torrent)?;
+    write_torrent(home, &repository, &v2, metainfo)?;
+
     let sequence = old.map_or(0, |old| old.sequence) + 1;
     let manifest = Manifest {
         format: 1,
@@ -197,6 +209,7 @@ pub fn publish(
         empty_folders: scan.empty_folders.clone(),
         torrent: Torrent { v2, v1, piece_length },
         leaf_index,
+        packs,
         launch: what.launch.clone(),
     };
     let (files, added_bytes) = (manifest.file_count, objects.added_bytes);
@@ -387,13 +400,14 @@ pub(crate) fn write_torrent(
 ) -> Result<(), Error> {
     let bases: Vec<Url> = home.config.urls.iter().cloned().map(as_folder).collect();
     for base in &bases {
-        let join = |text: &String| base.join(text).ok().map(|url| url.to_string());
-        for tracker in home.config.trackers.iter().filter_map(join) {
-            if !metainfo.trackers.iter().flatten().any(|known| *known == tracker) {
-                metainfo.trackers.push(vec![tracker]);
+        let sources = Sources { http: Vec::new(), trackers: home.config.trackers.clone() };
+        for mut tier in sources.resolve(base).tiers() {
+            tier.retain(|url| !metainfo.trackers.iter().flatten().any(|known| known == url));
+            if !tier.is_empty() {
+                metainfo.trackers.push(tier);
             }
         }
-        metainfo.web_seeds.extend(join(&format!("releases/{v2}/")));
+        metainfo.web_seeds.extend(base.join(&format!("releases/{v2}/")).ok().map(String::from));
     }
     let path = repository.torrent_path(v2);
     make_parent(&path)?;
@@ -516,8 +530,8 @@ mod tests {
         let objects = fs::read_dir(f.home.repository().join("objects")).unwrap();
         let unfinished = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
         assert!(!objects.flatten().any(|entry| unfinished(&entry.file_name())));
-        // Hash, Index, an object for each of three files with bytes, Objects, Torrent, Manifest, Head.
-        assert_eq!(stop_at, 9);
+        // Hash, Index, an object for each of three files with bytes, Objects, Packs, Torrent, Manifest, Head.
+        assert_eq!(stop_at, 10);
     }
 
     #[test]

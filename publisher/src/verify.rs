@@ -2,8 +2,8 @@
 
 use crate::patch::{self, Side};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, patches, torrent, torrent_deltas};
-use std::collections::BTreeMap;
+use crate::{Error, disk, packs, patches, torrent, torrent_deltas};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -81,6 +81,7 @@ pub fn verify(
         fault(text);
     };
     let mut objects: BTreeMap<(ContentHash, u64), String> = BTreeMap::new();
+    let mut packs = HashSet::new();
     for release in &accepted.head.releases {
         verified.releases += 1;
         let manifest = match repository.manifest(&accepted.head, release) {
@@ -99,6 +100,9 @@ pub fn verify(
                 if let Some(why) = index_fault(dir, &manifest, &metainfo.info) {
                     report(why);
                 }
+                packs::faults(dir, &manifest, &metainfo.info, &mut packs)
+                    .into_iter()
+                    .for_each(&mut report);
                 list_objects(release, &metainfo.info, &mut objects);
                 let named = release.patches.as_ref();
                 for fault in named.map_or(vec![], |named| {

@@ -4,8 +4,9 @@
     libtorrent_client.py make '{"path": ..., "out": ..., "kind": "v1|v2|hybrid", ...}'
     libtorrent_client.py info FILE...
 
-Commands: add (torrent, dir, peers, web_seeds), peers (torrent, peers), stat (torrent).
-Events: up, added, checked, finished (verified), done (and written), stat, note, error.
+Commands: add (torrent, dir, peers, web_seeds), peers (torrent, peers), stat (torrent), connections (torrent).
+Events: up, added, checked, finished (verified), done (and written), stat, connections (ip, and whether it
+came by peer exchange), note, error.
 """
 import json
 import os
@@ -98,6 +99,10 @@ class Session:
         s = self.handles[torrent].status()
         say("stat", torrent=torrent, progress=s.progress, up=s.total_payload_upload,
             down=s.total_payload_download, peers=s.num_peers, seeding=s.is_seeding)
+
+    def do_connections(self, torrent):
+        known = [[p.ip[0], bool(p.source & lt.peer_info.pex)] for p in self.handles[torrent].get_peer_info()]
+        say("connections", torrent=torrent, peers=known)
 
     def torrent_of(self, handle):
         with self.lock:

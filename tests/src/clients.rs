@@ -168,6 +168,19 @@ impl Libtorrent {
         answer["up"].as_u64().unwrap_or(0)
     }
 
+    /// The hosts that it is connected to and has heard of by peer exchange.
+    pub fn met_by_exchange(&mut self, torrent: &Path) -> Vec<String> {
+        let asked = self.proc.json().len();
+        self.command(&json!({"do": "connections", "torrent": torrent}));
+        let answer = until("libtorrent's connections", START_WAIT, || {
+            let events = self.proc.json();
+            events.into_iter().skip(asked).find(|event| event["event"] == "connections")
+        });
+        let peers = answer["peers"].as_array().expect("a list of peers");
+        let heard = peers.iter().filter(|peer| peer[1] == true);
+        heard.filter_map(|peer| peer[0].as_str()).map(str::to_owned).collect()
+    }
+
     /// Waits until every piece is verified, whether or not the last ones are written.
     pub fn wait_finished(&self, torrent: &Path, within: Duration) {
         self.wait_event("finished", torrent, within);
@@ -215,10 +228,22 @@ impl Aria2 {
 
     /// Starts it.
     pub fn start(node: &Node) -> Self {
+        Self::start_with(node, &["--enable-dht=false".to_owned()])
+    }
+
+    /// Starts it with UDP trackers, which it has only together with a DHT; that finds nobody here.
+    pub fn start_with_udp(lab: &Lab, node: &Node) -> Self {
+        let table = lab.path(&format!("aria2-dht-{}", node.ip));
+        let table = format!("--dht-file-path={}", table.display());
+        Self::start_with(node, &["--enable-dht=true".to_owned(), table])
+    }
+
+    fn start_with(node: &Node, options: &[String]) -> Self {
         let mut command = node.command("aria2c");
+        command.args(options);
         command.args(["--no-conf=true", "--enable-rpc=true", "--rpc-max-request-size=64M"]);
         command.arg(format!("--rpc-listen-port={}", Self::RPC_PORT));
-        command.args(["--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+        command.args(["--enable-dht6=false", "--bt-enable-lpd=false"]);
         command.args(["--seed-ratio=0.0", "--summary-interval=0", "--show-console-readout=false"]);
         command.arg(format!("--listen-port={PEER_PORT}"));
         let aria2 =
@@ -254,6 +279,15 @@ impl Aria2 {
         let added = self.call("addTorrent", json!([base64(&bytes), [], options]));
         let gid = added.expect("aria2 takes the torrent").as_str().expect("a gid").to_owned();
         self.downloads.push((torrent.to_owned(), gid));
+    }
+
+    /// Adds a magnet link, and returns aria2's name for it.
+    ///
+    /// # Panics
+    /// When aria2 refuses it.
+    pub fn add_magnet(&mut self, link: &str) -> String {
+        let added = self.call("addUri", json!([[link]]));
+        added.expect("aria2 takes the link").as_str().expect("a gid").to_owned()
     }
 
     fn complete(&self, torrent: &Path) -> Option<()> {
@@ -360,6 +394,24 @@ impl Transmission {
         let id = id.expect("the torrent is new");
         self.torrents.push((torrent.to_owned(), id));
         id
+    }
+
+    /// Adds a magnet link.
+    ///
+    /// # Panics
+    /// When Transmission refuses it.
+    pub fn add_magnet(&mut self, link: &str) {
+        self.call("torrent-add", json!({"filename": link})).expect("transmission takes the link");
+    }
+
+    /// The most peers that a tracker of any torrent named.
+    pub fn peers_of_trackers(&mut self) -> u64 {
+        let answer = self.call("torrent-get", json!({"fields": ["trackerStats"]}));
+        let answer = answer.expect("transmission answers");
+        let torrents = answer["torrents"].as_array().into_iter().flatten();
+        let trackers = torrents.flat_map(|torrent| torrent["trackerStats"].as_array()).flatten();
+        let counts = trackers.filter_map(|tracker| tracker["lastAnnouncePeerCount"].as_u64());
+        counts.max().unwrap_or(0)
     }
 
     fn complete(&mut self, torrent: &Path) -> Option<()> {
@@ -508,6 +560,11 @@ impl OpenTracker {
         Self::url_at(node.ip)
     }
 
+    /// The same over UDP.
+    pub fn udp_url(node: &Node) -> String {
+        format!("udp://{}:{}/announce", node.ip, Self::PORT)
+    }
+
     /// The announce URL at one of the addresses of its node.
     pub fn url_at(ip: Ipv4Addr) -> String {
         format!("http://{ip}:{}/announce", Self::PORT)
@@ -520,7 +577,7 @@ impl OpenTracker {
             .expect("the list can be written");
         // As root it would become somebody else itself, and then no longer die with the test.
         let conf = format!(
-            "listen.tcp {ip}:{port}\nlisten.tcp {wide}:{port}\naccess.whitelist whitelist\n\
+            "listen.tcp {ip}:{port}\nlisten.tcp {wide}:{port}\nlisten.udp {ip}:{port}\naccess.whitelist whitelist\n\
              tracker.rootdir {}\n",
             dir.display(),
             ip = node.ip,

@@ -177,6 +177,11 @@ impl Product {
         product
     }
 
+    /// One that was made before, by the publisher at `place` from now on.
+    pub fn at(place: &Place, dir: &Path) -> Self {
+        Self { place: place.clone(), dir: dir.to_owned() }
+    }
+
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("updraft.toml")

@@ -473,10 +473,19 @@ fn a_missing_key_is_named_and_nothing_is_published() {
 #[test]
 fn a_taken_port_is_named() {
     let world = World::new();
-    let _taken = world.origin.listen(WEB_PORT);
-    let mut serve = Proc::start("origin", world.product.command("serve"));
-    let text = serve.fails(REFUSAL_WAIT);
-    assert!(text.contains(&world.origin.addr(WEB_PORT).to_string()), "{text}");
+    let listen = world.origin.addr(WEB_PORT);
+    let refused = || {
+        let mut serve = Proc::start("origin", world.product.command("serve"));
+        let text = serve.fails(REFUSAL_WAIT);
+        assert!(text.contains(&listen.to_string()), "{text}");
+    };
+    let taken = world.origin.listen(WEB_PORT);
+    refused();
+    drop(taken);
+    // The tracker needs the same number over UDP.
+    let bound = world.origin.inside(move || std::net::UdpSocket::bind(listen));
+    let _taken = bound.expect("the port is free over UDP");
+    refused();
     let swarm = Swarm::new("hybrid", &[], Lab::new());
     let node = swarm.lab.node();
     let _taken = node.listen(PEER_PORT);

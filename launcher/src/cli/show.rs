@@ -205,6 +205,7 @@ fn text(event: &Event) -> Option<String> {
             reused_bytes,
             found_bytes,
             fetch_bytes,
+            packed_bytes,
             index_bytes,
             metadata_bytes,
             patch_bytes,
@@ -217,8 +218,14 @@ fn text(event: &Event) -> Option<String> {
         } => {
             let free = free_space_bytes
                 .map_or_else(String::new, |free| format!(" of {} free", units::bytes(free)));
+            let packed = match packed_bytes {
+                all if all == fetch_bytes => String::new(),
+                less => {
+                    format!(" ({} over HTTP)", units::bytes(*less + *index_bytes + *patch_bytes))
+                }
+            };
             format!(
-                "{version}: {files} files; {} to fetch and {} of documents, {} stay, {} moved or copied, {} found in \
+                "{version}: {files} files; {} to fetch{packed} and {} of documents, {} stay, {} moved or copied, {} found in \
                  old files, {} made by a patch, {removed_files} files removed; disk: {} read, {} written, {}{free} \
                  needed meanwhile",
                 units::bytes(*fetch_bytes + *index_bytes + *patch_bytes),
@@ -381,6 +388,7 @@ mod tests {
             reused_bytes: 1,
             found_bytes: 1,
             fetch_bytes: 1,
+            packed_bytes: 1,
             index_bytes: 1,
             metadata_bytes: 1,
             patch_bytes: 1,

@@ -109,7 +109,7 @@ impl Launcher {
         let bases = supplied.gathered.bases(release);
         tokio::task::block_in_place(|| stage.prepare(&bases))?;
         drop(bases);
-        *split = self.fetch(release, &stage, swarm, Some(supplied)).await?.after(*split);
+        *split = self.fetch(release, &stage, swarm, supplied).await?.after(*split);
         let done = match stage.transaction() {
             Ok((work, next)) => {
                 let report = self.commit(&stage, &work, &next).await?;

@@ -192,13 +192,10 @@ impl Launcher {
                 checked => checked?,
             }
             tokio::task::block_in_place(|| stage.prepare(&gathered.bases(release)))?;
-            let supply = (!gathered.is_empty()).then(|| Supplied {
-                gathered: Arc::new(gathered),
-                patch: patch_file,
-                only: None,
-            });
+            let gathered = Arc::new(gathered);
+            let supply = Supplied { gathered, patch: patch_file, only: None };
             let mut split = self.fetch(release, &stage, swarm, supply).await?;
-            split.reused = split.reused.saturating_sub(batched.peers + batched.http);
+            split.reused = split.reused.saturating_sub(batched.peers + batched.http_content);
             let split = split.after(batched).after(before);
             match stage.transaction() {
                 Ok((work, next)) => {
@@ -234,6 +231,7 @@ impl Launcher {
         let (built, sides) = gathered.costs();
         let (files, mut sum) = costs(&release.files, stage.plan(), &built, &sides);
         sum.extra_space += records_space(release);
+        let saved = gathered.packs.saved(release, &stage.fetched());
         if explain {
             for (new, cost) in release.files.iter().zip(files) {
                 (self.events)(Event::PlannedFile {
@@ -253,6 +251,7 @@ impl Launcher {
             fetch_bytes: sum.content,
             index_bytes: sides.index,
             metadata_bytes: self.documents_bytes.load(Ordering::Relaxed),
+            packed_bytes: sum.content.saturating_sub(saved),
             patch_bytes: sides.patch,
             patched_bytes: sum.patched,
             disk_read_bytes: sum.disk_read,

@@ -3,6 +3,7 @@
 use super::Launcher;
 use super::swarm::SwarmSources;
 use crate::error::Error;
+use crate::packs::Packs;
 use crate::patch::PatchJob;
 use crate::release::Release;
 use crate::reuse::{self, Gathered};
@@ -55,6 +56,11 @@ impl Launcher {
         let sources = self.sources();
         let found = reuse::find(&self.documents, &sources, release, stage, &made, stop, &progress);
         gathered.reuse = found.await?;
+        let (sources, fetched) = (self.sources(), stage.fetched());
+        tokio::select! {
+            packs = Packs::find(&self.documents, &sources, release, &fetched) => gathered.packs = packs,
+            () = self.stop.raised() => return Err(Error::Interrupted),
+        }
         Ok((gathered, file, split))
     }
 
@@ -64,7 +70,7 @@ impl Launcher {
         release: &Release,
         stage: &Stage<'_>,
         swarm: &SwarmSources,
-        supplied: Option<Supplied>,
+        supplied: Supplied,
     ) -> Result<Split, Error> {
         let fetched = stage.fetched();
         let total = release.total();
@@ -86,9 +92,11 @@ impl Launcher {
             .map(|base| WebSeed::PerFile {
                 name: base.to_string(),
                 urls: release.object_urls(base),
+                packs: supplied.gathered.packs.urls(base),
             })
             .collect();
-        if let Some(supplied) = supplied {
+        add.packs.clone_from(&supplied.gathered.packs.packs);
+        if !supplied.gathered.is_empty() {
             add.supply = Some(self.supply(release, supplied)?);
         }
         self.add(add, swarm).await?;

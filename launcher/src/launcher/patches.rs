@@ -167,6 +167,7 @@ impl Launcher {
             .map(|base| WebSeed::PerFile {
                 name: base.to_string(),
                 urls: vec![base.join(&object).ok()],
+                packs: Vec::new(),
             })
             .collect();
         // An attempt before may have left it running: it goes on serving.

@@ -30,8 +30,7 @@ pub(super) struct SwarmSources {
 impl SwarmSources {
     pub(super) fn of(news: &News, state: &State) -> Self {
         let resolved = news.head.head.sources.resolve(&news.base(state));
-        let trackers = resolved.trackers.iter().filter(|url| url.scheme() != "udp");
-        Self { trackers: trackers.map(|url| vec![url.to_string()]).collect(), http: resolved.http }
+        Self { trackers: resolved.tiers(), http: resolved.http }
     }
 }
 

@@ -30,7 +30,9 @@ impl Launcher {
         let parse = |bytes: &Bytes| {
             let release = Release::parse(identity.clone(), bytes)?;
             release.check(manifest)?;
-            Ok(Release { leaf_index: manifest.leaf_index, patches: news.entry.patches, ..release })
+            let (leaf_index, packs, patches) =
+                (manifest.leaf_index, manifest.packs, news.entry.patches);
+            Ok(Release { leaf_index, packs, patches, ..release })
         };
         if let Some(installed) = installed.filter(|_| self.documents.read(&path).is_none())
             && let Some(list) = news.entry.patches

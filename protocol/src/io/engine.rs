@@ -9,13 +9,13 @@ mod torrent;
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, NetEvent};
 use super::documents::{Documents, Order};
-use super::locality::is_lan;
 use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
 use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
 use crate::policy::limiter::Limiter;
+use crate::policy::locality::is_lan;
 use crate::swarm::{FetchEnd, Input, Output, PeerSummary, UploadPolicy};
 use crate::wire::documents::DocumentMessage;
 use crate::wire::extension::ours;
@@ -728,11 +728,11 @@ impl Engine {
                     self.peers.remove(&peer);
                     self.documents.on_closed(peer);
                 }
-                Output::Fetch { fetch, source, span } => {
+                Output::Fetch { fetch, source, span, pack } => {
                     if let Some(torrent) = self.torrents.get_mut(&key) {
                         let shared =
                             (&self.http, &self.shared.pool, &self.shared.budget, &self.note);
-                        torrent.fetch(key, fetch, source, span, shared);
+                        torrent.fetch(key, fetch, source, (span, pack), shared);
                     }
                 }
                 Output::FetchCancel { fetch } => {

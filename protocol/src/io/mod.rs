@@ -11,7 +11,6 @@ mod connection;
 pub mod create;
 mod documents;
 mod engine;
-mod locality;
 mod parallel;
 mod session;
 pub mod storage;
@@ -20,12 +19,12 @@ mod tests;
 pub mod trackers;
 pub mod webseed;
 
+pub use crate::policy::locality::is_lan;
 pub use crate::policy::picker::Priority;
 pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
-pub use locality::is_lan;
 pub use session::{
     AddTorrent, Have, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig, SessionError,
     Status, Supply, TorrentError, TorrentEvent, TorrentHandle,
 };
-pub use webseed::WebSeed;
+pub use webseed::{Pack, WebSeed};

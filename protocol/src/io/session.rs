@@ -2,7 +2,7 @@
 
 use super::engine::{self, Command};
 use super::storage::TorrentKey;
-use super::webseed::WebSeed;
+use super::webseed::{Pack, WebSeed};
 use super::{DocumentStore, connection};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
@@ -165,10 +165,12 @@ pub struct AddTorrent {
     pub executable_bits: bool,
     /// Where verified pieces are recorded, so that a killed download resumes.
     pub resume: Option<PathBuf>,
-    /// HTTP trackers in tiers (BEP 12).
+    /// HTTP and UDP trackers in tiers (BEP 12).
     pub trackers: Vec<Vec<String>>,
     /// HTTP sources.
     pub web_seeds: Vec<WebSeed>,
+    /// Runs of pieces that HTTP sources may have compressed, in the torrent's order; no piece is in two.
+    pub packs: Vec<Pack>,
     /// Peers known from the start.
     pub peers: Vec<SocketAddr>,
     /// Answers other launchers' requests for documents; `None` to not speak that extension.
@@ -191,6 +193,7 @@ impl AddTorrent {
             resume: None,
             trackers: Vec::new(),
             web_seeds: Vec::new(),
+            packs: Vec::new(),
             peers: Vec::new(),
             documents: None,
             supply: None,
@@ -233,8 +236,10 @@ pub struct Status {
     pub down_peers: u64,
     /// The part of it from the LAN.
     pub down_lan: u64,
-    /// Payload over HTTP.
+    /// Payload over HTTP, packs by their compressed length.
     pub down_http: u64,
+    /// What was needed of it, unpacked.
+    pub http_content: u64,
     /// Payload from the [`Supply`], right or not.
     pub supplied: u64,
     /// Payload sent.

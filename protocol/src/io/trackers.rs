@@ -1,20 +1,24 @@
-//! Announcing one torrent to its HTTP trackers: when, to whom, and what they answered.
+//! Announcing one torrent to its trackers, over HTTP ([`http`]) or UDP ([`udp`]): when, to whom, and
+//! what they answered.
 //!
 //! Every tier has a task that keeps one of its trackers informed (BEP 12: shuffled once, the one
 //! that answers moves to the front). What goes in: the torrent's counters through a watch. What
 //! comes out: a [`TrackerReport`] per tracker asked. A tracker is never asked more often than it
 //! allows, and less and less often while it fails.
 
-use super::webseed::causes;
+mod http;
+mod udp;
+
 use crate::ids::{InfoHash, InfoHashes, PeerId};
-use crate::wire::tracker::{Announce, AnnounceReply, BODY_BYTES_MAX, Event, ReplyError};
+use crate::wire::tracker::{Announce, AnnounceReply, Event};
 use futures_util::future::join_all;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use udp::{Patience, UdpTracker};
 use url::Url;
 
 /// Tiers announced to; a torrent with more is not announced to the rest.
@@ -25,9 +29,6 @@ pub const TIER_URLS_MAX: usize = 32;
 
 /// The longest [`Announcer::stop`] takes.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The longest one announce takes.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// However short an interval a tracker wants, we do not ask more often than this.
 const INTERVAL_MIN_S: u32 = 5;
@@ -71,6 +72,8 @@ pub struct AnnouncerConfig {
     pub peer_id: PeerId,
     /// Where we listen.
     pub port: u16,
+    /// What UDP leaves from, if not from any address (HTTP has it in its client).
+    pub bind: Option<IpAddr>,
     /// A random number that stays the same while the address may change.
     pub key: u32,
     /// For shuffling tiers and spreading announces.
@@ -123,6 +126,7 @@ impl Announcer {
                 hashes: config.hashes.swarm_hashes().collect(),
                 peer_id: config.peer_id,
                 port: config.port,
+                bind: config.bind,
                 key: format!("{:08x}", config.key),
                 rng: rng.fork(),
                 state: state.clone(),
@@ -153,6 +157,7 @@ struct Tier {
     hashes: Vec<InfoHash>,
     peer_id: PeerId,
     port: u16,
+    bind: Option<IpAddr>,
     key: String,
     rng: fastrand::Rng,
     state: watch::Receiver<AnnounceState>,
@@ -167,6 +172,8 @@ struct Tier {
 
 struct Tracker {
     url: Url,
+    /// How it is asked, if not over HTTP.
+    udp: Option<UdpTracker>,
     /// It was told `started`, or may have been.
     knows_us: bool,
     tracker_id: Option<Vec<u8>>,
@@ -186,7 +193,8 @@ impl Tier {
         for url in urls {
             match supported(&url) {
                 Ok(url) => {
-                    self.trackers.push(Tracker { url, knows_us: false, tracker_id: None });
+                    let udp = (url.scheme() == "udp").then(|| UdpTracker::new(&url, self.bind));
+                    self.trackers.push(Tracker { url, udp, knows_us: false, tracker_id: None });
                 }
                 Err(why) => {
                     let result = Err(why.to_owned());
@@ -306,55 +314,50 @@ impl Tier {
 
     /// Announces every hash of the torrent to one tracker. One good answer is enough.
     async fn announce(&mut self, at: usize, event: Option<Event>) -> Result<AnnounceReply, String> {
-        let requests = self.requests(&self.trackers[at], event);
-        let answers = join_all(requests.iter().map(|url| ask(&self.client, url))).await;
-        let mut sum: Option<AnnounceReply> = None;
-        let mut failure = String::new();
-        for answer in answers {
-            match (answer, &mut sum) {
-                (Ok(answer), None) => sum = Some(answer),
-                (Ok(answer), Some(sum)) => merge(sum, answer),
-                (Err(why), _) => failure = why,
-            }
+        let announces = self.announces(&self.trackers[at], event);
+        // A datagram may never have come; where there is somebody else to ask nobody waits long for it.
+        let others = at + 1 < self.trackers.len();
+        let patience = if others { Patience::Short } else { Patience::Full };
+        let answer = self.trackers[at].ask(&self.client, &announces, patience).await?;
+        if answer.tracker_id.is_some() {
+            self.trackers[at].tracker_id.clone_from(&answer.tracker_id);
         }
-        let sum = sum.ok_or(failure)?;
-        if sum.tracker_id.is_some() {
-            self.trackers[at].tracker_id.clone_from(&sum.tracker_id);
-        }
-        Ok(sum)
+        Ok(answer)
     }
 
-    fn requests(&self, tracker: &Tracker, event: Option<Event>) -> Vec<Url> {
+    fn announces(&self, tracker: &Tracker, event: Option<Event>) -> Vec<Announce> {
         let state = *self.state.borrow();
         let numwant = match event {
             Some(Event::Stopped) => 0,
             Some(Event::Started | Event::Completed) | None if state.want_peers => PEERS_WANTED,
             Some(Event::Started | Event::Completed) | None => PEERS_WELCOME,
         };
-        let announce = |&info_hash| {
-            let announce = Announce {
-                info_hash,
-                peer_id: self.peer_id,
-                port: self.port,
-                uploaded: state.uploaded,
-                downloaded: state.downloaded,
-                left: state.left,
-                event,
-                numwant: Some(numwant),
-                key: Some(self.key.clone()),
-                compact: true,
-                tracker_id: tracker.tracker_id.clone(),
-            };
-            announce.url(&tracker.url)
+        let announce = |&info_hash| Announce {
+            info_hash,
+            peer_id: self.peer_id,
+            port: self.port,
+            uploaded: state.uploaded,
+            downloaded: state.downloaded,
+            left: state.left,
+            event,
+            numwant: Some(numwant),
+            key: Some(self.key.clone()),
+            compact: true,
+            tracker_id: tracker.tracker_id.clone(),
         };
         self.hashes.iter().map(announce).collect()
     }
 
-    async fn say_stopped(&self) {
-        let known = self.trackers.iter().filter(|tracker| tracker.knows_us);
-        let urls: Vec<_> =
-            known.flat_map(|tracker| self.requests(tracker, Some(Event::Stopped))).collect();
-        for answer in join_all(urls.iter().map(|url| ask(&self.client, url))).await {
+    async fn say_stopped(&mut self) {
+        let goodbyes: Vec<Vec<Announce>> = self
+            .trackers
+            .iter()
+            .map(|tracker| self.announces(tracker, Some(Event::Stopped)))
+            .collect();
+        let client = &self.client;
+        let known = self.trackers.iter_mut().zip(&goodbyes).filter(|(tracker, _)| tracker.knows_us);
+        let told = known.map(|(tracker, bye)| tracker.ask(client, bye, Patience::Short));
+        for answer in join_all(told).await {
             if let Err(why) = answer {
                 tracing::debug!(%why, "a tracker was not told that we stop");
             }
@@ -368,17 +371,51 @@ impl Tier {
     }
 }
 
+impl Tracker {
+    /// Sends announces that differ in their hash alone; the answer is the sum of theirs.
+    async fn ask(
+        &mut self,
+        client: &reqwest::Client,
+        announces: &[Announce],
+        patience: Patience,
+    ) -> Result<AnnounceReply, String> {
+        let answers = match &mut self.udp {
+            Some(udp) => udp.ask(announces, patience).await,
+            None => {
+                let urls = announces.iter().map(|announce| announce.url(&self.url));
+                join_all(urls.map(|url| http::ask(client, url))).await
+            }
+        };
+        sum(answers)
+    }
+}
+
 /// The URL, if we can announce to it.
 fn supported(url: &str) -> Result<Url, &'static str> {
     let url = Url::parse(url).map_err(|_| "this is not a URL: correct it in the torrent")?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        "udp" => Err("UDP trackers are not supported yet; the other trackers are used"),
-        _ => Err("only http and https trackers are supported; the other trackers are used"),
+        "udp" if url.port().is_some() => Ok(url),
+        "udp" => Err("the URL of a UDP tracker must name its port: correct it in the torrent"),
+        _ => Err("only http, https and udp trackers are supported; the other trackers are used"),
     }
 }
 
-/// Adds what a tracker answered for another name of the same torrent.
+/// What the good answers come to; without one, why the last failed.
+fn sum(answers: Vec<Result<AnnounceReply, String>>) -> Result<AnnounceReply, String> {
+    let mut sum: Option<AnnounceReply> = None;
+    let mut failure = String::new();
+    for answer in answers {
+        match (answer, &mut sum) {
+            (Ok(answer), None) => sum = Some(answer),
+            (Ok(answer), Some(sum)) => merge(sum, answer),
+            (Err(why), _) => failure = why,
+        }
+    }
+    sum.ok_or(failure)
+}
+
+/// Adds what a tracker answered for another name of the same torrent, or at another address.
 fn merge(sum: &mut AnnounceReply, other: AnnounceReply) {
     let known: BTreeSet<_> = sum.peers.iter().copied().collect();
     sum.peers.extend(other.peers.into_iter().filter(|peer| !known.contains(peer)));
@@ -388,36 +425,6 @@ fn merge(sum: &mut AnnounceReply, other: AnnounceReply) {
     sum.seeders = sum.seeders.max(other.seeders);
     sum.leechers = sum.leechers.max(other.leechers);
     sum.warning = sum.warning.take().or(other.warning);
-}
-
-/// One request and its answer, or in words why there is none.
-async fn ask(client: &reqwest::Client, url: &Url) -> Result<AnnounceReply, String> {
-    let answer = timeout(ANNOUNCE_TIMEOUT, get(client, url)).await;
-    let (status, body) =
-        answer.map_err(|_| format!("no answer within {} s", ANNOUNCE_TIMEOUT.as_secs()))??;
-    match AnnounceReply::parse(&body) {
-        // Some trackers refuse in bencode and with an error status: their words say more.
-        Ok(_) | Err(ReplyError::Bencode(_) | ReplyError::Shape { .. }) if !status.is_success() => {
-            Err(format!("HTTP {}", status.as_u16()))
-        }
-        Ok(answer) => Ok(answer),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-async fn get(
-    client: &reqwest::Client,
-    url: &Url,
-) -> Result<(reqwest::StatusCode, Vec<u8>), String> {
-    let mut response = client.get(url.clone()).send().await.map_err(|error| causes(&error))?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(ReplyError::TooLarge.to_string());
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok((response.status(), body))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Payload over HTTP: web seeds (BEP 19), and one URL per file.
+//! Payload over HTTP: web seeds (BEP 19), one URL per file, and packs of many files.
 //!
 //! [`fetch`] turns a span of pieces into ranges of files, gets each with one request on a connection
 //! that is kept, and hands on whole blocks in batches. Which span, from whom, and how many at once is
@@ -56,6 +56,8 @@ pub enum WebSeed {
         name: String,
         /// By [`FileIndex`].
         urls: Vec<Option<Url>>,
+        /// Where the torrent's packs are, by number; empty if this source has none.
+        packs: Vec<Url>,
     },
 }
 
@@ -65,6 +67,14 @@ impl WebSeed {
         match self {
             Self::Bep19(url) => url.as_str(),
             Self::PerFile { name, .. } => name,
+        }
+    }
+
+    /// Where the packs are, by number.
+    pub fn packs(&self) -> &[Url] {
+        match self {
+            Self::Bep19(_) => &[],
+            Self::PerFile { packs, .. } => packs,
         }
     }
 
@@ -168,6 +178,14 @@ pub enum WebSeedError {
         /// The file.
         file: FileIndex,
     },
+    /// A pack that is not there, or not what it should be.
+    #[error("the pack {url} is of no use and is done without: {what}")]
+    Pack {
+        /// Its URL.
+        url: Box<str>,
+        /// What is wrong.
+        what: String,
+    },
     /// Nobody takes the blocks any more.
     #[error("the download was called off")]
     CalledOff,
@@ -196,6 +214,7 @@ impl FetchError {
                 | WebSeedError::NotOffered { .. },
                 Some(file),
             ) => FetchEnd::Absent(file),
+            (WebSeedError::Pack { .. }, _) => FetchEnd::Unpackable,
             (WebSeedError::Busy { retry_after, .. }, _) => {
                 FetchEnd::Failed { retry_after: *retry_after }
             }
@@ -271,32 +290,59 @@ async fn fetch_files(
     while let Some((file, range)) = assembler.next_range().await? {
         *at = Some(file);
         let url = seed.url_of(info, file).ok_or(WebSeedError::NotOffered { file })?;
-        let mut wanted = range.end - range.start;
         let length = info.geometry.files()[file.get()].length;
-        let mut response = request(client, &url, range, length).await?;
-        let stalled = || WebSeedError::Stalled { url: url.as_str().into() };
-        let (mut waited, mut got) = (Duration::ZERO, 0u64);
-        loop {
-            let asked = tokio::time::Instant::now();
-            let chunk = tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await;
-            waited += asked.elapsed();
-            if waited > STALL_TIMEOUT * 2 && got < waited.as_secs() * TRICKLE_BYTES {
-                return Err(stalled());
-            }
-            let chunk = chunk.map_err(|_| stalled())?.map_err(|error| transport(&url, &error))?;
-            let Some(chunk) = chunk else { break };
-            let Some(rest) = wanted.checked_sub(chunk.len() as u64) else {
-                return Err(reply(&url, "it goes on after the last byte asked for"));
-            };
-            wanted = rest;
-            got += chunk.len() as u64;
+        let mut body = Body::request(client, &url, range, length).await?;
+        while let Some(chunk) = body.chunk().await? {
             assembler.push(&chunk).await?;
-        }
-        if wanted > 0 {
-            return Err(reply(&url, format!("it ends {wanted} bytes early")));
         }
     }
     Ok(())
+}
+
+/// An answer on its way: as many bytes as were asked for, or an error.
+struct Body<'a> {
+    url: &'a Url,
+    response: Response,
+    /// Bytes to come.
+    wanted: u64,
+    got: u64,
+    waited: Duration,
+}
+
+impl<'a> Body<'a> {
+    async fn request(
+        client: &Client,
+        url: &'a Url,
+        range: Range<u64>,
+        length: u64,
+    ) -> Result<Self, WebSeedError> {
+        let wanted = range.end - range.start;
+        let response = request(client, url, range, length).await?;
+        Ok(Self { url, response, wanted, got: 0, waited: Duration::ZERO })
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, WebSeedError> {
+        let stalled = || WebSeedError::Stalled { url: self.url.as_str().into() };
+        let asked = tokio::time::Instant::now();
+        let chunk = tokio::time::timeout(STALL_TIMEOUT, self.response.chunk()).await;
+        self.waited += asked.elapsed();
+        let seconds = self.waited.as_secs();
+        if self.waited > STALL_TIMEOUT * 2 && self.got < seconds * TRICKLE_BYTES {
+            return Err(stalled());
+        }
+        let chunk = chunk.map_err(|_| stalled())?.map_err(|error| transport(self.url, &error))?;
+        let Some(chunk) = chunk else {
+            let wanted = self.wanted;
+            let early = || Err(reply(self.url, format!("it ends {wanted} bytes early")));
+            return if wanted > 0 { early() } else { Ok(None) };
+        };
+        let Some(rest) = self.wanted.checked_sub(chunk.len() as u64) else {
+            return Err(reply(self.url, "it goes on after the last byte asked for"));
+        };
+        self.wanted = rest;
+        self.got += chunk.len() as u64;
+        Ok(Some(chunk))
+    }
 }
 
 /// Asks for a range of a file of `length` bytes; the answer's head has been checked.
@@ -529,6 +575,9 @@ impl<'a> Assembler<'a> {
         self.sink.send(batch).await.map_err(|_| WebSeedError::CalledOff)
     }
 }
+
+mod packs;
+pub use packs::{Pack, fetch_pack};
 
 #[cfg(test)]
 pub(super) mod test_server;

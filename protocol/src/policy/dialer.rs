@@ -16,6 +16,12 @@ const DIAL_UNTIL: usize = 16;
 const FAILURES_MAX: u32 = 5;
 /// Addresses below which none is forgotten.
 const ADDRESSES_FEW: usize = 50;
+/// Addresses heard of from one peer and not yet connected to, and from all of them: the rest of the
+/// places is for what trackers and users tell.
+const HINTS_PER_PEER_MAX: usize = 50;
+const HINTS_MAX: usize = ADDRESSES_MAX / 2;
+/// Failures in a row after which such an address is forgotten in any case.
+const HINT_FAILURES_MAX: u32 = 2;
 /// Wait after the first failure; doubles with each.
 const RETRY: Duration = Duration::from_secs(3);
 /// Wait before dialling a peer again that we, or it, closed in peace.
@@ -53,6 +59,8 @@ enum State {
 struct Known {
     state: State,
     failures: u32,
+    /// The peer that it was heard of from, while nothing else speaks for it.
+    hint: Option<PeerKey>,
 }
 
 /// The addresses of one swarm.
@@ -67,20 +75,36 @@ impl Dialer {
     /// dropped, as is what does not fit. One that failed once is tried again at once: it may have been
     /// dialled from memory, before it had the torrent.
     pub fn add(&mut self, now: Duration, addr: SocketAddr) {
-        let ip = addr.ip();
-        let impossible = addr.port() == 0 || ip.is_unspecified() || ip.is_multicast();
-        if impossible || self.known.len() >= ADDRESSES_MAX || self.is_banned(now, addr) {
+        if !self.takes(now, addr) {
             return;
         }
-        let known = self
-            .known
-            .entry(addr)
-            .or_insert(Known { state: State::Waiting { until: now }, failures: 0 });
+        let new = Known { state: State::Waiting { until: now }, failures: 0, hint: None };
+        let known = self.known.entry(addr).or_insert(new);
+        known.hint = None;
         if let State::Waiting { until } = &mut known.state
             && known.failures == 1
         {
             *until = now;
         }
+    }
+
+    /// A peer says that it is connected to `addr`. That is hearsay: it is dialled after addresses from
+    /// elsewhere, forgotten soon, and one peer can name only so many.
+    pub fn hint(&mut self, now: Duration, addr: SocketAddr, by: PeerKey) {
+        let hints = || self.known.values().filter_map(|known| known.hint);
+        let room = hints().count() < HINTS_MAX
+            && hints().filter(|&other| other == by).count() < HINTS_PER_PEER_MAX;
+        if room && self.takes(now, addr) {
+            let new = Known { state: State::Waiting { until: now }, failures: 0, hint: Some(by) };
+            self.known.entry(addr).or_insert(new);
+        }
+    }
+
+    /// False for what cannot or must not be dialled, and when there is no room.
+    fn takes(&self, now: Duration, addr: SocketAddr) -> bool {
+        let ip = addr.ip();
+        let impossible = addr.port() == 0 || ip.is_unspecified() || ip.is_multicast();
+        !impossible && self.known.len() < ADDRESSES_MAX && !self.is_banned(now, addr)
     }
 
     /// The next addresses to dial, given the connections there are and may be: in no order, or a crowd
@@ -96,21 +120,21 @@ impl Dialer {
         let room = connections_max
             .saturating_sub(connected + dialling)
             .min(HALF_OPEN_MAX.saturating_sub(dialling));
-        let mut due: Vec<(u32, SocketAddr)> = self
+        let mut due: Vec<(u32, bool, SocketAddr)> = self
             .known
             .iter()
             .filter(|(_, known)| matches!(known.state, State::Waiting { until } if until <= now))
-            .map(|(addr, known)| (known.failures, *addr))
+            .map(|(addr, known)| (known.failures, known.hint.is_some(), *addr))
             .collect();
         rng.shuffle(&mut due);
-        due.sort_by_key(|(failures, _)| *failures);
+        due.sort_by_key(|(failures, hint, _)| (*failures, *hint));
         due.truncate(room);
-        for (_, addr) in &due {
+        for (_, _, addr) in &due {
             if let Some(known) = self.known.get_mut(addr) {
                 known.state = State::Dialling;
             }
         }
-        due.into_iter().map(|(_, addr)| addr).collect()
+        due.into_iter().map(|(_, _, addr)| addr).collect()
     }
 
     /// Attempts under way.
@@ -147,7 +171,8 @@ impl Dialer {
         let Some(known) = self.known.get_mut(&addr) else { return };
         known.failures += 1;
         known.state = State::Waiting { until: now + RETRY * (1 << known.failures.min(6)) / 2 };
-        if known.failures >= FAILURES_MAX && self.known.len() > ADDRESSES_FEW {
+        let hearsay = known.hint.is_some() && known.failures >= HINT_FAILURES_MAX;
+        if hearsay || (known.failures >= FAILURES_MAX && self.known.len() > ADDRESSES_FEW) {
             self.known.remove(&addr);
         }
     }
@@ -155,7 +180,7 @@ impl Dialer {
     /// The attempt succeeded.
     pub fn connected(&mut self, addr: SocketAddr) {
         if let Some(known) = self.known.get_mut(&addr) {
-            *known = Known { state: State::Connected, failures: 0 };
+            *known = Known { state: State::Connected, failures: 0, hint: None };
         }
     }
 
@@ -254,6 +279,36 @@ mod tests {
             assert_eq!(due.len(), usize::from(expected), "{dialer:?}");
             due.into_iter().for_each(|addr| dialer.failed(now, addr));
         }
+    }
+
+    #[test]
+    fn hearsay_comes_last_goes_first_and_has_few_places() {
+        let (mut dialer, now) = (Dialer::default(), Duration::ZERO);
+        (1..=200).for_each(|port| dialer.hint(now, addr(port), PeerKey(1)));
+        assert_eq!(dialer.known.len(), HINTS_PER_PEER_MAX);
+        (1000..1004).for_each(|port| dialer.add(now, addr(port)));
+        let first = dialer.due(now, 0, 50, &mut rng());
+        assert_eq!(first.len(), HALF_OPEN_MAX);
+        assert_eq!(first.iter().filter(|addr| addr.port() >= 1000).count(), 4);
+
+        let hint = *first.iter().find(|addr| addr.port() <= 50).unwrap();
+        dialer.failed(now, hint);
+        dialer.failed(now, hint);
+        assert!(!dialer.known.contains_key(&hint), "forgotten, although few others are known");
+        let heard = *first.iter().rfind(|addr| addr.port() <= 50).unwrap();
+        dialer.add(now, heard);
+        dialer.failed(now, heard);
+        dialer.failed(now, heard);
+        assert!(dialer.known.contains_key(&heard), "the tracker told of it as well");
+
+        let many = (2..100).flat_map(|by| (1..=50).map(move |port| (by, by * 100 + port)));
+        for (by, port) in many {
+            dialer.hint(now, addr(u16::try_from(port).unwrap()), PeerKey(by));
+        }
+        let hints = dialer.known.values().filter(|known| known.hint.is_some()).count();
+        assert_eq!(hints, HINTS_MAX);
+        dialer.add(now, addr(60_000));
+        assert!(dialer.known.contains_key(&addr(60_000)), "a tracker still finds a place");
     }
 
     /// Sixty dial sixteen of each other, all told the same addresses: nobody is left with few who know it.

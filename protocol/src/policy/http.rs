@@ -10,6 +10,7 @@
 //! a little more for as long as the swarm is slow. Which part of it is whose follows from a hash over
 //! the names of those who know each other ([`place`]): they seldom meet, without a word.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// Time given to trackers and peers before HTTP begins, if the trackers have not yet said that
@@ -53,6 +54,28 @@ const SWARM_RATE: u64 = 1 << 20;
 const SEED_RATE: u64 = 8 << 20;
 /// Somebody is behind if most of its peers are ahead by a tenth of the torrent.
 const BEHIND: u64 = 10;
+
+/// A pack is fetched where that costs no more than what is missing of it, and so many bytes for each piece:
+/// a small file is a request of its own.
+const REQUEST_BYTES: u64 = 512;
+/// A source of which so many packs could not be had is asked for no more of them.
+pub const PACKS_LOST_MAX: usize = 3;
+
+/// A run of pieces that HTTP sources may have compressed as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// The pieces.
+    pub pieces: Range<u32>,
+    /// Compressed bytes.
+    pub bytes: u64,
+}
+
+impl Packed {
+    /// True if it is cheaper than to fetch `missing` bytes in `pieces` pieces as they are.
+    pub fn pays(&self, missing: u64, pieces: u32) -> bool {
+        self.bytes <= missing + u64::from(pieces) * REQUEST_BYTES
+    }
+}
 
 /// What the decision rests on.
 #[derive(Debug, Clone)]

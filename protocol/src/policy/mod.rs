@@ -7,6 +7,7 @@ pub mod dialer;
 pub mod endgame;
 pub mod http;
 pub mod limiter;
+pub mod locality;
 pub mod picker;
 pub mod rate;
 pub mod spread;

@@ -388,9 +388,11 @@ impl World {
             connections_max: node.host.connections,
             upload: UploadPolicy::Everyone,
             documents: false,
+            private: false,
             spread: node.host.spread,
             metadata: Bytes::new(),
             sources: node.host.sources,
+            packs: Vec::new(),
             supplied: false,
             seed: node.rng.u64(..),
         };
@@ -625,7 +627,7 @@ impl World {
                         self.drop_flow(flow);
                     }
                 }
-                Output::Fetch { fetch, source, span } => self.fetch(host, fetch, source, span),
+                Output::Fetch { fetch, source, span, .. } => self.fetch(host, fetch, source, span),
                 Output::FetchCancel { fetch } => {
                     if let Some(flow) = self.nodes[host].peers.remove(&fetch) {
                         self.net.close(flow);

@@ -3,6 +3,7 @@
 use super::Misbehaviour;
 use crate::geometry::{Block, Span};
 use crate::ids::{FileIndex, PeerId, PeerKey, PieceIndex};
+use crate::policy::http::Packed;
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
 use bytes::Bytes;
@@ -33,12 +34,16 @@ pub struct Config {
     pub upload: UploadPolicy,
     /// Whether the document extension is offered.
     pub documents: bool,
+    /// Peers come from trackers alone (BEP 27): none are told of others.
+    pub private: bool,
     /// The publisher's seed: gives each piece to somebody once before any twice.
     pub spread: bool,
     /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.
     pub metadata: Bytes,
     /// How many HTTP sources there are.
     pub sources: usize,
+    /// What HTTP sources may have compressed, in the torrent's order; no piece is in two.
+    pub packs: Vec<Packed>,
     /// Blocks come from the caller first ([`Input::Supplied`]): until [`Input::SupplyEnded`] nobody
     /// is asked for any.
     pub supplied: bool,
@@ -58,6 +63,8 @@ pub enum FetchEnd {
     },
     /// The source does not have this file, or not in ranges.
     Absent(FileIndex),
+    /// The source does not have this pack, or not as promised: what is in it is fetched as it is.
+    Unpackable,
 }
 
 /// What happened outside.
@@ -207,6 +214,8 @@ pub enum Output {
         source: usize,
         /// The blocks.
         span: Span,
+        /// The pack to fetch them by, if not as they are: its number in [`Config::packs`].
+        pack: Option<usize>,
     },
     /// Give up a range: what it was to bring has come from elsewhere. No more need be said of it.
     FetchCancel {
@@ -246,8 +255,10 @@ pub struct Stats {
     pub down_peers: u64,
     /// The part of it that came from the LAN.
     pub down_lan: u64,
-    /// Payload from HTTP sources.
+    /// Payload from HTTP sources, as it came: packs count by their compressed length.
     pub down_http: u64,
+    /// What was needed of it, unpacked.
+    pub http_content: u64,
     /// Payload that the caller had ([`Input::Supplied`]) and that was missing.
     pub supplied: u64,
     /// Payload sent.

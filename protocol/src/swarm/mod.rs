@@ -11,6 +11,7 @@
 mod downloads;
 mod interface;
 mod peer;
+mod pex;
 mod sources;
 mod spreading;
 mod supply;
@@ -132,7 +133,7 @@ impl Swarm {
             peers: BTreeMap::new(),
             dialer: Dialer::default(),
             banned_ips: BTreeMap::new(),
-            http: Http::new(config.sources, &mut rng),
+            http: Http::new(config.sources, config.packs.clone(), &mut rng),
             trackers_asked: false,
             supplying: config.supplied,
             began: None,
@@ -348,7 +349,8 @@ impl Swarm {
         let addr = peer.addr;
         if peer.id == self.config.peer_id {
             self.outputs.push_back(Output::Close { peer: key });
-            self.dialer.forget(addr);
+            // Trackers and peers tell of us, too.
+            self.dialer.ban(now, addr, BAN);
             return;
         }
         let twin = self.peers.iter().find(|(_, other)| other.id == peer.id).map(|(&key, _)| key);
@@ -407,6 +409,7 @@ impl Swarm {
         let hello = ExtensionHandshake {
             metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
             documents: self.config.documents.then_some(ours::DOCUMENTS),
+            pex: (!self.config.private).then_some(ours::PEX),
             metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
             listen_port: self.config.listen_port,
             requests_max: Some(REQUESTS_IN_MAX),
@@ -494,6 +497,10 @@ impl Swarm {
             Message::Extended { id: ours::METADATA, payload } => {
                 peer.opening = opens_with;
                 self.on_metadata_message(now, key, &payload);
+            }
+            Message::Extended { id: ours::PEX, payload } => {
+                peer.opening = opens_with;
+                self.on_peer_exchange(now, key, &payload);
             }
             Message::Extended { .. } => peer.opening = opens_with,
             Message::HashRequest(range) => self.send(now, key, Message::HashReject(range)),
@@ -636,6 +643,7 @@ impl Swarm {
         }
         self.choke_now = true;
         self.review_given(now);
+        self.exchange_peers(now);
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         keys.into_iter().for_each(|key| self.request(now, limiter, key));
     }

@@ -1,5 +1,6 @@
 //! What the engine knows of one connection.
 
+use super::pex::Exchange;
 use crate::bitfield::Bitfield;
 use crate::geometry::Block;
 use crate::ids::{PeerId, PeerKey, PieceIndex};
@@ -38,6 +39,9 @@ pub enum Misbehaviour {
     /// More requests than any peer needs, without end.
     #[error("it flooded us with requests")]
     RequestFlood,
+    /// More messages with addresses than BEP 11 allows, again and again.
+    #[error("it flooded us with addresses of peers")]
+    AddressFlood,
 }
 
 /// A request that is out at a peer.
@@ -96,6 +100,7 @@ pub(super) struct Peer {
     pub(super) lan: bool,
     pub(super) connected_at: Duration,
     pub(super) extensions: ExtensionHandshake,
+    pub(super) exchange: Exchange,
     /// Nothing has come yet, so a bitfield still may.
     pub(super) opening: bool,
     pub(super) have: Bitfield,
@@ -170,6 +175,7 @@ impl Peer {
             lan,
             connected_at: now,
             extensions: ExtensionHandshake::default(),
+            exchange: Exchange::default(),
             opening: true,
             have: Bitfield::empty(piece_count),
             useful: 0,

@@ -1,5 +1,6 @@
 //! HTTP sources: which ranges to fetch when, from which of them, and when to leave a source alone.
 
+mod packs;
 mod plan;
 
 use super::{FetchEnd, Output, Swarm};
@@ -7,9 +8,11 @@ use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Span};
 use crate::ids::{FileIndex, PeerKey, PieceIndex};
 use crate::policy::endgame;
-use crate::policy::http::{self, Budget};
+use crate::policy::http::{self, Budget, Packed};
 use crate::policy::rate::Rate;
 use bytes::Bytes;
+use packs::Unpacking;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Names of ranges lie above the names of connections.
@@ -31,6 +34,7 @@ const RATE_GUESS: u64 = 512 * 1024;
 #[derive(Debug)]
 pub(super) struct Http {
     pub(super) sources: Vec<Source>,
+    packs: Vec<Packed>,
     /// Ranges begun so far.
     fetches: u32,
     budget: Budget,
@@ -58,6 +62,10 @@ pub(super) struct Source {
     parole: bool,
     /// Pieces that it does not have, or not right, and until when that is believed.
     lacks: Option<(Bitfield, Duration)>,
+    /// Packs that could not be had, or did not hold what they should, by number.
+    packs_lost: BTreeSet<usize>,
+    /// The packs fetched last, and by which names: wrong pieces may show later.
+    packs_tried: VecDeque<(PeerKey, usize)>,
     rate: Rate,
 }
 
@@ -65,13 +73,16 @@ pub(super) struct Source {
 struct Fetch {
     key: PeerKey,
     span: Span,
+    /// If it comes as a pack.
+    pack: Option<Unpacking>,
 }
 
 impl Http {
-    pub(super) fn new(sources: usize, rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn new(sources: usize, packs: Vec<Packed>, rng: &mut fastrand::Rng) -> Self {
         let patience = u64::try_from(http::PATIENCE.as_millis()).expect("some seconds");
         Self {
             sources: (0..sources).map(|_| Source::default()).collect(),
+            packs,
             fetches: 0,
             budget: Budget::default(),
             jitter: Duration::from_millis(rng.u64(0..patience)),
@@ -169,11 +180,20 @@ impl Swarm {
     pub(super) fn on_fetched(&mut self, now: Duration, fetch: PeerKey, block: Block, data: Bytes) {
         let bytes = data.len() as u64;
         self.down.add(bytes);
-        self.stats.down_http += bytes;
+        let mut packed = None;
         if let Some(source) = self.http.source_of(fetch) {
             source.rate.add(bytes);
             source.failures = 0;
+            let range = source.fetches.iter_mut().find(|range| range.key == fetch);
+            if let Some(pack) = range.and_then(|range| range.pack.as_mut()) {
+                packed = Some(pack.share(bytes));
+            }
         }
+        self.stats.down_http += packed.unwrap_or(bytes);
+        if packed.is_some() && !self.picker.wants(block.piece) {
+            return; // It came along with what was needed, and its bytes are counted.
+        }
+        self.stats.http_content += bytes;
         self.take_block(now, fetch, block, data, false);
     }
 
@@ -183,6 +203,11 @@ impl Swarm {
         match end {
             FetchEnd::Complete => {}
             FetchEnd::Failed { retry_after } => source.fail(now, retry_after),
+            FetchEnd::Unpackable => {
+                let range = source.fetches.iter().find(|range| range.key == fetch);
+                let pack = range.and_then(|range| range.pack);
+                source.packs_lost.extend(pack.map(|pack| pack.number()));
+            }
             FetchEnd::Absent(FileIndex(file)) => {
                 source.fail(now, None);
                 if (file as usize) < self.geometry.files().len() {
@@ -214,6 +239,10 @@ impl Swarm {
     pub(super) fn strike_source(&mut self, now: Duration, fetch: PeerKey, piece: PieceIndex) {
         let count = self.geometry.piece_count();
         let Some(source) = self.http.source_named(fetch) else { return };
+        // A bad pack costs itself and nothing else.
+        if source.lose_pack_of(fetch) {
+            return;
+        }
         source.strikes += 1;
         source.failures += 1;
         source.lack(now, std::iter::once(piece), count);
@@ -255,7 +284,7 @@ mod tests {
     /// Sources by what they deliver, in KiB/s (0: not known yet), and how often they failed; `expected` are
     /// those to ask for a range, in order, while so many MiB are left.
     fn check(sources: &[(u64, u32)], left_mib: u64, expected: &[usize]) {
-        let mut http = Http::new(sources.len(), &mut fastrand::Rng::with_seed(1));
+        let mut http = Http::new(sources.len(), Vec::new(), &mut fastrand::Rng::with_seed(1));
         for (source, &(rate, failures)) in http.sources.iter_mut().zip(sources) {
             source.failures = failures;
             source.rate.add(rate << 10);

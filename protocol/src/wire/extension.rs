@@ -1,5 +1,6 @@
 //! The extension handshake (BEP 10) and the metadata messages (BEP 9) that answer magnet links.
 
+use super::pex;
 use crate::bencode::{self, encode_dict};
 use bytes::Bytes;
 
@@ -9,6 +10,8 @@ pub mod ours {
     pub const METADATA: u8 = 1;
     /// Updraft's documents, see [`crate::wire::documents`].
     pub const DOCUMENTS: u8 = 2;
+    /// BEP 11 `ut_pex`, see [`crate::wire::pex`].
+    pub const PEX: u8 = 3;
 }
 
 /// The name of the document extension.
@@ -27,6 +30,8 @@ pub struct ExtensionHandshake {
     pub metadata: Option<u8>,
     /// The peer's number for the document extension: it is an Updraft client.
     pub documents: Option<u8>,
+    /// The peer's number for peer exchange; `None` if it has none.
+    pub pex: Option<u8>,
     /// Length of the info dictionary.
     pub metadata_size: Option<u32>,
     /// Where the sender listens.
@@ -55,6 +60,9 @@ impl ExtensionHandshake {
                 }
                 if let Some(id) = self.metadata {
                     m.key(METADATA_NAME.as_bytes()).int(i64::from(id));
+                }
+                if let Some(id) = self.pex {
+                    m.key(pex::NAME.as_bytes()).int(i64::from(id));
                 }
             });
             if let Some(size) = self.metadata_size {
@@ -98,6 +106,7 @@ impl ExtensionHandshake {
         Some(Self {
             metadata: extension(METADATA_NAME),
             documents: extension(DOCUMENTS_NAME),
+            pex: extension(pex::NAME),
             metadata_size: number(b"metadata_size").and_then(|n| u32::try_from(n).ok()),
             listen_port: number(b"p").and_then(|n| u16::try_from(n).ok()).filter(|&p| p != 0),
             requests_max: number(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|&n| n != 0),
@@ -184,6 +193,7 @@ mod tests {
         let full = ExtensionHandshake {
             metadata: Some(ours::METADATA),
             documents: Some(ours::DOCUMENTS),
+            pex: Some(ours::PEX),
             metadata_size: Some(1234),
             listen_port: Some(7601),
             requests_max: Some(2000),

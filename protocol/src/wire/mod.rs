@@ -5,4 +5,6 @@ pub mod documents;
 pub mod extension;
 pub mod handshake;
 pub mod message;
+pub mod pex;
 pub mod tracker;
+pub mod udp_tracker;

@@ -472,7 +472,10 @@ fn shown(text: &[u8]) -> String {
 }
 
 /// Peers of `N` bytes each: an address, and two bytes of port.
-fn unpack<const N: usize>(packed: &[u8], peers: &mut Vec<SocketAddr>) -> Result<(), ReplyError> {
+pub(super) fn unpack<const N: usize>(
+    packed: &[u8],
+    peers: &mut Vec<SocketAddr>,
+) -> Result<(), ReplyError> {
     let (chunks, rest) = packed.as_chunks::<N>();
     if !rest.is_empty() {
         return Err(ReplyError::Shape { what: "the packed peers end within an address" });

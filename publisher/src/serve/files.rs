@@ -149,6 +149,13 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
             kind: "application/zstd",
             counts: false,
         }),
+        "packlists" => Some(Target::File {
+            path: updraft_manifests::packs::list_path(&hash(rest)?),
+            cache: IMMUTABLE,
+            kind: "application/octet-stream",
+            counts: false,
+        }),
+        "packs" => Some(content(updraft_manifests::packs::path(&hash(rest)?))),
         "objects" => {
             let (root, length) = rest.split_once('-')?;
             Some(object(hash(root)?, length.parse().ok()?))
@@ -169,7 +176,10 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
 }
 
 fn object(root: ContentHash, length: u64) -> Target {
-    let path = updraft_manifests::manifest::object_path(&root, length);
+    content(updraft_manifests::manifest::object_path(&root, length))
+}
+
+fn content(path: String) -> Target {
     Target::File { path, cache: IMMUTABLE, kind: "application/octet-stream", counts: true }
 }
 

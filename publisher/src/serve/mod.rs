@@ -9,6 +9,8 @@ mod files;
 mod listener;
 mod seeds;
 pub mod tracker;
+mod udp;
+mod udp_tracker;
 
 use crate::home::Home;
 use crate::output::{Output, bytes};
@@ -23,13 +25,15 @@ use listener::{Ends, Listener};
 use seeds::{Seeds, lock};
 use serde_json::json;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 use tracker::{Link, OwnSeed, Tracker};
+use udp_tracker::UdpTracker;
 use updraft_manifests::feed::{Feed, rendezvous};
 use updraft_manifests::head::{HEAD_PATH, Head};
 use updraft_manifests::keys::Role;
@@ -52,13 +56,15 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 const SIGN_INTERVAL: Duration = Duration::from_secs(30);
 /// Time for requests under way when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// With port 0: ports to try until one is free for TCP and UDP.
+const PORT_TRIES: u32 = 8;
 /// Peers connected at once, per torrent.
 const CONNECTIONS_MAX: usize = 200;
 
 /// What to serve, and where.
 #[derive(Debug, Clone)]
 pub struct Serve {
-    /// HTTP and tracker.
+    /// HTTP and tracker; the tracker over UDP at the same port number.
     pub listen: SocketAddr,
     /// BitTorrent.
     pub listen_bittorrent: SocketAddr,
@@ -92,13 +98,12 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (socket, datagrams) = listen(options.listen).await?;
     let addr = options.listen;
-    let socket = tokio::net::TcpListener::bind(addr)
-        .await
-        .map_err(|source| Error::Listen { addr, source })?;
     let http = socket.local_addr().map_err(|source| Error::Listen { addr, source })?;
-    let mut random = [0; 8];
+    let (mut random, mut key) = ([0; 8], [0; 32]);
     getrandom::fill(&mut random)
+        .and_then(|()| getrandom::fill(&mut key))
         .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
     let tracker = Tracker::new(home.config.serve.tracker_interval_s, u64::from_le_bytes(random));
     let site = Arc::new(Site {
@@ -117,7 +122,7 @@ pub async fn serve(
     out.tell(
         "serving",
         format!(
-            "serving {url} (HTTP and tracker on {http}{})\nfeed: {}\nfeed file: {}",
+            "serving {url} (HTTP and tracker on {http}, the tracker over UDP too{})\nfeed: {}\nfeed file: {}",
             bittorrent.map_or_else(String::new, |addr| format!(", BitTorrent on {addr}")),
             feed.to_link(),
             home.feed_path().display()
@@ -138,6 +143,12 @@ pub async fn serve(
     let server = axum::serve(Listener::new(socket), service)
         .with_graceful_shutdown(async { drop(drained.await) });
     let server = tokio::spawn(server.into_future());
+    let udp = Arc::new(UdpTracker::new(key, Instant::now()));
+    // Ends with this function.
+    let mut answering = JoinSet::new();
+    for endpoint in datagrams {
+        answering.spawn(udp::serve(Arc::clone(&site), Arc::clone(&udp), endpoint));
+    }
 
     let ended = tokio::select! {
         ended = watch(home, &repository, &site, &mut seeds, out) => ended,
@@ -153,6 +164,24 @@ pub async fn serve(
     ended
 }
 
+/// The sockets for HTTP, and those for the tracker over UDP at the same port number.
+async fn listen(addr: SocketAddr) -> Result<(tokio::net::TcpListener, Vec<udp::Endpoint>), Error> {
+    let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let open = async {
+            let socket = tokio::net::TcpListener::bind(addr).await?;
+            let datagrams = udp::bind(socket.local_addr()?)?;
+            Ok((socket, datagrams))
+        };
+        tries -= 1;
+        match open.await {
+            Ok(sockets) => return Ok(sockets),
+            Err(source) if tries == 0 => return Err(Error::Listen { addr, source }),
+            Err(error) => tracing::debug!(%error, "a port is not free for both TCP and UDP"),
+        }
+    }
+}
+
 /// What is offered, and the address of the seed if there is to be one.
 async fn start_seeds(
     home: &Home,
@@ -162,8 +191,13 @@ async fn start_seeds(
     if options.no_seed {
         return Ok((Seeds::new(None, &repository.dir), None));
     }
+    let mut listen = vec![options.listen_bittorrent];
+    if options.listen_bittorrent.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        // Every address means those of IPv6, too, where there are any.
+        listen.push((Ipv6Addr::UNSPECIFIED, options.listen_bittorrent.port()).into());
+    }
     let config = SessionConfig {
-        listen: vec![options.listen_bittorrent],
+        listen,
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
         connections_max: CONNECTIONS_MAX,
@@ -258,7 +292,7 @@ async fn announce(site: &Site, ends: Ends, query: &str) -> Vec<u8> {
         Ok(asked) => asked,
         Err(error) => return encode_failure(&error.to_string()),
     };
-    let link = Link { remote: ends.remote.ip(), local: ends.local.ip() };
+    let link = Link { remote: ends.remote.ip(), local: ends.local.ip(), one_family: false };
     let answer = || lock(&site.tracker).announce(Instant::now(), link, &asked);
     let mut answered = answer();
     if answered.is_none() {

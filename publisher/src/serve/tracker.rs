@@ -35,6 +35,14 @@ pub struct Link {
     pub remote: IpAddr,
     /// Our own address that it reached.
     pub local: IpAddr,
+    /// The answer has room for peers of the request's own family alone (BEP 15).
+    pub one_family: bool,
+}
+
+impl Link {
+    fn has_room_for(self, ip: IpAddr) -> bool {
+        !self.one_family || ip.to_canonical().is_ipv4() == self.remote.to_canonical().is_ipv4()
+    }
 }
 
 /// All swarms.
@@ -290,18 +298,21 @@ impl Swarm {
             && wanted > 0
             && !asks_seed
         {
-            addrs.push(match seed {
+            let addr = match seed {
                 OwnSeed::SameHost(port) => SocketAddr::new(link.local.to_canonical(), port),
                 OwnSeed::At(addr) => addr,
-            });
-            ids.push(PeerId(*b"-UD0100-000000000000"));
+            };
+            if link.has_room_for(addr.ip()) {
+                addrs.push(addr);
+                ids.push(PeerId(*b"-UD0100-000000000000"));
+            }
         }
         let mut offer = |id: &PeerId| {
             let peer = &self.peers[id];
             if *id == announce.peer_id || (asks_seed && peer.is_seed) {
                 return;
             }
-            for addr in &peer.addresses {
+            for addr in peer.addresses.iter().filter(|addr| link.has_room_for(addr.ip())) {
                 if addrs.len() < wanted {
                     addrs.push(reachable(*addr, link));
                     ids.push(*id);
@@ -357,7 +368,11 @@ mod tests {
     }
 
     fn link(remote: &str) -> Link {
-        Link { remote: remote.parse().unwrap(), local: "10.0.0.1".parse().unwrap() }
+        Link {
+            remote: remote.parse().unwrap(),
+            local: "10.0.0.1".parse().unwrap(),
+            one_family: false,
+        }
     }
 
     fn announce(hash: InfoHash, id: u8, port: u16, left: u64, event: Option<Event>) -> Announce {

@@ -12,7 +12,7 @@ use crate::io::session::{
 };
 use crate::io::storage::{DiskOp, TorrentKey, resume};
 use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, SwarmSize, TrackerReport};
-use crate::io::webseed::{self, WebSeed};
+use crate::io::webseed::{self, Pack, WebSeed};
 use crate::metainfo::Info;
 use crate::policy::picker::Priority;
 use crate::swarm::{Config, Event, Stats, Swarm};
@@ -67,6 +67,7 @@ pub(super) struct Torrent {
     /// What each tracker that was asked last said of the swarm's size.
     trackers_heard: BTreeMap<String, SwarmSize>,
     web_seeds: Vec<Arc<WebSeed>>,
+    packs: Vec<Pack>,
     supply: Option<Supply>,
     supply_task: Option<AbortHandle>,
     peers: Vec<SocketAddr>,
@@ -135,6 +136,7 @@ impl Torrent {
             down_peers: 0,
             down_lan: 0,
             down_http: 0,
+            http_content: 0,
             supplied: 0,
             up_total: 0,
             wasted: 0,
@@ -161,6 +163,7 @@ impl Torrent {
             trackers: add.trackers,
             trackers_heard: BTreeMap::new(),
             web_seeds: add.web_seeds.into_iter().map(Arc::new).collect(),
+            packs: add.packs,
             supply: add.supply,
             supply_task: None,
             peers: add.peers,
@@ -200,12 +203,14 @@ impl Torrent {
             peer_id: setup.peer_id,
             client: concat!("Updraft ", env!("CARGO_PKG_VERSION")).to_owned(),
             listen_port: setup.listen.first().map(SocketAddr::port),
+            private: self.info.private,
             spread: setup.config.spread,
             connections_max: setup.config.connections_max,
             upload: setup.config.upload,
             documents: self.documents.is_some(),
             metadata: self.info.raw.clone(),
             sources: self.web_seeds.len(),
+            packs: self.packs.iter().map(Pack::packed).collect(),
             supplied: self.supply.is_some(),
             seed,
         };
@@ -238,6 +243,7 @@ impl Torrent {
             hashes: self.info.hashes,
             peer_id: setup.peer_id,
             port: setup.listen.first().map_or(0, SocketAddr::port),
+            bind: setup.bind,
             key: u32::try_from(setup.seed >> 32).expect("32 bits are left"),
             seed: setup.seed ^ u64::from(key.0),
         };
@@ -327,7 +333,7 @@ impl Torrent {
         key: TorrentKey,
         fetch: PeerKey,
         source: usize,
-        span: Span,
+        (span, pack): (Span, Option<usize>),
         (client, pool, budget, note): (
             &reqwest::Client,
             &BufferPool,
@@ -337,6 +343,7 @@ impl Torrent {
     ) {
         let Some(seed) = self.web_seeds.get(source).cloned() else { return };
         let (client, info, note) = (client.clone(), Arc::clone(&self.info), note.clone());
+        let pack = pack.and_then(|pack| self.packs.get(pack).map(|of| (pack, of.clone())));
         let (pool, budget) = (pool.clone(), Arc::clone(budget));
         let task = tokio::spawn(async move {
             let (sink, mut batches) = mpsc::channel::<Vec<(Block, Bytes)>>(FORWARD_MAX);
@@ -353,7 +360,13 @@ impl Torrent {
                 }
             };
             let work = async {
-                let result = webseed::fetch(&client, &pool, &seed, &info, span, &sink).await;
+                let result = match &pack {
+                    Some((number, pack)) => {
+                        let from = seed.packs().get(*number);
+                        webseed::fetch_pack(&client, &pool, from, &info, pack, &sink).await
+                    }
+                    None => webseed::fetch(&client, &pool, &seed, &info, span, &sink).await,
+                };
                 drop(sink);
                 result
             };
@@ -497,6 +510,7 @@ impl Torrent {
             down_peers: stats.down_peers,
             down_lan: stats.down_lan,
             down_http: stats.down_http,
+            http_content: stats.http_content,
             supplied: stats.supplied,
             up_total: stats.up,
             wasted: stats.wasted,

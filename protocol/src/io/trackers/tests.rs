@@ -34,19 +34,20 @@ fn events(server: &Server) -> Vec<Option<Event>> {
     asked(server).iter().map(|announce| announce.event).collect()
 }
 
-struct Lab {
-    announcer: Announcer,
-    state: watch::Sender<AnnounceState>,
+pub(super) struct Lab {
+    pub(super) announcer: Announcer,
+    pub(super) state: watch::Sender<AnnounceState>,
     reports: mpsc::Receiver<TrackerReport>,
 }
 
 impl Lab {
-    fn new(tiers: Vec<Vec<String>>, hashes: InfoHashes) -> Self {
+    pub(super) fn new(tiers: Vec<Vec<String>>, hashes: InfoHashes) -> Self {
         let config = AnnouncerConfig {
             tiers,
             hashes,
             peer_id: PeerId::ours([5; 12]),
             port: 6881,
+            bind: None,
             key: 0xabc,
             seed: 1,
         };
@@ -57,12 +58,12 @@ impl Lab {
         Self { announcer, state, reports }
     }
 
-    async fn next(&mut self) -> TrackerReport {
+    pub(super) async fn next(&mut self) -> TrackerReport {
         timeout(Duration::from_secs(10), self.reports.recv()).await.unwrap().unwrap()
     }
 }
 
-fn v1() -> InfoHashes {
+pub(super) fn v1() -> InfoHashes {
     InfoHashes { v1: Some(InfoHash([1; 20])), v2: None }
 }
 
@@ -122,7 +123,7 @@ async fn every_tier_is_told_and_a_failing_tracker_is_passed_over() {
     let tiers = vec![
         vec![bad.url.to_string(), good.url.to_string()],
         vec![],
-        vec!["udp://tracker.example:80/announce".into()],
+        vec!["udp://tracker.example/announce".into()],
         vec!["rubbish".into(), other.url.to_string()],
     ];
     let mut lab = Lab::new(tiers, v1());
@@ -133,7 +134,7 @@ async fn every_tier_is_told_and_a_failing_tracker_is_passed_over() {
         reports.push(lab.next().await);
     }
     let of = |url: &str| reports.iter().find(|report| report.url.starts_with(url)).unwrap();
-    assert!(of("udp").result.as_ref().unwrap_err().contains("not supported yet"));
+    assert!(of("udp").result.as_ref().unwrap_err().contains("must name its port"));
     assert!(of("rubbish").result.as_ref().unwrap_err().contains("not a URL"));
     assert!(of(good.url.as_str()).result.is_ok() && of(other.url.as_str()).result.is_ok());
     if let Some(report) = reports.iter().find(|report| report.url == bad.url.as_str()) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 const PIECE_LEN: u32 = 32_768;
 
-fn info(name: &str, paths: &[&str], lengths: &[u64], aligned: bool) -> Info {
+pub(super) fn info(name: &str, paths: &[&str], lengths: &[u64], aligned: bool) -> Info {
     let mut at = 0u64;
     let spans: Vec<_> = lengths
         .iter()
@@ -42,7 +42,7 @@ fn info(name: &str, paths: &[&str], lengths: &[u64], aligned: bool) -> Info {
     }
 }
 
-fn content(file: usize, len: u64) -> Vec<u8> {
+pub(super) fn content(file: usize, len: u64) -> Vec<u8> {
     let mut content = vec![0; usize::try_from(len).unwrap()];
     fastrand::Rng::with_seed(file as u64).fill(&mut content);
     content
@@ -60,7 +60,7 @@ fn space(info: &Info) -> Vec<u8> {
 }
 
 /// An honest server of these files, by path.
-fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + Sync {
+pub(super) fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + Sync {
     move |request| {
         let Some(file) = files.get(target(request)) else {
             return Answer::Keep(response(404, "", b"no"));
@@ -77,7 +77,7 @@ fn honest(files: BTreeMap<String, Vec<u8>>) -> impl Fn(&str) -> Answer + Send + 
     }
 }
 
-type Blocks = Vec<(Block, Bytes)>;
+pub(super) type Blocks = Vec<(Block, Bytes)>;
 
 async fn run(seed: &WebSeed, info: &Info, span: Span) -> (Blocks, Result<(), WebSeedError>) {
     let client = http_client(None).unwrap();
@@ -102,7 +102,7 @@ async fn run(seed: &WebSeed, info: &Info, span: Span) -> (Blocks, Result<(), Web
     tokio::join!(collect, fetching)
 }
 
-fn assert_blocks(info: &Info, span: Span, blocks: &[(Block, Bytes)]) {
+pub(super) fn assert_blocks(info: &Info, span: Span, blocks: &[(Block, Bytes)]) {
     let space = space(info);
     let expected: Vec<Block> = info.geometry.blocks_of(span).collect();
     assert_eq!(blocks.iter().map(|(block, _)| *block).collect::<Vec<_>>(), expected);
@@ -154,7 +154,7 @@ async fn single_files_and_one_url_per_file() {
     let files = paths.map(|path| (path.to_owned(), content(0, 50_000)));
     let server = Server::start(honest(files.into())).await;
     let url = |path: &str| server.url.join(path).unwrap();
-    let per_file = |url| WebSeed::PerFile { name: "origin".into(), urls: vec![url] };
+    let per_file = |url| WebSeed::PerFile { name: "origin".into(), urls: vec![url], packs: vec![] };
     for seed in [
         WebSeed::Bep19(url("at/this/url")),
         WebSeed::Bep19(url("dir/")),

@@ -123,7 +123,9 @@ proptest! {
                         let out = picker.open.contains_key(&PieceIndex(end - 1));
                         out.then(|| picker.double_span(fetch, span)).map(|()| span)
                     } else {
-                        picker.take_span(fetch, bytes, any % 3 == 1, |piece| Some((piece.0 / 3, (piece.0 + any) % pieces)))
+                        let rank = |piece: PieceIndex| Some((piece.0 / 3, (piece.0 + any) % pieces));
+                        let first = picker.next_idle(any % 3 == 1, rank);
+                        first.map(|first| picker.take_span(fetch, bytes, (first, first.0 + 1 + any), rank))
                     };
                     spans.extend(taken.map(|span| (fetch, span)));
                 }

@@ -1,6 +1,6 @@
 //! Which ranges are fetched over HTTP: what the policy decides, applied to what is here and under way.
 
-use super::{Fetch, RATE_GUESS};
+use super::{Fetch, RATE_GUESS, Unpacking};
 use crate::geometry::{BLOCK_LEN, Span};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::endgame;
@@ -64,17 +64,20 @@ impl Swarm {
                 let fetch = self.http.fetch_name(source);
                 let room = room.min(most);
                 let taken = self.take_span(now, source, fetch, room, need, places);
-                let span = taken.or_else(|| self.take_late(now, source, fetch, room, need))?;
-                Some((source, fetch, span))
+                let late = |swarm: &mut Self| swarm.take_late(now, source, fetch, room, need);
+                let (span, pack) = taken.or_else(|| Some((late(self)?, None)))?;
+                Some((source, Fetch { key: fetch, span, pack }))
             });
-            let Some((source, fetch, span)) = begun else { return };
-            let bytes = self.geometry.bytes_of(span);
+            let Some((source, range)) = begun else { return };
+            let Fetch { key: fetch, span, pack } = range;
+            let bytes = pack.map_or_else(|| self.geometry.bytes_of(span), |pack| pack.packed());
             limiter.down.take(now, bytes);
             if !free {
                 self.http.budget.take(bytes, size.1, &mut self.rng);
             }
-            self.http.sources[source].fetches.push(Fetch { key: fetch, span });
-            self.outputs.push_back(Output::Fetch { fetch, source, span });
+            self.http.sources[source].fetches.push(range);
+            let pack = pack.map(|pack| pack.number());
+            self.outputs.push_back(Output::Fetch { fetch, source, span, pack });
         }
     }
 
@@ -162,7 +165,7 @@ impl Swarm {
         u32::try_from((http::PART_BYTES / bytes).max(1)).expect("at most 2^20")
     }
 
-    /// Reserves a range that nobody is at work on.
+    /// Reserves a range that nobody is at work on, or a pack where that is cheaper.
     fn take_span(
         &mut self,
         now: Duration,
@@ -171,11 +174,11 @@ impl Swarm {
         bytes: u64,
         need: Need,
         places: &[(usize, u32)],
-    ) -> Option<Span> {
+    ) -> Option<(Span, Option<Unpacking>)> {
         if self.picker.free_blocks() == 0 {
             return None;
         }
-        let (source, part_pieces) = (&self.http.sources[source], self.part_pieces());
+        let (at, source, part_pieces) = (source, &self.http.sources[source], self.part_pieces());
         let all = need.everything || need.tail;
         let needed = self.http.needed.map_or(Duration::ZERO, |(since, _)| now - since);
         // What only seeds and the origin have helps others, too.
@@ -197,7 +200,14 @@ impl Swarm {
                     .then_some(((Reverse(priority), spread, place), way))
             })
             .collect();
-        self.picker.take_span(fetch, bytes, source.parole, |piece| state[piece.get()])
+        let (untouched, rank) = (source.parole, |piece: PieceIndex| state[piece.get()]);
+        let first = self.picker.next_idle(untouched, rank)?;
+        let packed = self.take_pack(at, fetch, bytes, first, |piece| rank(piece).is_some());
+        if let Some((span, pack)) = packed {
+            return Some((span, Some(pack)));
+        }
+        let until = self.next_pack_border(at, first);
+        Some((self.picker.take_span(fetch, bytes, (first, until), rank), None))
     }
 
     /// Reserves blocks that were asked of others and will come clearly later from there: the endgame.

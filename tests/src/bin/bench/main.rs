@@ -8,6 +8,7 @@
 //! bench flash  [--leechers N] [--seed-up MBIT] [--peer-up MBIT] [--with ENGINE,...] [--mixed] [--http]
 //! bench many   [--leechers N] [--bytes N] [--with ENGINE,...]
 //! bench webseed [--bytes N] [--rate MBIT]
+//! bench first  [--files N] [--bytes N] [--rate MBIT]
 //! bench delay  [--rate-mib N] [--delay-ms N]
 //! bench idle   [--torrents N] [--bytes N] [--seconds N]
 //! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
@@ -28,6 +29,8 @@ mod create;
 mod delay;
 #[cfg(target_os = "linux")]
 mod engine;
+#[cfg(target_os = "linux")]
+mod first;
 #[cfg(target_os = "linux")]
 mod flash;
 #[cfg(target_os = "linux")]
@@ -87,6 +90,8 @@ enum What {
     Small(pair::SmallArgs),
     /// A web server alone, beside curl.
     Webseed(webseed::Args),
+    /// An install of many small files over HTTP alone, beside curl and tar.
+    First(first::Args),
     /// One seed, one leech, a line with a delay.
     Delay(delay::Args),
     /// Many torrents, no peers.
@@ -111,6 +116,7 @@ fn main() {
         What::Many(what) => many::run(dir.path(), args.rounds, &what),
         What::Small(what) => pair::run_small(dir.path(), args.rounds, &what),
         What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
+        What::First(what) => first::run(dir.path(), args.rounds, &what),
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
         What::Idle(what) => idle::run(dir.path(), &what),
         What::Search(what) => search::run(args.rounds, &what),
