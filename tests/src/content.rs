@@ -80,6 +80,18 @@ pub fn damage(path: &Path, offset: u64, len: usize, seed: u64) {
     file.write_all(&bytes).expect("the file can be written");
 }
 
+/// A game to share at `dir`. Plain torrents know no empty folders, so it has none.
+pub fn shared_game(dir: PathBuf, seed: u64, bytes: u64) -> PathBuf {
+    game(&dir, seed, bytes);
+    fs::remove_dir_all(dir.join("logs")).expect("the game has a folder of logs");
+    dir
+}
+
+/// The folder that `dir` lies in.
+pub fn parent(dir: &Path) -> &Path {
+    dir.parent().expect("it lies in a folder")
+}
+
 /// A small game: one big file, middling ones, many small ones, an empty one, a twin, a program, an
 /// empty folder, and names with spaces and letters beyond ASCII. `bytes` is roughly its size.
 pub fn game(dir: &Path, seed: u64, bytes: u64) {

@@ -11,7 +11,7 @@ use updraft_tests::clients::{
     Aria2, Client as _, Libtorrent, OpenTracker, PEER_PORT, Transmission, make_torrent,
     read_torrent, scrape, until,
 };
-use updraft_tests::content;
+use updraft_tests::content::{self, parent};
 use updraft_tests::hostile::{handshake, message};
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{self, Place, Product};
@@ -27,14 +27,7 @@ const ORIGIN_PORT: u16 = 8080;
 const BYTES: u64 = 12 << 20;
 
 fn build(lab: &Lab, seed: u64) -> PathBuf {
-    let dir = lab.path("source/game");
-    content::game(&dir, seed, BYTES);
-    std::fs::remove_dir_all(dir.join("logs")).expect("the game has a folder of logs");
-    dir
-}
-
-fn parent(dir: &Path) -> &Path {
-    dir.parent().expect("the build lies in a folder of the lab")
+    content::shared_game(lab.path("source/game"), seed, BYTES)
 }
 
 /// An origin whose releases name its UDP tracker and no other, and the torrent of one release.

@@ -9,7 +9,7 @@ use updraft_tests::clients::{
     Aria2, Client, Libtorrent, OpenTracker, PEER_PORT, Transmission, make_torrent, read_torrent,
     scrape, until,
 };
-use updraft_tests::content;
+use updraft_tests::content::{self, parent};
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{self, Place, Product};
 use updraft_tests::process::Proc;
@@ -50,16 +50,8 @@ impl Kind {
     }
 }
 
-/// A folder to share. Plain torrents know no empty folders, so it has none.
 fn build(lab: &Lab, seed: u64) -> PathBuf {
-    let dir = lab.path("source/game");
-    content::game(&dir, seed, BYTES);
-    std::fs::remove_dir_all(dir.join("logs")).expect("the game has a folder of logs");
-    dir
-}
-
-fn parent(dir: &Path) -> &Path {
-    dir.parent().expect("the build lies in a folder of the lab")
+    content::shared_game(lab.path("source/game"), seed, BYTES)
 }
 
 fn assert_arrived(source: &Path, into: &Path) {

@@ -505,11 +505,11 @@ fn listed_peer(value: &Value<'_>) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn announce() -> Announce {
+    pub(in crate::wire) fn announce() -> Announce {
         Announce {
             info_hash: InfoHash(*b"\x00 +&=%azAZ09-._~\xff\x7f\x80\n"),
             peer_id: PeerId::ours([0xfe; 12]),

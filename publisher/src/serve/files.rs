@@ -137,24 +137,9 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
             kind: "application/x-bittorrent",
             counts: false,
         }),
-        "indexes" => Some(Target::File {
-            path: updraft_manifests::manifest::index_path(&hash(rest)?),
-            cache: IMMUTABLE,
-            kind: "application/octet-stream",
-            counts: false,
-        }),
-        "deltas" => Some(Target::File {
-            path: updraft_manifests::patchlist::delta_path(&hash(rest)?),
-            cache: IMMUTABLE,
-            kind: "application/zstd",
-            counts: false,
-        }),
-        "packlists" => Some(Target::File {
-            path: updraft_manifests::packs::list_path(&hash(rest)?),
-            cache: IMMUTABLE,
-            kind: "application/octet-stream",
-            counts: false,
-        }),
+        "indexes" => Some(aside(updraft_manifests::manifest::index_path(&hash(rest)?))),
+        "deltas" => Some(aside(updraft_manifests::patchlist::delta_path(&hash(rest)?))),
+        "packlists" => Some(aside(updraft_manifests::packs::list_path(&hash(rest)?))),
         "packs" => Some(content(updraft_manifests::packs::path(&hash(rest)?))),
         "objects" => {
             let (root, length) = rest.split_once('-')?;
@@ -173,6 +158,11 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
         }
         _ => None,
     }
+}
+
+/// A side file: named by its content, and nothing that players install.
+fn aside(path: String) -> Target {
+    Target::File { path, cache: IMMUTABLE, kind: "application/octet-stream", counts: false }
 }
 
 fn object(root: ContentHash, length: u64) -> Target {

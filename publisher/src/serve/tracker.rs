@@ -354,7 +354,7 @@ fn next(state: &mut u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -375,7 +375,13 @@ mod tests {
         }
     }
 
-    fn announce(hash: InfoHash, id: u8, port: u16, left: u64, event: Option<Event>) -> Announce {
+    pub(in crate::serve) fn announce(
+        hash: InfoHash,
+        id: u8,
+        port: u16,
+        left: u64,
+        event: Option<Event>,
+    ) -> Announce {
         Announce {
             info_hash: hash,
             peer_id: PeerId([id; 20]),

@@ -112,6 +112,7 @@ impl UdpTracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::tracker::tests::announce;
     use proptest::prelude::*;
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use updraft_protocol::ids::{InfoHash, PeerId};
@@ -169,19 +170,7 @@ mod tests {
     }
 
     fn told(id: u8, left: u64, event: Option<Event>) -> Announce {
-        Announce {
-            info_hash: OURS,
-            peer_id: PeerId([id; 20]),
-            port: 5,
-            uploaded: 0,
-            downloaded: 0,
-            left,
-            event,
-            numwant: None,
-            key: None,
-            compact: true,
-            tracker_id: None,
-        }
+        announce(OURS, id, 5, left, event)
     }
 
     #[test]

@@ -8,15 +8,7 @@ fn announce() -> Announce {
     Announce {
         info_hash: InfoHash([0xaa; 20]),
         peer_id: PeerId([0xbb; 20]),
-        port: 6881,
-        uploaded: 1,
-        downloaded: 2,
-        left: 3,
-        event: Some(Event::Started),
-        numwant: Some(50),
-        key: Some("0a1b2c3d".into()),
-        compact: true,
-        tracker_id: None,
+        ..crate::wire::tracker::tests::announce()
     }
 }
 
