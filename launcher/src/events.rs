@@ -170,6 +170,8 @@ pub enum Event {
     Seeding {
         /// Peers connected.
         peers: usize,
+        /// Of these, how many over QUIC.
+        quic_peers: usize,
         /// Upload rate.
         up_rate: u64,
         /// Bytes sent since the start.
@@ -257,6 +259,8 @@ pub struct Progress {
     pub peers: usize,
     /// Of these, how many have everything.
     pub seeds: usize,
+    /// Of the peers, how many are connected over QUIC.
+    pub quic_peers: usize,
     /// Bytes from peers, those on the LAN included.
     pub peers_bytes: u64,
     /// Bytes from peers on the LAN or this machine.

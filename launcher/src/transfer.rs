@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use updraft_protocol::io::{
-    Phase, Session, SessionConfig, SessionError, Status, TorrentError, TorrentEvent, TorrentHandle,
-    UploadPolicy,
+    Phase, Preference, Session, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
+    TorrentHandle, UploadPolicy,
 };
 
 /// How long nothing may come from anywhere before the player is told.
@@ -33,6 +33,8 @@ pub struct Network {
     pub up_limit: Option<u64>,
     /// Bytes per second from the internet; `None` for no limit.
     pub down_limit: Option<u64>,
+    /// What connections run over.
+    pub transport: Preference,
     /// Whether the player agreed to upload to the internet. To the LAN is always allowed.
     pub upload: bool,
 }
@@ -47,6 +49,7 @@ impl Network {
             upload: if self.upload { UploadPolicy::Everyone } else { UploadPolicy::LanOnly },
             up_limit: self.up_limit,
             down_limit: self.down_limit,
+            transport: self.transport,
             ..SessionConfig::default()
         };
         if !self.listen.is_empty() {
@@ -200,7 +203,7 @@ pub async fn seed(handle: &TorrentHandle, stop: &Stop, events: &Sink) -> Result<
         tokio::select! {
             () = stop.raised() => {
                 let now = status.borrow_and_update().clone();
-                events(Event::Seeding { peers: now.peers, up_rate: 0, uploaded: now.up_total });
+                events(Event::Seeding { peers: now.peers, quic_peers: now.quic, up_rate: 0, uploaded: now.up_total });
                 return Ok(());
             }
             _ = tick.tick() => {
@@ -209,7 +212,7 @@ pub async fn seed(handle: &TorrentHandle, stop: &Stop, events: &Sink) -> Result<
                     return Err(Error::Failed(why.clone()));
                 }
                 let seeding =
-                    Event::Seeding { peers: now.peers, up_rate: now.up_rate, uploaded: now.up_total };
+                    Event::Seeding { peers: now.peers, quic_peers: now.quic, up_rate: now.up_rate, uploaded: now.up_total };
                 if told.as_ref() != Some(&seeding) {
                     events(seeding.clone());
                     told = Some(seeding);
@@ -262,6 +265,7 @@ fn progress(now: &Status, total: u64, elsewhere: u64, first: u64) -> Progress {
         eta: now.eta.map(|eta| eta.as_secs_f64()),
         peers: now.peers,
         seeds: now.seeds,
+        quic_peers: now.quic,
         peers_bytes: now.down_peers,
         lan_bytes: now.down_lan,
         http_bytes: now.down_http,

@@ -20,6 +20,7 @@ use updraft_manifests::manifest::{Launch, NOTES_LEN_MAX};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
 use updraft_manifests::time::Time;
+use updraft_protocol::io::Preference;
 use updraft_protocol::metainfo::create::Format;
 use url::Url;
 
@@ -130,6 +131,11 @@ struct ServeArgs {
     /// Upload at most so many bytes per second to the internet, such as 500KiB or 2MiB.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
+    /// What connections run over: `now` is TCP; `background` is QUIC with everybody on the internet who
+    /// has it, and makes way for whatever else uses the line; `tcp` and `quic` are always that, where the
+    /// other end has it.
+    #[arg(long, value_name = "now|background|tcp|quic", default_value = "now")]
+    transport: Preference,
     /// HTTP and tracker only.
     #[arg(long)]
     no_seed: bool,
@@ -165,6 +171,9 @@ struct SeedArgs {
     /// Upload at most so many bytes per second to the internet, such as 500KiB or 2MiB.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
+    /// What connections run over; see `serve`.
+    #[arg(long, value_name = "now|background|tcp|quic", default_value = "now")]
+    transport: Preference,
     /// Seed what is there, even if it is not all.
     #[arg(long)]
     partial: bool,
@@ -362,6 +371,7 @@ fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
         listen_bittorrent: args.listen_bittorrent.unwrap_or(configured.listen_bittorrent),
         urls: args.url,
         up_limit: args.up_limit.or(configured.up_limit),
+        transport: args.transport,
         no_seed: args.no_seed,
     };
     block_on(async { serve::serve(home, &options, out, interrupted()).await })
@@ -432,6 +442,7 @@ fn run_seed(args: SeedArgs, out: Output) -> Result<(), Error> {
         dir: args.dir,
         listen: args.listen,
         up_limit: args.up_limit,
+        transport: args.transport,
         partial: args.partial,
     };
     block_on(async { seed::seed(&options, out, interrupted()).await })

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use updraft_protocol::io::check;
-use updraft_protocol::io::{AddTorrent, Have, Phase, Session, SessionConfig, Status, UploadPolicy};
+use updraft_protocol::io::{
+    AddTorrent, Have, Phase, Preference, Session, SessionConfig, Status, UploadPolicy,
+};
 use updraft_protocol::metainfo::{Info, Metainfo};
 
 /// How often the count is told, when it changed.
@@ -32,6 +34,8 @@ pub struct Seed {
     pub listen: Option<SocketAddr>,
     /// Bytes per second.
     pub up_limit: Option<u64>,
+    /// What connections run over.
+    pub transport: Preference,
     /// Seed what is there, even if it is not all.
     pub partial: bool,
 }
@@ -53,6 +57,7 @@ pub async fn seed(
     let mut config = SessionConfig {
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
+        transport: options.transport,
         spread: true,
         ..SessionConfig::default()
     };

@@ -159,13 +159,18 @@ impl Lab {
         }
     }
 
-    /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit").
+    /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit"), with a queue of 100 ms.
     pub fn slow_node(&self, rate: &str) -> Node {
+        self.queueing_node(rate, "100ms")
+    }
+
+    /// As [`Lab::slow_node`], with a queue as long as given ("1s").
+    pub fn queueing_node(&self, rate: &str, queue: &str) -> Node {
         let node = self.node();
         let ns = node.namespace.as_str();
         let mut tc = Command::new("tc");
         tc.args(["-n", ns, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate]);
-        tc.args(["burst", "32kb", "latency", "100ms"]);
+        tc.args(["burst", "32kb", "latency", queue]);
         run(&mut tc).expect("tc can shape the link");
         node
     }

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use updraft_manifests::names::Name;
+use updraft_protocol::io::Preference;
 
 /// Installs and updates a product from its swarm, and seeds it from the installed files.
 #[derive(Debug, Parser)]
@@ -81,6 +82,11 @@ pub struct SwarmArgs {
     /// Bytes per second to take from the internet at most, like 500K or 2M.
     #[arg(long, value_name = "RATE", value_parser = Rate::parse, env = "UPDRAFT_DOWN_LIMIT")]
     pub down_limit: Option<Rate>,
+    /// What connections run over: `now` is TCP, as somebody waits; `background` is QUIC with everybody
+    /// on the internet who has it, and makes way for whatever else uses the line; `tcp` and `quic` are
+    /// always that, where the other end has it. The default is `background` for `seed`, else `now`.
+    #[arg(long, value_name = "now|background|tcp|quic", env = "UPDRAFT_TRANSPORT")]
+    pub transport: Option<Preference>,
     /// Whether to upload to others on the internet, who then see your address. Asked once on a
     /// terminal; until it is answered, only your own network is served.
     #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
@@ -178,6 +184,7 @@ impl SwarmArgs {
             peers: self.peer.clone(),
             up_limit: self.up_limit.and_then(|rate| rate.0),
             down_limit: self.down_limit.and_then(|rate| rate.0),
+            transport: self.transport.unwrap_or_default(),
             upload: self.upload.is_some_and(Answer::is_yes),
         }
     }

@@ -15,6 +15,7 @@ use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs, UpdateArgs};
 use show::Face;
 use std::path::Path;
 use std::sync::Arc;
+use updraft_protocol::io::Preference;
 
 /// Runs one command to its end.
 pub async fn run(args: Args) -> Exit {
@@ -112,6 +113,7 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         }
         Command::Seed(mut swarm) => {
             swarm.stay = true;
+            swarm.transport = swarm.transport.or(Some(Preference::Background));
             let network = swarm.network();
             let mut launcher = Launcher::open(&swarm.dir.dir, network, sink, stop)?;
             consent(&mut launcher, &swarm, asks).await?;

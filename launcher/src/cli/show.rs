@@ -57,7 +57,7 @@ impl Face {
         match event {
             Event::Progress(progress) => self.progress(progress),
             Event::Checking { done, total } => self.checking(*done, *total),
-            Event::Seeding { peers, up_rate, uploaded } => {
+            Event::Seeding { peers, up_rate, uploaded, .. } => {
                 self.seeding(*peers, *up_rate, *uploaded);
             }
             Event::Error { message, hint, .. } => {

@@ -1,11 +1,14 @@
-//! One TCP connection: the handshake either way, then a task that reads and one that writes.
+//! One connection: the handshake either way, then a task that reads and one that writes.
 //!
 //! The reader turns bytes into batches of messages and waits whenever there is no buffer, no write
 //! budget or no room at the engine: that is how a slow disk slows down the network. The writer takes
 //! what the engine gives it and reports payload that has left. Neither decides anything.
 
 use super::buffers::{BUFFER_LEN, BufferPool};
+use super::quic::Quic;
+use super::stream::{self, ReadHalf, Stream, WriteHalf};
 use crate::ids::{InfoHashes, PeerId, PeerKey};
+use crate::policy::transport::QUIC_PATIENCE;
 use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
 use crate::wire::message::{self, Message, WireError};
 use bytes::{Bytes, BytesMut};
@@ -14,9 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
@@ -50,12 +51,19 @@ const SLICES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum NetEvent {
     /// Somebody dialled us and said its handshake; nothing has been answered.
-    Incoming { stream: TcpStream, addr: SocketAddr, handshake: Handshake },
+    Incoming { stream: Stream, addr: SocketAddr, handshake: Handshake },
     /// Dialling has ended.
     Dialled {
         torrent: super::storage::TorrentKey,
         addr: SocketAddr,
-        result: Option<(TcpStream, Handshake)>,
+        result: Option<(Stream, Handshake)>,
+    },
+    /// A second connection, over QUIC, was made with the peer known by `addr`.
+    Upgraded {
+        torrent: super::storage::TorrentKey,
+        addr: SocketAddr,
+        stream: Stream,
+        handshake: Handshake,
     },
     /// Messages came, with so many bytes of payload taken from the write budget.
     Messages { peer: PeerKey, messages: Vec<Message>, payload: usize },
@@ -111,15 +119,10 @@ pub(super) struct Shared {
 }
 
 /// Starts the two tasks of a connection whose handshakes are done; `hello` goes out first.
-pub(super) fn start(
-    shared: &Shared,
-    peer: PeerKey,
-    stream: TcpStream,
-    hello: Vec<u8>,
-) -> Connection {
+pub(super) fn start(shared: &Shared, peer: PeerKey, stream: Stream, hello: Vec<u8>) -> Connection {
     let (batches, queue) = mpsc::channel(BATCHES_MAX);
     let queued = Arc::new(AtomicUsize::new(0));
-    let (read, write) = stream.into_split();
+    let (read, write) = stream.split();
     let (reading, writing) = (shared.clone(), shared.events.clone());
     let reader = tokio::spawn(async move {
         let reason = read_messages(&reading, peer, read).await;
@@ -134,50 +137,82 @@ pub(super) fn start(
     Connection { batches, queued, tasks: [reader.abort_handle(), writer.abort_handle()] }
 }
 
-/// Connects and exchanges handshakes. `None` if anything on the way fails.
-pub(super) async fn dial(
-    addr: SocketAddr,
-    bind: Option<IpAddr>,
-    hashes: InfoHashes,
-    peer_id: PeerId,
-) -> Option<(TcpStream, Handshake)> {
-    let connect = async {
+/// How a peer is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// By TCP.
+    Tcp,
+    /// By QUIC at its port of this number, or else by TCP.
+    QuicFirst(u16),
+    /// By QUIC alone.
+    Quic(u16),
+}
+
+/// What dialling needs beside the address.
+#[derive(Clone, Debug)]
+pub(super) struct Dial {
+    pub(super) bind: Option<IpAddr>,
+    pub(super) quic: Option<Quic>,
+    pub(super) hashes: InfoHashes,
+    pub(super) peer_id: PeerId,
+}
+
+impl Dial {
+    /// Connects and exchanges handshakes. `None` if anything on the way fails.
+    pub(super) async fn dial(self, addr: SocketAddr, route: Route) -> Option<(Stream, Handshake)> {
+        if let (Route::QuicFirst(port) | Route::Quic(port), Some(quic)) = (route, &self.quic) {
+            let addr = SocketAddr::new(addr.ip(), port);
+            match timeout(QUIC_PATIENCE, quic.connect(addr)).await {
+                Ok(Ok(stream)) => return self.exchange(addr, stream).await,
+                Ok(Err(error)) => tracing::debug!(%addr, %error, "dialling by QUIC failed"),
+                Err(_) => tracing::debug!(%addr, "dialling by QUIC timed out"),
+            }
+        }
+        if matches!(route, Route::Quic(_)) {
+            return None;
+        }
+        match timeout(CONNECT_TIMEOUT, self.connect(addr)).await {
+            Ok(Ok(stream)) => self.exchange(addr, stream).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%addr, %error, "dialling failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(%addr, "dialling timed out");
+                None
+            }
+        }
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<Stream> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(ip) = bind.filter(|ip| ip.is_ipv4() == addr.is_ipv4()) {
+        if let Some(ip) = self.bind.filter(|ip| ip.is_ipv4() == addr.is_ipv4()) {
             socket.bind(SocketAddr::new(ip, 0))?;
         }
-        socket.connect(addr).await
-    };
-    let result = timeout(CONNECT_TIMEOUT, connect).await;
-    let mut stream = match result {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%addr, %error, "dialling failed");
-            return None;
-        }
-        Err(_) => {
-            tracing::debug!(%addr, "dialling timed out");
-            return None;
-        }
-    };
-    let hello = handshake(hashes, hashes.swarm_hashes().next()?, peer_id).encode();
-    let exchange = async {
-        stream.write_all(&hello).await?;
-        read_handshake(&mut stream).await
-    };
-    match timeout(HANDSHAKE_TIMEOUT, exchange).await {
-        Ok(Ok(theirs)) if hashes.contains(theirs.info_hash) => Some((stream, theirs)),
-        Ok(Ok(theirs)) => {
-            tracing::debug!(%addr, other = %theirs.info_hash, "the peer answered for another torrent");
-            None
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%addr, %error, "handshake failed");
-            None
-        }
-        Err(_) => {
-            tracing::debug!(%addr, "no handshake in time");
-            None
+        stream::tcp(socket.connect(addr).await?)
+    }
+
+    async fn exchange(&self, addr: SocketAddr, mut stream: Stream) -> Option<(Stream, Handshake)> {
+        let hashes = self.hashes;
+        let hello = handshake(hashes, hashes.swarm_hashes().next()?, self.peer_id).encode();
+        let exchange = async {
+            stream.write_all(&hello).await?;
+            read_handshake(&mut stream).await
+        };
+        match timeout(HANDSHAKE_TIMEOUT, exchange).await {
+            Ok(Ok(theirs)) if hashes.contains(theirs.info_hash) => Some((stream, theirs)),
+            Ok(Ok(theirs)) => {
+                tracing::debug!(%addr, other = %theirs.info_hash, "the peer answered for another torrent");
+                None
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%addr, %error, "handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(%addr, "no handshake in time");
+                None
+            }
         }
     }
 }
@@ -193,12 +228,7 @@ pub(super) fn handshake(
 }
 
 /// Reads the handshake of somebody who dialled us, and hands the connection to the engine.
-pub(super) async fn accept(
-    mut stream: TcpStream,
-    addr: SocketAddr,
-    events: mpsc::Sender<NetEvent>,
-) {
-    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+pub(super) async fn accept(mut stream: Stream, addr: SocketAddr, events: mpsc::Sender<NetEvent>) {
     match timeout(HANDSHAKE_TIMEOUT, read_handshake(&mut stream)).await {
         Ok(Ok(handshake)) => {
             let _ = events.send(NetEvent::Incoming { stream, addr, handshake }).await;
@@ -208,8 +238,7 @@ pub(super) async fn accept(
     }
 }
 
-async fn read_handshake(stream: &mut TcpStream) -> io::Result<Handshake> {
-    stream.set_nodelay(true)?;
+async fn read_handshake(stream: &mut Stream) -> io::Result<Handshake> {
     let mut bytes = [0; HANDSHAKE_LEN];
     // The first bytes alone tell other protocols apart: do not wait for the rest of those.
     stream.read_exact(&mut bytes[..20]).await?;
@@ -227,13 +256,13 @@ fn handshake_prefix() -> [u8; 20] {
     *b"\x13BitTorrent protocol"
 }
 
-async fn read_messages(shared: &Shared, peer: PeerKey, stream: OwnedReadHalf) -> CloseReason {
+async fn read_messages(shared: &Shared, peer: PeerKey, mut stream: ReadHalf) -> CloseReason {
     let mut tail = BytesMut::new();
     loop {
         if let Err(error) = stream.readable().await {
             return error.into();
         }
-        match read_batch(shared, &stream, &mut tail).await {
+        match read_batch(shared, &mut stream, &mut tail).await {
             Ok(messages) if messages.is_empty() => {}
             Ok(messages) => {
                 let payload: usize = messages.iter().map(payload_len).sum();
@@ -275,7 +304,7 @@ fn queued_len(message: &Message) -> usize {
 /// Reads once and returns the whole messages that are in; what is left over stays in `tail`.
 async fn read_batch(
     shared: &Shared,
-    stream: &OwnedReadHalf,
+    stream: &mut ReadHalf,
     tail: &mut BytesMut,
 ) -> Result<Vec<Message>, CloseReason> {
     let expected = message::frame_len(tail)?.unwrap_or(0);
@@ -308,12 +337,15 @@ async fn read_batch(
 
 /// A message longer than a buffer, such as a bitfield of a million pieces, grows in `tail`.
 fn read_long(
-    stream: &OwnedReadHalf,
+    stream: &mut ReadHalf,
     tail: &mut BytesMut,
     expected: usize,
 ) -> Result<Vec<Message>, CloseReason> {
-    tail.reserve((expected - tail.len()).min(LONG_STEP));
-    match stream.try_read_buf(tail) {
+    let held = tail.len();
+    tail.resize(held + (expected - held).min(LONG_STEP), 0);
+    let read = stream.try_read(&mut tail[held..]);
+    tail.truncate(held + read.as_ref().map_or(0, |read| *read));
+    match read {
         Ok(0) => return Err(CloseReason::ByPeer),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
@@ -348,7 +380,7 @@ fn decode_all(bytes: Bytes) -> Result<Vec<Message>, CloseReason> {
 async fn write_messages(
     events: &mpsc::Sender<NetEvent>,
     peer: PeerKey,
-    mut stream: OwnedWriteHalf,
+    mut stream: WriteHalf,
     mut queue: mpsc::Receiver<Vec<Message>>,
     queued: &AtomicUsize,
     hello: Vec<u8>,
@@ -384,7 +416,7 @@ async fn write_messages(
     Ok(())
 }
 
-/// How much may lie in a socket unsent (`TCP_NOTSENT_LOWAT`), after the rate at which it empties.
+/// How much may lie in a socket unsent (`TCP_NOTSENT_LOWAT`, or QUIC's send window), after the rate at which it empties.
 struct Unsent {
     max: u32,
     since: Instant,
@@ -392,37 +424,30 @@ struct Unsent {
 }
 
 impl Unsent {
-    fn new(stream: &OwnedWriteHalf) -> io::Result<Self> {
-        set_unsent_max(stream, UNSENT_MIN)?;
+    fn new(stream: &WriteHalf) -> io::Result<Self> {
+        stream.set_unsent_max(UNSENT_MIN)?;
         Ok(Self { max: UNSENT_MIN, since: Instant::now(), bytes: 0 })
     }
 
     /// So much payload has gone into the socket.
-    fn wrote(&mut self, stream: &OwnedWriteHalf, bytes: usize) -> io::Result<()> {
+    fn wrote(&mut self, stream: &WriteHalf, bytes: usize) -> io::Result<()> {
         self.bytes += bytes;
         let passed = self.since.elapsed();
+        if stream.bound_follows_window() {
+            stream.set_unsent_max(self.max)?;
+        }
         if passed < UNSENT_REVIEW {
             return Ok(());
         }
         let fitting = self.bytes as u128 * UNSENT_TIME.as_millis() / passed.as_millis();
         let fitting = u32::try_from(fitting).unwrap_or(UNSENT_MAX).clamp(UNSENT_MIN, UNSENT_MAX);
         if fitting.abs_diff(self.max) > self.max / 4 {
-            set_unsent_max(stream, fitting)?;
+            stream.set_unsent_max(fitting)?;
             self.max = fitting;
         }
         (self.since, self.bytes) = (Instant::now(), 0);
         Ok(())
     }
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn set_unsent_max(stream: &OwnedWriteHalf, bytes: u32) -> io::Result<()> {
-    socket2::SockRef::from(stream.as_ref()).set_tcp_notsent_lowat(bytes)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn set_unsent_max(_: &OwnedWriteHalf, _: u32) -> io::Result<()> {
-    Ok(())
 }
 
 /// How many messages go out with one call: any number of short ones, and as many blocks as there
@@ -434,7 +459,7 @@ fn group_len(messages: &[Message]) -> usize {
 
 /// Writes heads and payload in turn, without copying the payload.
 async fn write_group(
-    stream: &mut OwnedWriteHalf,
+    stream: &mut WriteHalf,
     group: &[Message],
     heads: &[u8],
     ends: &[usize],

@@ -7,10 +7,12 @@
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
-use super::connection::{self, Connection, NetEvent};
+use super::connection::{self, Connection, Dial, NetEvent, Route};
 use super::documents::{Documents, Order};
+use super::quic::Quic;
 use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
+use super::stream::Stream;
 use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
@@ -28,7 +30,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use torrent::{State, Torrent};
@@ -53,6 +54,7 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     pub(super) bind: Option<IpAddr>,
     pub(super) listen: Arc<[SocketAddr]>,
+    pub(super) quic: Option<Quic>,
 }
 
 /// What handles ask of the engine.
@@ -441,6 +443,9 @@ impl Engine {
         let disk = self.disk;
         let _ = tokio::task::spawn_blocking(move || disk.stop()).await;
         drain.abort();
+        if let Some(quic) = &self.setup.quic {
+            quic.close();
+        }
     }
 
     fn on_net(&mut self, event: NetEvent) {
@@ -454,6 +459,9 @@ impl Engine {
                 }
                 None => self.input(torrent, Input::DialFailed { addr }),
             },
+            NetEvent::Upgraded { torrent, addr, stream, handshake } => {
+                self.connect(torrent, stream, addr, true, handshake, Vec::new());
+            }
             NetEvent::Messages { peer, messages, payload } => {
                 self.on_messages(peer, messages, payload);
             }
@@ -472,7 +480,7 @@ impl Engine {
         }
     }
 
-    fn on_incoming(&mut self, stream: TcpStream, addr: SocketAddr, theirs: Handshake) {
+    fn on_incoming(&mut self, stream: Stream, addr: SocketAddr, theirs: Handshake) {
         let now = self.now();
         let Some(&key) = self.by_hash.get(&theirs.info_hash) else {
             tracing::debug!(%addr, hash = %theirs.info_hash, "asked for a torrent that is not here");
@@ -496,7 +504,7 @@ impl Engine {
     fn connect(
         &mut self,
         torrent: TorrentKey,
-        stream: TcpStream,
+        stream: Stream,
         addr: SocketAddr,
         outgoing: bool,
         theirs: Handshake,
@@ -507,11 +515,16 @@ impl Engine {
         }
         let peer = PeerKey(self.next_peer);
         self.next_peer = (self.next_peer + 1) & (u32::MAX >> 1);
+        let transport = stream.transport();
+        tracing::debug!(%peer, %addr, %transport, outgoing, "connected");
         let connection = connection::start(&self.shared, peer, stream, hello);
         self.peers.insert(peer, PeerEntry { torrent, connection });
         let lan = is_lan(addr.ip());
         let (id, abilities) = (theirs.peer_id, theirs.abilities);
-        self.input(torrent, Input::Connected { peer, addr, outgoing, id, abilities, lan });
+        self.input(
+            torrent,
+            Input::Connected { peer, addr, outgoing, id, abilities, lan, transport },
+        );
     }
 
     fn on_messages(&mut self, peer: PeerKey, messages: Vec<Message>, payload: usize) {
@@ -719,7 +732,8 @@ impl Engine {
                         _ => writes.push(vec![(block, data)]),
                     }
                 }
-                Output::Dial { addr } => self.dial(key, addr),
+                Output::Dial { addr, quic } => self.dial(key, addr, quic),
+                Output::Upgrade { addr, quic } => self.upgrade(key, addr, quic),
                 Output::Close { peer } => {
                     // What was said before the close is still sent if the socket takes it now.
                     if let Some(messages) = batches.remove(&peer) {
@@ -793,14 +807,33 @@ impl Engine {
         }
     }
 
-    fn dial(&self, key: TorrentKey, addr: SocketAddr) {
-        let Some(torrent) = self.torrents.get(&key) else { return };
-        let (hashes, events) = (torrent.info.hashes, self.shared.events.clone());
-        let (bind, peer_id) = (self.setup.bind, self.setup.peer_id);
+    fn dial(&self, key: TorrentKey, addr: SocketAddr, quic: Option<u16>) {
+        let Some(dial) = self.dial_setup(key) else { return };
+        let events = self.shared.events.clone();
         tokio::spawn(async move {
-            let result = connection::dial(addr, bind, hashes, peer_id).await;
+            let result = dial.dial(addr, quic.map_or(Route::Tcp, Route::QuicFirst)).await;
             let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
         });
+    }
+
+    fn upgrade(&self, torrent: TorrentKey, addr: SocketAddr, quic: u16) {
+        let Some(dial) = self.dial_setup(torrent) else { return };
+        let events = self.shared.events.clone();
+        tokio::spawn(async move {
+            let Some((stream, handshake)) = dial.dial(addr, Route::Quic(quic)).await else {
+                return;
+            };
+            let _ = events.send(NetEvent::Upgraded { torrent, addr, stream, handshake }).await;
+        });
+    }
+
+    fn dial_setup(&self, key: TorrentKey) -> Option<Dial> {
+        Some(Dial {
+            bind: self.setup.bind,
+            quic: self.setup.quic.clone(),
+            hashes: self.torrents.get(&key)?.info.hashes,
+            peer_id: self.setup.peer_id,
+        })
     }
 }
 

@@ -12,8 +12,10 @@ pub mod create;
 mod documents;
 mod engine;
 mod parallel;
+mod quic;
 mod session;
 pub mod storage;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod trackers;
@@ -21,6 +23,7 @@ pub mod webseed;
 
 pub use crate::policy::locality::is_lan;
 pub use crate::policy::picker::Priority;
+pub use crate::policy::transport::{Preference, Transport};
 pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
 pub use session::{

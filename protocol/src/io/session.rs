@@ -1,14 +1,16 @@
 //! The handle a program holds: a session with its listening sockets, and the torrents in it.
 
 use super::engine::{self, Command};
+use super::quic::Quic;
 use super::storage::TorrentKey;
 use super::webseed::{Pack, WebSeed};
-use super::{DocumentStore, connection};
+use super::{DocumentStore, connection, stream};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{InfoHash, InfoHashes, PeerId, PieceIndex};
 use crate::metainfo::Info;
 use crate::policy::picker::Priority;
+use crate::policy::transport::Preference;
 use crate::swarm::{PeerSummary, UploadPolicy};
 use bytes::Bytes;
 use std::io;
@@ -40,6 +42,8 @@ pub struct SessionConfig {
     pub up_limit: Option<u64>,
     /// Bytes of payload per second from peers beyond the LAN and from HTTP; `None` for no limit.
     pub down_limit: Option<u64>,
+    /// What connections are to run over.
+    pub transport: Preference,
     /// Connections per torrent.
     pub connections_max: usize,
     /// The publisher's seed: gives each piece to somebody once before any twice.
@@ -53,6 +57,7 @@ impl Default for SessionConfig {
             upload: UploadPolicy::LanOnly,
             up_limit: None,
             down_limit: None,
+            transport: Preference::default(),
             connections_max: 50,
             spread: false,
         }
@@ -250,6 +255,8 @@ pub struct Status {
     pub peers: usize,
     /// Connections to peers that have everything.
     pub seeds: usize,
+    /// Connections over QUIC.
+    pub quic: usize,
     /// Time left at the present rate.
     pub eta: Option<Duration>,
 }
@@ -352,8 +359,18 @@ impl Session {
         let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes are left"));
         let bind = config.listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let setup = engine::Setup { config, peer_id, seed, bind, listen: Arc::clone(&addrs) };
+        let quic = if config.transport.has_quic() {
+            let sockets = datagram_sockets(&addrs).map_err(SessionError::Start)?;
+            Some(Quic::open(sockets, config.transport.yields()).map_err(SessionError::Start)?)
+        } else {
+            None
+        };
+        let listen = Arc::clone(&addrs);
+        let setup = engine::Setup { config, peer_id, seed, bind, listen, quic: quic.clone() };
         let engine = engine::Engine::start(setup).map_err(SessionError::Start)?;
+        if let Some(quic) = quic {
+            quic.accept(&engine.net_events(), &commands.downgrade());
+        }
         for listener in listeners {
             tokio::spawn(accept_all(listener, engine.net_events(), commands.downgrade()));
         }
@@ -638,6 +655,35 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// UDP sockets beside the listening ones: at the same port number, or else at one that both families
+/// share.
+fn datagram_sockets(listen: &[SocketAddr]) -> io::Result<Vec<std::net::UdpSocket>> {
+    let mut port = None;
+    let mut sockets = Vec::new();
+    for addr in listen {
+        let addr = SocketAddr::new(addr.ip(), port.unwrap_or(addr.port()));
+        let socket = match bind_datagrams(addr) {
+            Ok(socket) => socket,
+            Err(_) if port.is_none() => bind_datagrams(SocketAddr::new(addr.ip(), 0))?,
+            // Reachable in one family: better than a port that nobody was told of.
+            Err(_) => continue,
+        };
+        port = Some(socket.local_addr()?.port());
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn bind_datagrams(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let domain = socket2::Domain::for_address(addr);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
 /// Accepts until the session is gone.
 async fn accept_all(
     listener: TcpListener,
@@ -660,7 +706,14 @@ async fn accept_all(
             Ok((stream, addr)) => {
                 let events = events.clone();
                 tokio::spawn(async move {
-                    connection::accept(stream, addr, events).await;
+                    match stream::tcp(stream) {
+                        Ok(stream) => {
+                            connection::accept(stream, stream::canonical(addr), events).await;
+                        }
+                        Err(error) => {
+                            tracing::debug!(%addr, %error, "a connection was gone at once");
+                        }
+                    }
                     drop(permit);
                 });
             }

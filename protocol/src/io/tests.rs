@@ -34,6 +34,19 @@ fn build(format: Format) -> (TempDir, Arc<Info>) {
     (dir, Arc::new(metainfo.info))
 }
 
+/// 96 MiB in many pieces.
+fn large_build() -> (TempDir, Arc<Info>) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("build")).unwrap();
+    let mut bytes = vec![0; 96 << 20];
+    fastrand::Rng::with_seed(8).fill(&mut bytes);
+    std::fs::write(dir.path().join("build/large.pak"), bytes).unwrap();
+    let source = create::scan(&dir.path().join("build")).unwrap();
+    let options = Options { piece_length: Some(16_384), ..Options::default() };
+    let metainfo = create::create(&source, &options, &|_, _| {}).unwrap();
+    (dir, Arc::new(metainfo.info))
+}
+
 fn paths(info: &Info, base: &Path) -> Vec<PathBuf> {
     info.files
         .iter()
@@ -105,6 +118,74 @@ async fn every_format_over_ipv4() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ipv6() {
     pair(Format::Hybrid, (Ipv6Addr::LOCALHOST, 0).into()).await;
+}
+
+async fn session_over(transport: Preference, listen: SocketAddr) -> Session {
+    let config = SessionConfig { listen: vec![listen], transport, ..SessionConfig::default() };
+    Session::start(config).await.unwrap()
+}
+
+/// Everybody is dialled by TCP at first, and met over QUIC once it says that it has it; whoever was is
+/// dialled by QUIC later. TCP goes on serving those who do not have it, or do not want it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_quic_where_both_have_it() {
+    use Preference::{Now, Quic, Tcp};
+    let loopback: [SocketAddr; 2] =
+        [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    for (seeds, leeches, expected) in
+        [(Now, Quic, 1), (Quic, Now, 1), (Quic, Quic, 1), (Now, Now, 0), (Tcp, Quic, 0)]
+    {
+        for listen in loopback {
+            let (dir, info) = build(Format::Hybrid);
+            let (from, to) =
+                (session_over(seeds, listen).await, session_over(leeches, listen).await);
+            let origin = dir.path().join("build");
+            let held = seed(&from, &info, &origin).await;
+            let target = dir.path().join("copy");
+            let add = AddTorrent {
+                peers: from.listen_addrs().to_vec(),
+                ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+            };
+            let leech = to.add(add).await.unwrap();
+            timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+            same(&info, &origin, &target);
+            if expected == 1 {
+                // A small torrent may be through before the second connection is there.
+                let mut status = held.status();
+                let upgraded = status.wait_for(|status| status.quic == 1 || status.peers == 0);
+                timeout(PATIENCE, upgraded).await.unwrap().unwrap();
+            } else {
+                assert_eq!(leech.status().borrow().quic, 0);
+            }
+            from.stop().await;
+            to.stop().await;
+        }
+    }
+}
+
+/// A hundred times what fits a window, so that flow control and long messages are at work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quic_carries_what_tcp_does() {
+    let (dir, info) = large_build();
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    let (from, to) = (
+        session_over(Preference::Quic, listen).await,
+        session_over(Preference::Quic, listen).await,
+    );
+    let origin = dir.path().join("build");
+    seed(&from, &info, &origin).await;
+    let target = dir.path().join("copy");
+    let add = AddTorrent {
+        peers: from.listen_addrs().to_vec(),
+        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+    };
+    let leech = to.add(add).await.unwrap();
+    let mut status = leech.status();
+    timeout(PATIENCE, status.wait_for(|status| status.quic == 1)).await.unwrap().unwrap();
+    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
+    same(&info, &origin, &target);
+    from.stop().await;
+    to.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

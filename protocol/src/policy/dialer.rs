@@ -59,8 +59,16 @@ enum State {
 struct Known {
     state: State,
     failures: u32,
+    /// The UDP port at which it has QUIC, as far as we know.
+    quic: Option<u16>,
     /// The peer that it was heard of from, while nothing else speaks for it.
     hint: Option<PeerKey>,
+}
+
+impl Known {
+    fn new(now: Duration, quic: Option<u16>, hint: Option<PeerKey>) -> Self {
+        Self { state: State::Waiting { until: now }, failures: 0, quic, hint }
+    }
 }
 
 /// The addresses of one swarm.
@@ -78,7 +86,7 @@ impl Dialer {
         if !self.takes(now, addr) {
             return;
         }
-        let new = Known { state: State::Waiting { until: now }, failures: 0, hint: None };
+        let new = Known::new(now, None, None);
         let known = self.known.entry(addr).or_insert(new);
         known.hint = None;
         if let State::Waiting { until } = &mut known.state
@@ -88,15 +96,16 @@ impl Dialer {
         }
     }
 
-    /// A peer says that it is connected to `addr`. That is hearsay: it is dialled after addresses from
+    /// A peer says that it is connected to `addr`, which has QUIC at the same port number or not. That is
+    /// hearsay: it is dialled after addresses from
     /// elsewhere, forgotten soon, and one peer can name only so many.
-    pub fn hint(&mut self, now: Duration, addr: SocketAddr, by: PeerKey) {
+    pub fn hint(&mut self, now: Duration, addr: SocketAddr, quic: bool, by: PeerKey) {
         let hints = || self.known.values().filter_map(|known| known.hint);
         let room = hints().count() < HINTS_MAX
             && hints().filter(|&other| other == by).count() < HINTS_PER_PEER_MAX;
         if room && self.takes(now, addr) {
-            let new = Known { state: State::Waiting { until: now }, failures: 0, hint: Some(by) };
-            self.known.entry(addr).or_insert(new);
+            let quic = quic.then_some(addr.port());
+            self.known.entry(addr).or_insert(Known::new(now, quic, Some(by)));
         }
     }
 
@@ -180,8 +189,20 @@ impl Dialer {
     /// The attempt succeeded.
     pub fn connected(&mut self, addr: SocketAddr) {
         if let Some(known) = self.known.get_mut(&addr) {
-            *known = Known { state: State::Connected, failures: 0, hint: None };
+            *known = Known { state: State::Connected, failures: 0, quic: known.quic, hint: None };
         }
+    }
+
+    /// The peer at `addr` has QUIC at this UDP port, or not.
+    pub fn set_quic(&mut self, addr: SocketAddr, port: Option<u16>) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.quic = port;
+        }
+    }
+
+    /// The UDP port at which the peer at `addr` has QUIC, as far as is known.
+    pub fn quic(&self, addr: SocketAddr) -> Option<u16> {
+        self.known.get(&addr)?.quic
     }
 
     /// A connection to `addr` ended in peace.
@@ -284,7 +305,7 @@ mod tests {
     #[test]
     fn hearsay_comes_last_goes_first_and_has_few_places() {
         let (mut dialer, now) = (Dialer::default(), Duration::ZERO);
-        (1..=200).for_each(|port| dialer.hint(now, addr(port), PeerKey(1)));
+        (1..=200).for_each(|port| dialer.hint(now, addr(port), false, PeerKey(1)));
         assert_eq!(dialer.known.len(), HINTS_PER_PEER_MAX);
         (1000..1004).for_each(|port| dialer.add(now, addr(port)));
         let first = dialer.due(now, 0, 50, &mut rng());
@@ -303,7 +324,7 @@ mod tests {
 
         let many = (2..100).flat_map(|by| (1..=50).map(move |port| (by, by * 100 + port)));
         for (by, port) in many {
-            dialer.hint(now, addr(u16::try_from(port).unwrap()), PeerKey(by));
+            dialer.hint(now, addr(u16::try_from(port).unwrap()), false, PeerKey(by));
         }
         let hints = dialer.known.values().filter(|known| known.hint.is_some()).count();
         assert_eq!(hints, HINTS_MAX);

@@ -2,6 +2,7 @@
 //! when HTTP is needed, how fast to go. No clock, no socket, no peer in here: time and chance are
 //! arguments, so each decision is tested on its own and simulated by the thousand.
 
+pub mod background;
 pub mod choker;
 pub mod dialer;
 pub mod endgame;
@@ -11,4 +12,5 @@ pub mod locality;
 pub mod picker;
 pub mod rate;
 pub mod spread;
+pub mod transport;
 pub mod window;

@@ -27,6 +27,7 @@ use crate::geometry::{Block, FileSpan, Geometry, Span};
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::limiter::Limiter;
 use crate::policy::picker::Priority;
+use crate::policy::transport::{Preference, Transport};
 use crate::swarm::{Config, Event, FetchEnd, Input, Output, Stats, Swarm, UploadPolicy};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
@@ -269,7 +270,15 @@ impl World {
             let (id, lan) = (peer_id(other), false);
             self.input(
                 host,
-                Input::Connected { peer, addr: addr(other), outgoing, id, abilities, lan },
+                Input::Connected {
+                    peer,
+                    addr: addr(other),
+                    outgoing,
+                    id,
+                    abilities,
+                    lan,
+                    transport: Transport::Tcp,
+                },
             );
         }
     }
@@ -385,6 +394,8 @@ impl World {
             peer_id: peer_id(at),
             client: "simulated".into(),
             listen_port: (!node.host.nat).then_some(6881),
+            quic_port: None,
+            transport: Preference::Tcp,
             connections_max: node.host.connections,
             upload: UploadPolicy::Everyone,
             documents: false,
@@ -612,7 +623,8 @@ impl World {
                         self.later(at, Happening::Stored { host, piece: block.piece, right });
                     }
                 }
-                Output::Dial { addr } => {
+                Output::Upgrade { .. } => {} // Its links are what they are, whatever runs over them.
+                Output::Dial { addr, .. } => {
                     let Some(to) = host_of(addr) else { continue };
                     let reachable = self.nodes.get(to).is_some_and(|node| !node.host.nat);
                     let wait = if reachable {

@@ -4,6 +4,7 @@ use super::Misbehaviour;
 use crate::geometry::{Block, Span};
 use crate::ids::{FileIndex, PeerId, PeerKey, PieceIndex};
 use crate::policy::http::Packed;
+use crate::policy::transport::{Preference, Transport};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
 use bytes::Bytes;
@@ -28,6 +29,10 @@ pub struct Config {
     pub client: String,
     /// The port others reach us at; told to peers.
     pub listen_port: Option<u16>,
+    /// The UDP port others reach us at by QUIC; told to peers.
+    pub quic_port: Option<u16>,
+    /// What connections are to run over.
+    pub transport: Preference,
     /// Connections at once.
     pub connections_max: usize,
     /// Who may be sent payload.
@@ -84,6 +89,8 @@ pub enum Input {
         abilities: Abilities,
         /// It is on the LAN or on this machine.
         lan: bool,
+        /// What it runs over. One over QUIC takes the place of one over TCP.
+        transport: Transport,
     },
     /// A message came.
     Received {
@@ -200,6 +207,16 @@ pub enum Output {
     Dial {
         /// Where to.
         addr: SocketAddr,
+        /// By QUIC first, at this UDP port; by TCP if that does not come about.
+        quic: Option<u16>,
+    },
+    /// Open a second connection, over QUIC, with a peer that we are connected to over TCP. If that does
+    /// not come about, nothing has happened.
+    Upgrade {
+        /// Where the peer is dialled.
+        addr: SocketAddr,
+        /// Its UDP port for QUIC.
+        quic: u16,
     },
     /// Close a connection; nothing more will be said of it.
     Close {
@@ -273,4 +290,6 @@ pub struct Stats {
     pub peers: usize,
     /// Connections to peers that have everything.
     pub seeds: usize,
+    /// Connections over QUIC.
+    pub quic: usize,
 }

@@ -28,9 +28,11 @@ use crate::ids::PeerKey;
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
+use crate::policy::locality::is_lan;
 use crate::policy::picker::{Picker, Priority};
 use crate::policy::rate::Rate;
 use crate::policy::spread::Spread;
+use crate::policy::transport::Transport;
 use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
 use crate::wire::message::Message;
 use bytes::Bytes;
@@ -182,12 +184,10 @@ impl Swarm {
         );
         let stored = matches!(input, Input::Stored { .. });
         match input {
-            Input::Connected { peer, addr, outgoing, id, abilities, lan } => {
-                self.on_connected(
-                    now,
-                    peer,
-                    Peer::new(now, addr, outgoing, id, abilities, lan, self.geometry.piece_count()),
-                );
+            Input::Connected { peer, addr, outgoing, id, abilities, lan, transport } => {
+                let (net, pieces) = ((lan, transport), self.geometry.piece_count());
+                let new = Peer::new(now, addr, outgoing, id, abilities, net, pieces);
+                self.on_connected(now, peer, new);
             }
             Input::Received { peer, message } => self.on_message(now, limiter, peer, message),
             Input::Closed { peer } => self.remove_peer(now, peer),
@@ -278,6 +278,7 @@ impl Swarm {
             up_rate: self.up.get(),
             peers: self.peers.len(),
             seeds: self.peers.values().filter(|peer| peer.have.is_full()).count(),
+            quic: self.peers.values().filter(|peer| peer.transport == Transport::Quic).count(),
             ..self.stats
         }
     }
@@ -355,10 +356,7 @@ impl Swarm {
         }
         let twin = self.peers.iter().find(|(_, other)| other.id == peer.id).map(|(&key, _)| key);
         if let Some(twin) = twin {
-            // Both dialled: the connection of the lower peer id stays, and both ends agree on it.
-            let ours_is_lower = self.config.peer_id < peer.id;
-            let old_outgoing = self.peers.get(&twin).is_some_and(|old| old.outgoing);
-            if old_outgoing == peer.outgoing || peer.outgoing != ours_is_lower {
+            if !self.takes_over(&peer, twin) {
                 self.outputs.push_back(Output::Close { peer: key });
                 self.dialer.forget(addr);
                 return;
@@ -377,6 +375,10 @@ impl Swarm {
         }
         if peer.outgoing {
             self.dialer.connected(addr);
+            if peer.transport == Transport::Tcp {
+                // It may not have answered by QUIC; if it has that, it will say so.
+                self.dialer.set_quic(addr, None);
+            }
         }
         let abilities = peer.abilities;
         // BEP 16: to other clients the publisher's seed shows only what they are to ask for.
@@ -400,6 +402,18 @@ impl Swarm {
         }
     }
 
+    /// Whether a second connection with a peer takes the place of the first; both ends agree on it.
+    fn takes_over(&self, new: &Peer, old: PeerKey) -> bool {
+        let Some(old) = self.peers.get(&old) else { return true };
+        if new.transport != old.transport {
+            // A name is public: whoever takes over the connection of another must be at its address.
+            return new.transport == Transport::Quic && new.addr.ip() == old.addr.ip();
+        }
+        // Both dialled: the connection of the lower peer id stays.
+        let ours_is_lower = self.config.peer_id < new.id;
+        old.outgoing != new.outgoing && new.outgoing == ours_is_lower
+    }
+
     /// Says, or says anew, who we are.
     fn introduce(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
@@ -417,6 +431,7 @@ impl Swarm {
             upload_only: self.picker.is_complete() && !peer.hidden,
             spread: self.spread.is_some() && peer.abilities.fast,
             picks: self.picks(),
+            quic: self.config.quic_port,
         };
         self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
     }
@@ -523,6 +538,15 @@ impl Swarm {
             self.dialer.add(now, listens);
             self.dialer.connected(listens);
         }
+        let upgrade = hello.quic.filter(|_| {
+            let new = peer.extensions.quic.is_none();
+            new && self.config.transport.upgrades(peer.transport, peer.lan)
+        });
+        let at = if peer.outgoing { peer.addr } else { peer.listens.unwrap_or(peer.addr) };
+        self.dialer.set_quic(at, hello.quic);
+        if let Some(quic) = upgrade {
+            self.outputs.push_back(Output::Upgrade { addr: at, quic });
+        }
         peer.extensions = hello;
     }
 
@@ -597,7 +621,9 @@ impl Swarm {
     fn dial(&mut self, now: Duration) {
         let (open, until) = (self.peers.len(), self.dial_until(now));
         for addr in self.dialer.due(now, open, until, &mut self.rng) {
-            self.outputs.push_back(Output::Dial { addr });
+            let prefers = self.config.transport.prefers_quic(is_lan(addr.ip()));
+            let quic = self.dialer.quic(addr).filter(|_| prefers);
+            self.outputs.push_back(Output::Dial { addr, quic });
         }
     }
 

@@ -5,6 +5,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::Block;
 use crate::ids::{PeerId, PeerKey, PieceIndex};
 use crate::policy::rate::Rate;
+use crate::policy::transport::Transport;
 use crate::policy::window::Window;
 use crate::wire::extension::ExtensionHandshake;
 use crate::wire::handshake::Abilities;
@@ -76,6 +77,8 @@ pub struct PeerSummary {
     pub pieces: u32,
     /// It speaks Updraft's document extension.
     pub documents: bool,
+    /// What the connection runs over.
+    pub transport: Transport,
 }
 
 /// A piece that a publisher's seed has given to a peer.
@@ -98,6 +101,7 @@ pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) abilities: Abilities,
     pub(super) lan: bool,
+    pub(super) transport: Transport,
     pub(super) connected_at: Duration,
     pub(super) extensions: ExtensionHandshake,
     pub(super) exchange: Exchange,
@@ -163,7 +167,7 @@ impl Peer {
         outgoing: bool,
         id: PeerId,
         abilities: Abilities,
-        lan: bool,
+        (lan, transport): (bool, Transport),
         piece_count: u32,
     ) -> Self {
         Self {
@@ -173,6 +177,7 @@ impl Peer {
             id,
             abilities,
             lan,
+            transport,
             connected_at: now,
             extensions: ExtensionHandshake::default(),
             exchange: Exchange::default(),
@@ -233,6 +238,7 @@ impl Peer {
             up: self.up.total(),
             pieces: self.have.count(),
             documents: self.extensions.documents.is_some(),
+            transport: self.transport,
         }
     }
 }

@@ -59,7 +59,9 @@ impl Swarm {
                     return None;
                 }
                 let seed = peer.have.is_full() || peer.extensions.upload_only;
-                Some((addr, (Contact { addr, seed, reachable: peer.outgoing }, peer.lan)))
+                let quic = peer.extensions.quic == Some(addr.port());
+                let contact = Contact { addr, seed, reachable: peer.outgoing, quic };
+                Some((addr, (contact, peer.lan)))
             })
             .collect();
         for (key, id) in due {
@@ -120,7 +122,7 @@ impl Swarm {
             let reachable = !is_nowhere(ip) && (near || !is_lan(ip));
             let useful = !(complete && contact.seed);
             if reachable && useful && (hosts.insert(ip) || is_lan(ip)) {
-                self.dialer.hint(now, contact.addr, key);
+                self.dialer.hint(now, contact.addr, contact.quic, key);
             }
         }
     }

@@ -3,6 +3,7 @@
 mod packs;
 mod pex;
 mod sources;
+mod transport;
 
 use super::*;
 use crate::geometry::{BLOCK_LEN, Block};

@@ -19,6 +19,7 @@ pub const DOCUMENTS_NAME: &str = "ud_documents";
 const METADATA_NAME: &str = "ut_metadata";
 const SPREAD_NAME: &[u8] = b"ud_spread";
 const PICKS_NAME: &[u8] = b"ud_picks";
+const QUIC_NAME: &[u8] = b"ud_quic";
 
 /// Bytes of one piece of metadata (BEP 9).
 pub const METADATA_PIECE: usize = 16 * 1024;
@@ -48,6 +49,8 @@ pub struct ExtensionHandshake {
     /// The sender wants some pieces only, or some first: a seed that spreads is to suggest it nothing
     /// and give it what it asks for.
     pub picks: bool,
+    /// The UDP port where the sender speaks this protocol over QUIC.
+    pub quic: Option<u16>,
 }
 
 impl ExtensionHandshake {
@@ -77,6 +80,9 @@ impl ExtensionHandshake {
             if self.picks {
                 dict.key(PICKS_NAME).int(1);
             }
+            if let Some(port) = self.quic {
+                dict.key(QUIC_NAME).int(i64::from(port));
+            }
             if self.spread {
                 dict.key(SPREAD_NAME).int(1);
             }
@@ -95,6 +101,7 @@ impl ExtensionHandshake {
         let (value, _) = bencode::parse_prefix(payload).ok()?;
         let dict = value.dict()?;
         let number = |key: &[u8]| dict.get(key).and_then(bencode::Value::int);
+        let port = |key| number(key).and_then(|n| u16::try_from(n).ok()).filter(|&port| port != 0);
         let extension = |name: &str| {
             let id = dict.get(b"m")?.dict()?.get(name.as_bytes())?.int()?;
             u8::try_from(id).ok().filter(|&id| id != 0)
@@ -108,12 +115,13 @@ impl ExtensionHandshake {
             documents: extension(DOCUMENTS_NAME),
             pex: extension(pex::NAME),
             metadata_size: number(b"metadata_size").and_then(|n| u32::try_from(n).ok()),
-            listen_port: number(b"p").and_then(|n| u16::try_from(n).ok()).filter(|&p| p != 0),
+            listen_port: port(b"p"),
             requests_max: number(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|&n| n != 0),
             client,
             upload_only: number(b"upload_only") == Some(1),
             spread: number(SPREAD_NAME) == Some(1),
             picks: number(PICKS_NAME) == Some(1),
+            quic: port(QUIC_NAME),
         })
     }
 }
@@ -201,6 +209,7 @@ mod tests {
             upload_only: true,
             spread: true,
             picks: true,
+            quic: Some(7602),
         };
         assert_eq!(ExtensionHandshake::parse(&full.encode()), Some(full));
         let none = ExtensionHandshake::default();

@@ -14,6 +14,8 @@ pub const READ_MAX: usize = 100;
 
 const SEED: u8 = 0x02;
 const REACHABLE: u8 = 0x10;
+/// Not of BEP 11: between our own clients.
+const QUIC: u8 = 0x80;
 
 /// A peer, as somebody connected to it tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,8 @@ pub struct Contact {
     pub seed: bool,
     /// The sender dialled it.
     pub reachable: bool,
+    /// It has QUIC, at the UDP port of the same number.
+    pub quic: bool,
 }
 
 /// One message: what changed since the last.
@@ -43,7 +47,8 @@ impl PexMessage {
             let packed = if contact.addr.is_ipv4() { &mut v4 } else { &mut v6 };
             pack(contact.addr, &mut packed.added);
             let (seed, reachable) = (u8::from(contact.seed), u8::from(contact.reachable));
-            packed.flags.push((seed * SEED) | (reachable * REACHABLE));
+            let quic = u8::from(contact.quic);
+            packed.flags.push((seed * SEED) | (reachable * REACHABLE) | (quic * QUIC));
         }
         for addr in &self.dropped {
             pack(*addr, if addr.is_ipv4() { &mut v4.dropped } else { &mut v6.dropped });
@@ -79,6 +84,7 @@ impl PexMessage {
                 addr,
                 seed: flags & SEED != 0,
                 reachable: flags & REACHABLE != 0,
+                quic: flags & QUIC != 0,
             };
             addrs.into_iter().zip(flags).map(contact).collect()
         };
@@ -113,7 +119,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn contact(addr: &str, seed: bool, reachable: bool) -> Contact {
-        Contact { addr: addr.parse().unwrap(), seed, reachable }
+        Contact { addr: addr.parse().unwrap(), seed, reachable, quic: false }
     }
 
     /// Written out by hand from BEP 11.
@@ -153,14 +159,14 @@ mod tests {
     proptest! {
         #[test]
         fn messages_come_over_unchanged(
-            v4 in prop::collection::vec((any::<u32>(), any::<u16>(), any::<[bool; 2]>()), 0..25),
-            v6 in prop::collection::vec((any::<u64>(), any::<u16>(), any::<[bool; 2]>()), 0..25),
+            v4 in prop::collection::vec((any::<u32>(), any::<u16>(), any::<[bool; 3]>()), 0..25),
+            v6 in prop::collection::vec((any::<u64>(), any::<u16>(), any::<[bool; 3]>()), 0..25),
         ) {
-            let mut added: Vec<Contact> = v4.into_iter().map(|(ip, port, [seed, reachable])| Contact {
-                addr: (Ipv4Addr::from_bits(ip), port).into(), seed, reachable,
+            let mut added: Vec<Contact> = v4.into_iter().map(|(ip, port, [seed, reachable, quic])| Contact {
+                addr: (Ipv4Addr::from_bits(ip), port).into(), seed, reachable, quic,
             }).collect();
-            added.extend(v6.into_iter().map(|(ip, port, [seed, reachable])| Contact {
-                addr: (Ipv6Addr::from_bits((1 << 120) | u128::from(ip)), port).into(), seed, reachable,
+            added.extend(v6.into_iter().map(|(ip, port, [seed, reachable, quic])| Contact {
+                addr: (Ipv6Addr::from_bits((1 << 120) | u128::from(ip)), port).into(), seed, reachable, quic,
             }));
             let dropped = added.iter().map(|contact| contact.addr).collect();
             let said = PexMessage { added, dropped };

@@ -38,7 +38,7 @@ use updraft_manifests::feed::{Feed, rendezvous};
 use updraft_manifests::head::{HEAD_PATH, Head};
 use updraft_manifests::keys::Role;
 use updraft_manifests::trust::Freshness;
-use updraft_protocol::io::{Session, SessionConfig, SessionError, UploadPolicy};
+use updraft_protocol::io::{Preference, Session, SessionConfig, SessionError, UploadPolicy};
 use updraft_protocol::wire::tracker::{
     Announce, encode_failure, encode_scrape, parse_scrape_query,
 };
@@ -72,6 +72,8 @@ pub struct Serve {
     pub urls: Vec<Url>,
     /// Bytes per second that the seed may upload.
     pub up_limit: Option<u64>,
+    /// What connections run over.
+    pub transport: Preference,
     /// No seed: HTTP and tracker alone.
     pub no_seed: bool,
 }
@@ -200,6 +202,7 @@ async fn start_seeds(
         listen,
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
+        transport: options.transport,
         connections_max: CONNECTIONS_MAX,
         spread: true,
         ..SessionConfig::default()
@@ -541,6 +544,7 @@ mod tests {
             listen_bittorrent: any,
             urls: vec![],
             up_limit: None,
+            transport: Preference::default(),
             no_seed: false,
         };
         let server = tokio::spawn({
@@ -587,6 +591,7 @@ mod tests {
             listen_bittorrent: any,
             urls: vec![],
             up_limit: None,
+            transport: Preference::default(),
             no_seed: true,
         };
         let error = serve(&home, &taken, Output::silent(), async {}).await.unwrap_err();

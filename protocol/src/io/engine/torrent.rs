@@ -6,6 +6,7 @@ use crate::geometry::{Block, Span};
 use crate::ids::{PeerKey, PieceIndex};
 use crate::io::DocumentStore;
 use crate::io::buffers::BufferPool;
+use crate::io::quic::Quic;
 use crate::io::session::{
     AddTorrent, Have, Phase, SUPPLY_BYTES_MAX, Status, Supply, TorrentError, TorrentEvent,
     pieces_of_files, pieces_within_files, priorities_of_pieces,
@@ -142,6 +143,7 @@ impl Torrent {
             wasted: 0,
             peers: 0,
             seeds: 0,
+            quic: 0,
             eta: None,
         });
         let torrent = Self {
@@ -203,6 +205,8 @@ impl Torrent {
             peer_id: setup.peer_id,
             client: concat!("Updraft ", env!("CARGO_PKG_VERSION")).to_owned(),
             listen_port: setup.listen.first().map(SocketAddr::port),
+            quic_port: setup.quic.as_ref().and_then(Quic::port),
+            transport: setup.config.transport,
             private: self.info.private,
             spread: setup.config.spread,
             connections_max: setup.config.connections_max,
@@ -516,6 +520,7 @@ impl Torrent {
             wasted: stats.wasted,
             peers: stats.peers,
             seeds: stats.seeds,
+            quic: stats.quic,
             eta,
         };
         self.status.send_replace(status);

@@ -4,6 +4,7 @@ use super::*;
 use crate::geometry::{FileSpan, Geometry, Span};
 use crate::ids::PeerId;
 use crate::policy::http::Packed;
+use crate::policy::transport::Preference;
 
 const PACKED: u64 = 20_000;
 
@@ -27,6 +28,8 @@ impl Alone {
             peer_id: PeerId([1; 20]),
             client: "alone".into(),
             listen_port: None,
+            quic_port: None,
+            transport: Preference::Tcp,
             connections_max: 1,
             upload: UploadPolicy::Everyone,
             documents: false,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::PeerId;
+use crate::policy::transport::Preference;
 use crate::wire::handshake::Abilities;
 use crate::wire::pex::{Contact, PexMessage};
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ impl Alone {
             peer_id: PeerId([0; 20]),
             client: "alone".into(),
             listen_port: Some(6881),
+            quic_port: None,
+            transport: Preference::Tcp,
             connections_max: 200,
             upload: UploadPolicy::Everyone,
             documents: false,
@@ -65,7 +68,15 @@ impl Alone {
         let id = PeerId([u8::try_from(peer).unwrap(); 20]);
         let abilities = Abilities { extensions: true, fast: true, v2: true };
         let (peer, lan) = (PeerKey(peer), crate::policy::locality::is_lan(addr.ip()));
-        self.input(Input::Connected { peer, addr, outgoing, id, abilities, lan });
+        self.input(Input::Connected {
+            peer,
+            addr,
+            outgoing,
+            id,
+            abilities,
+            lan,
+            transport: Transport::Tcp,
+        });
         let hello = ExtensionHandshake {
             pex: Some(THEIR_PEX),
             listen_port: Some(6881),
@@ -79,7 +90,7 @@ impl Alone {
     }
 
     fn hear_of(&mut self, peer: u32, addrs: &[SocketAddr]) {
-        let contact = |&addr| Contact { addr, seed: false, reachable: true };
+        let contact = |&addr| Contact { addr, seed: false, reachable: true, quic: false };
         let added = addrs.iter().map(contact).collect();
         let message = PexMessage { added, dropped: vec![] };
         self.hear(PeerKey(peer), ours::PEX, message.encode());
@@ -102,7 +113,7 @@ impl Alone {
 
     fn dialled(&self) -> BTreeSet<SocketAddr> {
         let dialled = |output: &Output| match output {
-            Output::Dial { addr } => Some(*addr),
+            Output::Dial { addr, .. } => Some(*addr),
             _ => None,
         };
         self.outputs.iter().filter_map(dialled).collect()
@@ -114,7 +125,7 @@ impl Alone {
 }
 
 fn contact(addr: &str, reachable: bool) -> Contact {
-    Contact { addr: addr.parse().unwrap(), seed: false, reachable }
+    Contact { addr: addr.parse().unwrap(), seed: false, reachable, quic: false }
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(crate) fn run(dir: &Path, rounds: u32, args: &Args) {
                 let seed =
                     ours::seed(&Place::from(&a), &torrent, parent(&source), a.addr(PEER_PORT));
                 ours::wait_seeding(&seed, RUN_WAIT);
-                our_leech(dir, &source, &b, &torrent, &peers)
+                our_leech(dir, &source, &b, &torrent, &peers, &[])
             } else {
                 let mut seed = Libtorrent::start_with(&a, &tcp());
                 seed.seed(&torrent, parent(&source));

@@ -10,6 +10,7 @@
 //! bench webseed [--bytes N] [--rate MBIT]
 //! bench first  [--files N] [--bytes N] [--rate MBIT]
 //! bench delay  [--rate-mib N] [--delay-ms N]
+//! bench background [--rate MBIT] [--seconds N] [--queue-ms N]
 //! bench idle   [--torrents N] [--bytes N] [--seconds N]
 //! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
 //! bench search [--bytes N] [--windows N]
@@ -21,6 +22,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
+#[cfg(target_os = "linux")]
+mod background;
 #[cfg(target_os = "linux")]
 mod capture;
 #[cfg(target_os = "linux")]
@@ -94,6 +97,8 @@ enum What {
     First(first::Args),
     /// One seed, one leech, a line with a delay.
     Delay(delay::Args),
+    /// What an upload adds to the round trips of others on the same uplink.
+    Background(background::Args),
     /// Many torrents, no peers.
     Idle(idle::Args),
     /// The leaf search over bytes in memory.
@@ -118,6 +123,7 @@ fn main() {
         What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
         What::First(what) => first::run(dir.path(), args.rounds, &what),
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
+        What::Background(what) => background::run(dir.path(), &what),
         What::Idle(what) => idle::run(dir.path(), &what),
         What::Search(what) => search::run(args.rounds, &what),
         What::Update(what) => update::run(dir.path(), &what),

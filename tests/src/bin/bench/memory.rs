@@ -48,7 +48,7 @@ fn big(dir: &Path, args: &Args) {
     println!("\n## One seed, one leech: a {} torrent of {:.0} MiB\n", args.format, mib(args.bytes));
     println!("| engine | s | seed peak MiB | leech peak MiB |");
     println!("|---|---:|---:|---:|");
-    let run = our_pair(dir, &source, &torrent);
+    let run = our_pair(dir, &source, &torrent, &[]);
     let (seed, leech) = (mib(run.seed_peak), mib(run.leech.resident_peak));
     println!("| Updraft | {:.1} | {seed:.0} | {leech:.0} |", run.leech.seconds);
     let _ = fs::remove_dir_all(dir.join("into"));

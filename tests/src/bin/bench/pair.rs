@@ -59,8 +59,10 @@ fn table(dir: &Path, rounds: u32, source: &Path, bytes: u64, formats: &[String])
     for format in formats {
         let torrent = dir.join(format!("{format}.torrent"));
         ours::create_torrent(source, &torrent, format, &[]);
-        let ours = fastest(rounds, || our_pair(dir, source, &torrent));
+        let ours = fastest(rounds, || our_pair(dir, source, &torrent, &[]));
         row(format, "Updraft", bytes, ours);
+        let quic = || our_pair(dir, source, &torrent, &["--transport", "quic"]);
+        row(format, "Updraft, QUIC", bytes, fastest(rounds, quic));
         let mut ratios = Vec::new();
         for (name, settings) in [
             ("libtorrent, as it comes (uTP)", json!({})),

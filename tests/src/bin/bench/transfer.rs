@@ -64,10 +64,11 @@ pub(crate) fn our_leech(
     node: &Node,
     torrent: &Path,
     peers: &[SocketAddr],
+    flags: &[&str],
 ) -> Cost {
     let into = fresh(dir);
     let listen = node.addr(PEER_PORT);
-    let mut fetch = ours::fetch(&Place::from(node), torrent, &into, listen, peers, false);
+    let mut fetch = ours::fetch_with(&Place::from(node), torrent, &into, listen, peers, flags);
     let cost = fetch.cost(RUN_WAIT);
     content::assert_same(parent(source), &into, &[ours::FETCH_FOLDER]);
     cost
@@ -94,14 +95,14 @@ pub(crate) fn their_leech(
     }
 }
 
-/// Ours seeds, ours leeches.
-pub(crate) fn our_pair(dir: &Path, source: &Path, torrent: &Path) -> Transfer {
+/// Ours seeds, ours leeches with these flags.
+pub(crate) fn our_pair(dir: &Path, source: &Path, torrent: &Path, flags: &[&str]) -> Transfer {
     let lab = Lab::new();
     let (a, b) = (lab.node(), lab.node());
     let seed = ours::seed(&Place::from(&a), torrent, parent(source), a.addr(PEER_PORT));
     ours::wait_seeding(&seed, RUN_WAIT);
     let before = seed.cpu_seconds();
-    let leech = our_leech(dir, source, &b, torrent, &[a.addr(PEER_PORT)]);
+    let leech = our_leech(dir, source, &b, torrent, &[a.addr(PEER_PORT)], flags);
     let seed_cpu = seed.cpu_seconds() - before;
     Transfer { leech, seed_cpu, seed_peak: seed.resident_peak() }
 }

@@ -46,7 +46,7 @@ pub(crate) fn run(dir: &Path, rounds: u32, args: &Args) {
                     command.arg(format!("{}data.bin", web.url));
                     Proc::start("curl", command).cost(RUN_WAIT)
                 }
-                "Updraft" => our_leech(dir, &source, &node, &torrent, &[]),
+                "Updraft" => our_leech(dir, &source, &node, &torrent, &[], &[]),
                 _ => their_leech(dir, &node, &torrent, &[], &tcp()),
             }
         };

@@ -1,0 +1,204 @@
+//! The bytes of a connection, whatever it runs over: TCP, or one bidirectional stream of a QUIC
+//! connection of its own.
+
+use crate::policy::transport::Transport;
+use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// What a QUIC stream gives at once while nobody has a buffer ready for it, in bytes.
+const AHEAD_MAX: usize = 64 * 1024;
+
+/// Both directions.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Quic(quinn::Connection, quinn::SendStream, quinn::RecvStream),
+}
+
+impl Stream {
+    pub(super) fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Quic(..) => Transport::Quic,
+        }
+    }
+
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Quic(_, send, _) => Ok(send.write_all(bytes).await?),
+        }
+    }
+
+    pub(super) async fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.read_exact(bytes).await.map(|_| ()),
+            Self::Quic(_, _, receive) => {
+                receive.read_exact(bytes).await.map_err(|error| match error {
+                    quinn::ReadExactError::FinishedEarly(_) => io::ErrorKind::UnexpectedEof.into(),
+                    quinn::ReadExactError::ReadError(error) => error.into(),
+                })
+            }
+        }
+    }
+
+    pub(super) fn split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Self::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Self::Quic(connection, send, receive) => {
+                let read = QuicRead { receive, ahead: Bytes::new(), ended: false };
+                (ReadHalf::Quic(read), WriteHalf::Quic(connection, send))
+            }
+        }
+    }
+}
+
+/// What comes in. Waiting and reading are two calls, so that nobody holds a buffer while nothing comes.
+#[derive(Debug)]
+pub(super) enum ReadHalf {
+    Tcp(OwnedReadHalf),
+    Quic(QuicRead),
+}
+
+impl ReadHalf {
+    /// Waits until there is something to read, the end being something.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Quic(stream) => stream.readable().await,
+        }
+    }
+
+    /// What is there, up to the length of `buffer`; 0 at the end. [`io::ErrorKind::WouldBlock`] if there is
+    /// nothing after all.
+    pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Quic(stream) => stream.try_read(buffer),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct QuicRead {
+    receive: quinn::RecvStream,
+    /// What waiting has brought.
+    ahead: Bytes,
+    ended: bool,
+}
+
+impl QuicRead {
+    async fn readable(&mut self) -> io::Result<()> {
+        if self.ahead.is_empty() && !self.ended {
+            match self.receive.read_chunk(AHEAD_MAX, true).await? {
+                Some(chunk) => self.ahead = chunk.bytes,
+                None => self.ended = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ahead = self.ahead.len().min(buffer.len());
+        self.ahead.copy_to_slice(&mut buffer[..ahead]);
+        if ahead == buffer.len() || self.ended {
+            return Ok(ahead);
+        }
+        match self.receive.read(&mut buffer[ahead..]).now_or_never() {
+            Some(Ok(Some(read))) => Ok(ahead + read),
+            Some(Ok(None)) => {
+                self.ended = true;
+                Ok(ahead)
+            }
+            // What came before the failure is whole.
+            Some(Err(_)) if ahead > 0 => Ok(ahead),
+            Some(Err(error)) => Err(error.into()),
+            None if ahead > 0 => Ok(ahead),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// What goes out.
+#[derive(Debug)]
+pub(super) enum WriteHalf {
+    Tcp(OwnedWriteHalf),
+    Quic(quinn::Connection, quinn::SendStream),
+}
+
+impl WriteHalf {
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Quic(_, stream) => Ok(stream.write_all(bytes).await?),
+        }
+    }
+
+    /// Takes as much of `slices`, none of which is empty, as there is room for; waits for some.
+    pub(super) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write_vectored(slices).await,
+            Self::Quic(_, stream) => {
+                let Some((first, rest)) = slices.split_first() else { return Ok(0) };
+                let mut written = stream.write(first).await?;
+                let mut full = written < first.len();
+                for slice in rest {
+                    if full {
+                        break;
+                    }
+                    match stream.write(slice).now_or_never() {
+                        Some(taken) => {
+                            let taken = taken?;
+                            written += taken;
+                            full = taken < slice.len();
+                        }
+                        None => full = true,
+                    }
+                }
+                Ok(written)
+            }
+        }
+    }
+
+    /// Bounds what may lie unsent in the queue below us, as far as there is such a bound.
+    pub(super) fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
+        match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Self::Tcp(stream) => {
+                socket2::SockRef::from(stream.as_ref()).set_tcp_notsent_lowat(bytes)
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            Self::Tcp(_) => Ok(()),
+            Self::Quic(connection, _) => {
+                // What is on its way counts as well, and must have room to become twice as much.
+                let window = connection.stats().path.cwnd;
+                connection.set_send_window(window.saturating_mul(2).saturating_add(bytes.into()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the bound has to follow the congestion window.
+    pub(super) fn bound_follows_window(&self) -> bool {
+        matches!(self, Self::Quic(..))
+    }
+}
+
+/// Prepares an accepted or dialled TCP connection.
+pub(super) fn tcp(stream: TcpStream) -> io::Result<Stream> {
+    stream.set_nodelay(true)?;
+    Ok(Stream::Tcp(stream))
+}
+
+/// An address as everybody writes it: IPv4 is IPv4, whatever socket it came to.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
