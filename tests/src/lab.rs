@@ -159,19 +159,26 @@ impl Lab {
         }
     }
 
-    /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit"), with a queue of 100 ms.
+    /// Adds a host whose outgoing traffic is limited, in `tc` notation ("20mbit").
     pub fn slow_node(&self, rate: &str) -> Node {
-        self.queueing_node(rate, "100ms")
+        let node = self.node();
+        shape(&node.namespace, "eth0", rate, "100ms");
+        node
     }
 
-    /// As [`Lab::slow_node`], with a queue as long as given ("1s").
+    /// Adds a host behind a router that lets `rate` out and queues as much as takes `queue` ("1s"). The
+    /// host cannot see that queue, as it sees its own: its TCP keeps that one short.
     pub fn queueing_node(&self, rate: &str, queue: &str) -> Node {
         let node = self.node();
-        let ns = node.namespace.as_str();
-        let mut tc = Command::new("tc");
-        tc.args(["-n", ns, "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", rate]);
-        tc.args(["burst", "32kb", "latency", queue]);
-        run(&mut tc).expect("tc can shape the link");
+        let (switch, number) = (self.switch(), node.ip.octets()[3]);
+        let [router, inner, outer] = ["br", "in", "out"].map(|name| format!("{name}{number}"));
+        ip(&["-n", &switch, "link", "add", &router, "type", "bridge", "mcast_snooping", "0"]);
+        ip(&["-n", &switch, "link", "set", &router, "up"]);
+        ip(&["-n", &switch, "link", "add", &inner, "type", "veth", "peer", "name", &outer]);
+        ip(&["-n", &switch, "link", "set", &format!("port{number}"), "master", &router]);
+        ip(&["-n", &switch, "link", "set", &inner, "master", &router, "up"]);
+        ip(&["-n", &switch, "link", "set", &outer, "master", "br0", "up"]);
+        shape(&switch, &inner, rate, queue);
         node
     }
 
@@ -314,6 +321,13 @@ impl Node {
         sent_by("eth0", &table).expect("eth0 exists")
     }
 
+    /// From now on TCP to far-away addresses is sent with this congestion control.
+    pub fn send_with(&self, congestion_control: &str) {
+        let (ns, from) = (self.namespace.as_str(), self.wide.to_string());
+        let route = ["203.0.113.0/24", "dev", "eth0", "src", &from, "congctl", congestion_control];
+        ip(&[&["-n", ns, "route", "replace"], &route[..]].concat());
+    }
+
     /// Pulls the cable: nothing gets in or out any more.
     pub fn cut(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);
@@ -325,6 +339,13 @@ fn enter(namespace: &File) -> io::Result<()> {
     use std::os::fd::AsFd;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
     Ok(())
+}
+
+fn shape(namespace: &str, device: &str, rate: &str, queue: &str) {
+    let mut tc = Command::new("tc");
+    tc.args(["-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", "rate", rate]);
+    tc.args(["burst", "32kb", "latency", queue]);
+    run(&mut tc).expect("tc can shape the link");
 }
 
 fn ip(args: &[&str]) {

@@ -98,6 +98,8 @@ impl Seen {
 fn measure(dir: &Path, source: &Path, torrent: &Path, args: &Args, uploads: &[&str]) -> Seen {
     let lab = Lab::new();
     let near = lab.queueing_node(&format!("{}mbit", args.rate), &format!("{}ms", args.queue_ms));
+    // Most systems send with it, and it fills the queue.
+    near.send_with("cubic");
     let mut pairs = Vec::new();
     for (at, transport) in (0_u16..).zip(uploads) {
         let far = lab.node();
