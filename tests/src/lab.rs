@@ -328,6 +328,13 @@ impl Node {
         ip(&[&["-n", ns, "route", "replace"], &route[..]].concat());
     }
 
+    /// From now on no UDP leaves this host, as from behind many a firewall.
+    pub fn drop_udp(&self) {
+        let rule =
+            ["-n", &self.namespace, "rule", "add", "ipproto", "udp", "pref", "1", "blackhole"];
+        ip(&rule);
+    }
+
     /// Pulls the cable: nothing gets in or out any more.
     pub fn cut(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);

@@ -6,6 +6,8 @@
 //! handshakes under way, streams, windows.
 
 mod congestion;
+#[cfg(test)]
+mod tests;
 
 use super::connection::{self, NetEvent};
 use super::engine::Command;
