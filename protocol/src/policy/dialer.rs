@@ -96,6 +96,18 @@ impl Dialer {
         }
     }
 
+    /// The peer at `addr` says itself that it is there: as [`Dialer::add`], and if a connection to it has
+    /// ended it is dialled at once, since it may have been started again.
+    pub fn announced(&mut self, now: Duration, addr: SocketAddr) {
+        self.add(now, addr);
+        if let Some(known) = self.known.get_mut(&addr)
+            && let State::Waiting { until } = &mut known.state
+            && known.failures == 0
+        {
+            *until = now;
+        }
+    }
+
     /// A peer says that it is connected to `addr`, which has QUIC at the same port number or not. That is
     /// hearsay: it is dialled after addresses from
     /// elsewhere, forgotten soon, and one peer can name only so many.
@@ -300,6 +312,25 @@ mod tests {
             assert_eq!(due.len(), usize::from(expected), "{dialer:?}");
             due.into_iter().for_each(|addr| dialer.failed(now, addr));
         }
+    }
+
+    #[test]
+    fn who_left_in_peace_and_announces_itself_is_dialled_at_once() {
+        let (mut dialer, now) = (Dialer::default(), Duration::from_secs(9));
+        let due = |dialer: &mut Dialer| dialer.due(now, 0, 50, &mut rng()).len();
+        dialer.announced(now, addr(1));
+        assert_eq!(due(&mut dialer), 1);
+        dialer.connected(addr(1));
+        dialer.announced(now, addr(1));
+        assert_eq!(due(&mut dialer), 0, "it is connected");
+        dialer.closed(now, addr(1));
+        dialer.add(now, addr(1));
+        assert_eq!(due(&mut dialer), 0, "a tracker need not know");
+        dialer.announced(now, addr(1));
+        assert_eq!(due(&mut dialer), 1);
+        (0..2).for_each(|_| dialer.failed(now, addr(1)));
+        dialer.announced(now, addr(1));
+        assert_eq!(due(&mut dialer), 0, "it does not answer");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod dialer;
 pub mod endgame;
 pub mod http;
 pub mod limiter;
+pub mod local_announce;
 pub mod locality;
 pub mod picker;
 pub mod rate;

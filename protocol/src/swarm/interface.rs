@@ -137,6 +137,8 @@ pub enum Input {
     },
     /// Addresses of peers.
     Peers(Vec<SocketAddr>),
+    /// A peer on the local network says that it is there.
+    Announced(SocketAddr),
     /// Every tracker has been asked once, or there is none.
     TrackersAsked,
     /// How large the swarm is by a tracker's count.

@@ -197,6 +197,7 @@ impl Swarm {
             Input::Stored { piece, right } => self.on_stored(now, limiter, piece, right),
             Input::Lost { piece } => self.on_lost(now, piece),
             Input::Peers(addrs) => addrs.into_iter().for_each(|addr| self.dialer.add(now, addr)),
+            Input::Announced(addr) => self.dialer.announced(now, addr),
             Input::TrackersAsked => self.trackers_asked = true,
             Input::Supplied { block, data } => self.on_supplied(block, data),
             Input::SupplyEnded => self.on_supply_ended(now, limiter),
