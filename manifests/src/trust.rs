@@ -95,6 +95,24 @@ pub enum Freshness {
     /// Expired: nothing is installed from it; playing, verifying and seeding go on. To be shown as
     /// "newest version unknown since …".
     ExpiredSince(Time),
+    /// Expired, but it may install: see [`AcceptedHead::excused`].
+    ExcusedSince(Time),
+}
+
+/// For how long after its expiry a head may be excused, in seconds: 30 days.
+const EXCUSED_SECONDS: u64 = 30 * 24 * 3600;
+
+impl AcceptedHead {
+    /// The same where the player chose to rely on other players alone, so that no source can be asked: an
+    /// expired head may install for 30 days more. `now` as from [`TrustState::fix_time`].
+    pub fn excused(self, now: Time) -> Self {
+        match self.freshness {
+            Freshness::ExpiredSince(since) if now < since.after(EXCUSED_SECONDS) => {
+                Self { freshness: Freshness::ExcusedSince(since), ..self }
+            }
+            Freshness::Fresh | Freshness::ExpiredSince(_) | Freshness::ExcusedSince(_) => self,
+        }
+    }
 }
 
 /// Why a step was refused. The state the caller holds stays valid.
@@ -689,6 +707,13 @@ mod tests {
             state.accept_manifest(&accepted, &head.releases[0], &manifest).unwrap_err(),
             TrustError::HeadExpired(head.expires)
         );
+        // Among players alone it may for a while.
+        let days = |days: u64| head.expires.after(days * 24 * 3600);
+        let excused = accepted.clone().excused(days(29));
+        assert_eq!(excused.freshness, Freshness::ExcusedSince(head.expires));
+        assert!(state.accept_manifest(&excused, &head.releases[0], &manifest).is_ok());
+        let late = accepted.excused(days(30));
+        assert_eq!(late.freshness, Freshness::ExpiredSince(head.expires));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn verify(
     verified.head = Some(accepted.head.sequence);
     verified.expired = match accepted.freshness {
         Freshness::Fresh => None,
-        Freshness::ExpiredSince(since) => Some(since),
+        Freshness::ExpiredSince(since) | Freshness::ExcusedSince(since) => Some(since),
     };
     let mut count = 0;
     let mut report = |text: String| {
