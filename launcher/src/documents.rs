@@ -3,16 +3,19 @@
 //! Only verified documents are put in. Other launchers ask for them by path over the peer connection;
 //! they verify again. What can be asked for is exactly the kinds listed in [`Kind::of`].
 
+use crate::status::{STATUS_PATH, Status};
 use crate::tree::Tree;
 use bytes::Bytes;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::HEAD_PATH;
 use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
 use updraft_manifests::packs;
 use updraft_manifests::patchlist::LIST_BYTES_MAX;
+use updraft_protocol::io::DocumentStore;
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
 /// Where the documents are, below the install.
@@ -85,6 +88,18 @@ impl Kind {
 #[derive(Debug)]
 pub struct Documents {
     tree: Tree,
+    /// What others are told of this install.
+    status: Mutex<Option<Status>>,
+}
+
+impl DocumentStore for Documents {
+    fn get(&self, path: &str) -> Option<Bytes> {
+        if path == STATUS_PATH {
+            let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            return status.as_ref().map(Status::to_bytes);
+        }
+        self.read(path)
+    }
 }
 
 impl Documents {
@@ -97,7 +112,12 @@ impl Documents {
         for folder in ["root"].iter().chain(&DROPPED_FOLDERS) {
             tree.make_folders(&format!("{DOCUMENTS_FOLDER}/{folder}"))?;
         }
-        Ok(Self { tree })
+        Ok(Self { tree, status: Mutex::new(None) })
+    }
+
+    /// From now on others are told that this is installed.
+    pub fn set_status(&self, status: Option<Status>) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// The document at `path`, if it is kept here and a document at all.
@@ -193,5 +213,10 @@ mod tests {
         assert_eq!(documents.read(&paths[1]).unwrap(), paths[1].as_bytes());
         assert_eq!(documents.read("head.toml").unwrap(), &b"head"[..]);
         assert_eq!(documents.read("elsewhere"), None);
+        assert_eq!(documents.get("elsewhere"), None);
+        assert_eq!(documents.get(STATUS_PATH), None);
+        let version = updraft_manifests::names::Version::parse("2").unwrap();
+        documents.set_status(Some(Status { version, sequence: 2 }));
+        assert_eq!(documents.get(STATUS_PATH).unwrap(), "version = \"2\"\nsequence = 2\n");
     }
 }

@@ -4,7 +4,7 @@
 //! kebab-case; the other keys are the variant's fields as named here. Fields are only ever added.
 //! Bytes are plain numbers of bytes, rates are bytes per second, times are seconds. The last line is
 //! `complete`, `up-to-date`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
-//! `verified`, `planned`).
+//! `verified`, `planned`, `neighbours`).
 
 use serde::Serialize;
 use std::path::PathBuf;
@@ -35,8 +35,36 @@ pub enum Event {
         update: bool,
         /// True if the player went back from it: it comes only when asked for.
         held: bool,
-        /// False if the news is old: no source could be asked, or the head has expired.
+        /// False if nobody confirms it now: no repository could be asked, or the head has expired.
         fresh: bool,
+        /// Who said so: `repository`, `players` (other launchers, known or near), or `kept` (heard before;
+        /// nobody could be asked).
+        heard_from: &'static str,
+    },
+    /// `lan`: a launcher of the product was found.
+    Neighbour {
+        /// Its IP address, with the interface where that belongs to it.
+        address: String,
+        /// The version that it says it has; `None` if it has none yet, or does not say.
+        installed: Option<String>,
+        /// Its sequence number.
+        sequence: Option<u64>,
+        /// The version that its newest head, verified, offers on our channel.
+        newest: Option<String>,
+        /// Its sequence number.
+        newest_sequence: Option<u64>,
+        /// When that head was signed, in UTC.
+        signed: Option<String>,
+        /// What its head is worth: `valid`, `expired`, `older than ours`, `refused`, `unknown` (nothing
+        /// can be verified here before the first install), or `none`.
+        news: &'static str,
+    },
+    /// `lan`: everybody was told of.
+    Neighbours {
+        /// The product.
+        product: String,
+        /// How many there are.
+        count: u64,
     },
     /// What will be done.
     Planned {

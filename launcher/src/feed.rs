@@ -9,17 +9,20 @@ use url::Url;
 
 /// Reads a feed from what the player gave: `updraft:…`, the path of a feed file, or the `http(s)` URL
 /// of one. Plain http can be changed on its way, so such a URL must name the root's fingerprint:
-/// `http://host/feed.toml#<64 hexadecimal digits>`; with https it may.
+/// `http://host/feed.toml#<64 hexadecimal digits>`; with https it may. Without `http` no URL is asked.
 ///
 /// # Errors
 /// [`Error::Usage`] if it is none of these, [`Error::Network`] if it cannot be fetched.
-pub async fn read(text: &str, http: &Http) -> Result<Feed, Error> {
+pub async fn read(text: &str, http: Option<&Http>) -> Result<Feed, Error> {
     let usage = |error: &dyn std::fmt::Display| Error::Usage(format!("{text}: {error}"));
     if text.starts_with("updraft:") {
         return Feed::parse(text).map_err(|error| usage(&error));
     }
     if text.starts_with("http://") || text.starts_with("https://") {
         let url = Url::parse(text).map_err(|error| usage(&error))?;
+        let http = http.ok_or_else(|| {
+            usage(&"nothing is asked beyond your own network: give the feed link or file instead")
+        })?;
         return download(&url, http).await;
     }
     let path = Path::new(text);

@@ -1,9 +1,11 @@
 //! Documents over HTTP: bounded in size and time, never from https down to http.
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, StatusCode, header, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect};
+use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// The longest wait for a connection.
@@ -16,10 +18,18 @@ pub const DOCUMENT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most redirects followed.
 const REDIRECTS_MAX: usize = 5;
 
+/// A host that no connection could be made with is not asked again for this long: one that is cut off
+/// would hold up every document by [`CONNECT_WAIT_MAX`].
+const SILENT_TIME: Duration = Duration::from_secs(30);
+/// Hosts remembered for that.
+const SILENT_MAX: usize = 64;
+
 /// An HTTP client for documents.
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
+    /// Hosts with which no connection could be made, and when.
+    silent: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 /// What a server answered.
@@ -54,7 +64,7 @@ impl Http {
             .redirect(redirects)
             .build()
             .map_err(|error| chain(&error))?;
-        Ok(Self { client })
+        Ok(Self { client, silent: Arc::default() })
     }
 
     /// Gets at most `bytes_max` bytes from `url`. With `past_caches`, caches on the way are told not
@@ -72,7 +82,7 @@ impl Http {
         if past_caches {
             request = request.header(header::CACHE_CONTROL, "no-cache");
         }
-        let mut response = request.send().await.map_err(|error| chain(&error))?;
+        let mut response = self.send(url, request).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN | StatusCode::GONE => {
@@ -109,7 +119,7 @@ impl Http {
         assert!(range.start < range.end && range.end <= length, "a range of the file");
         let value = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self.client.get(url.clone()).header(header::RANGE, value);
-        let mut response = request.send().await.map_err(|error| chain(&error))?;
+        let mut response = self.send(url, request).await?;
         let expected = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         let mut skip = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -136,6 +146,28 @@ impl Http {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
+    }
+}
+
+impl Http {
+    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, String> {
+        let host = url.authority();
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent().get(host).is_some_and(|at| at.elapsed() < SILENT_TIME) {
+            return Err("no connection could be made just now".to_owned());
+        }
+        let answer = request.send().await;
+        let mut silent = silent();
+        match &answer {
+            Err(error) if error.is_connect() => {
+                silent.retain(|_, at| at.elapsed() < SILENT_TIME);
+                if silent.len() < SILENT_MAX {
+                    silent.insert(host.to_owned(), Instant::now());
+                }
+            }
+            Ok(_) | Err(_) => drop(silent.remove(host)),
+        }
+        answer.map_err(|error| chain(&error))
     }
 }
 

@@ -8,6 +8,7 @@ mod ahead;
 mod bounded;
 mod bring;
 mod gather;
+mod lan;
 mod look;
 mod patches;
 mod rollback;
@@ -23,6 +24,7 @@ use crate::http::Http;
 use crate::lock::Lock;
 use crate::news;
 use crate::release::Release;
+use crate::room::Room;
 use crate::stop::Stop;
 use crate::store::{State, Store, own_platform};
 use crate::switch::{Switch, peek};
@@ -34,7 +36,7 @@ use std::sync::atomic::AtomicU64;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::torrent_path;
 use updraft_manifests::names::Name;
-use updraft_protocol::io::{DocumentStore, Rendezvous, Session, TorrentHandle};
+use updraft_protocol::io::{LocalNetwork, Session, TorrentHandle};
 
 /// An install that this process works on.
 pub struct Launcher {
@@ -47,7 +49,7 @@ pub struct Launcher {
     state: State,
     switch: Switch,
     session: Option<Session>,
-    meeting: Option<Rendezvous>,
+    room: Option<Room>,
     handle: Option<TorrentHandle>,
     /// The release after the installed one, as far as it is here already.
     ahead: Option<ahead::Ahead>,
@@ -103,12 +105,6 @@ struct KeptPatch {
     document: String,
 }
 
-impl DocumentStore for Documents {
-    fn get(&self, path: &str) -> Option<Bytes> {
-        self.read(path)
-    }
-}
-
 impl Launcher {
     /// Opens the install at `dir`.
     ///
@@ -134,7 +130,8 @@ impl Launcher {
         stop: Stop,
     ) -> Result<Self, Error> {
         let http = Http::new().map_err(Error::Failed)?;
-        let feed = feed::read(&request.feed, &http).await?;
+        let ask = (network.local != LocalNetwork::Only).then_some(&http);
+        let feed = feed::read(&request.feed, ask).await?;
         std::fs::create_dir_all(dir).map_err(Error::disk("make the folder", dir))?;
         let known = Store::open(dir).is_ok();
         if !known && !request.adopt && !is_empty(dir)? {
@@ -212,7 +209,7 @@ impl Launcher {
             state,
             switch,
             session: None,
-            meeting: None,
+            room: None,
             handle: None,
             ahead: None,
             documents_bytes: AtomicU64::new(0),

@@ -7,9 +7,11 @@
 use crate::documents::{Documents, Kind};
 use crate::error::Error;
 use crate::http::{Answer, DOCUMENT_WAIT_MAX, Http};
+use crate::room::Room;
 use crate::store::{State, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +23,7 @@ use updraft_manifests::time::Time;
 use updraft_manifests::trust::{
     AcceptedHead, Freshness, ROOT_WALK_MAX, TrustError, TrustState, check_launcher,
 };
-use updraft_protocol::io::Rendezvous;
+use updraft_protocol::ids::PeerKey;
 use url::Url;
 
 /// Where documents come from.
@@ -31,8 +33,10 @@ pub struct Sources<'a> {
     pub http: &'a Http,
     /// The repositories, in the order to try.
     pub repositories: Vec<Url>,
-    /// Asks other launchers, if there is a session.
-    pub peers: Option<&'a Rendezvous>,
+    /// Other launchers, if there is a session.
+    pub room: Option<&'a Room>,
+    /// The player relies on these alone.
+    pub room_only: bool,
     /// Counts the bytes of documents that come, but for leaf indexes.
     pub received: &'a AtomicU64,
 }
@@ -62,9 +66,9 @@ pub struct News {
 }
 
 impl News {
-    /// True if a source confirmed it, and it has not expired.
+    /// True if a repository confirmed it, and it has not expired. What other players have may be old.
     pub fn is_fresh(&self) -> bool {
-        self.origin != Origin::Kept && self.head.freshness == Freshness::Fresh
+        matches!(self.origin, Origin::Repository(_)) && self.head.freshness == Freshness::Fresh
     }
 
     /// The URL that the head's sources are seen from.
@@ -89,7 +93,10 @@ pub async fn ask(
 ) -> Result<News, Error> {
     let mut trust = walk_roots(store, documents, sources, store.trust(&state.feed)?).await?;
     let now = trust.fix_time(clock());
-    let (head, origin) = newest_head(store, documents, sources, &mut trust, now).await?;
+    let (mut head, origin) = newest_head(store, documents, sources, &mut trust, now).await?;
+    if sources.room_only {
+        head = head.excused(now);
+    }
     let entry = trust.find_release(&head.head, &state.channel, &state.platform)?.clone();
     Ok(News { head, origin, entry, trust })
 }
@@ -183,7 +190,7 @@ async fn walk_roots(
         let mut refused = None;
         let mut next = None;
         let mut rounds = sources.rounds(&path);
-        while let Some((bytes, _)) = rounds.next().await {
+        while let Some((bytes, origin)) = rounds.next().await {
             match trust.accept_root(&bytes) {
                 Ok((accepted, root)) => {
                     keep(documents, &path, &root.to_bytes())?;
@@ -191,6 +198,8 @@ async fn walk_roots(
                     next = Some(accepted);
                     break;
                 }
+                // Anybody can make one up: it says nothing of what the others have.
+                Err(error) if origin == Origin::Peer => rounds.blame(&error.to_string()),
                 Err(error) => refused = Some(error),
             }
         }
@@ -250,12 +259,23 @@ async fn newest_head(
         return Err(refused.expect("it was just matched").into());
     }
     if best.is_none()
-        && let Some(peers) = sources.peers
-        && let Some(bytes) = peers.request_document(HEAD_PATH).await
+        && let Some(room) = sources.room
     {
-        match accept_head(store, documents, trust, &bytes, now) {
-            Ok(head) => best = Some((head, Origin::Peer)),
-            Err(error) => tracing::info!(%error, "a peer's head is of no use"),
+        // Whoever answers first need not have the newest.
+        for (peer, bytes) in room.ask_all(HEAD_PATH).await {
+            match accept_head(store, documents, trust, &bytes, now) {
+                Ok(head) => {
+                    room.prefer(peer.peer);
+                    best = Some((head, Origin::Peer));
+                }
+                Err(Error::Trust(error @ TrustError::Equivocation { .. })) => {
+                    (best, refused) = (None, Some(error));
+                }
+                Err(Error::Trust(error)) => {
+                    tracing::info!(addr = %peer.addr, %error, "a player's head is of no use");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     if let Some(best) = best {
@@ -321,7 +341,8 @@ pub fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error
     documents.write(path, bytes).map_err(Error::disk("keep the document", path))
 }
 
-fn clock() -> Time {
+/// What the system's clock says.
+pub fn clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_unix(since.as_secs())
 }
@@ -381,6 +402,7 @@ impl<'a> Sources<'a> {
             path: path.to_owned(),
             at: 0,
             unreachable: self.repositories.is_empty(),
+            peers: VecDeque::new(),
             again: false,
             failures: Vec::new(),
         }
@@ -394,8 +416,9 @@ struct Rounds<'a> {
     path: String,
     at: usize,
     again: bool,
-    /// Some repository did not answer: then, and only then, peers are asked, once.
+    /// Some repository did not answer: then, and only then, peers are asked, each once.
     unreachable: bool,
+    peers: VecDeque<PeerKey>,
     failures: Vec<String>,
 }
 
@@ -421,16 +444,19 @@ impl Rounds<'_> {
             self.at += 1;
             self.again = false;
         }
-        if std::mem::take(&mut self.unreachable)
-            && let Some(peers) = self.sources.peers
-        {
-            match peers.request_document(&self.path).await {
-                Some(bytes) => {
-                    Kind::of(&self.path).inspect(|&kind| self.sources.count(kind, &bytes));
-                    return Some((bytes, Origin::Peer));
-                }
-                None => self.failures.push("no other launcher has it".to_owned()),
+        let room = self.sources.room?;
+        if std::mem::take(&mut self.unreachable) {
+            self.peers = room.present().await.iter().map(|peer| peer.peer).collect();
+            if self.peers.is_empty() {
+                self.failures.push("no other player was found".to_owned());
             }
+        }
+        while let Some(peer) = self.peers.pop_front() {
+            if let Some(bytes) = room.ask(peer, &self.path).await {
+                Kind::of(&self.path).inspect(|&kind| self.sources.count(kind, &bytes));
+                return Some((bytes, Origin::Peer));
+            }
+            self.blame("not every other player has it");
         }
         None
     }

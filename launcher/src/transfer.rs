@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use updraft_protocol::io::{
-    Phase, Preference, Session, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
-    TorrentHandle, UploadPolicy,
+    LocalNetwork, Phase, Preference, Session, SessionConfig, SessionError, Status, TorrentError,
+    TorrentEvent, TorrentHandle, UploadPolicy,
 };
 
 /// How long nothing may come from anywhere before the player is told.
@@ -37,6 +37,8 @@ pub struct Network {
     pub transport: Preference,
     /// Whether the player agreed to upload to the internet. To the LAN is always allowed.
     pub upload: bool,
+    /// Whether others are looked for on the local network, or there alone.
+    pub local: LocalNetwork,
 }
 
 impl Network {
@@ -50,6 +52,7 @@ impl Network {
             up_limit: self.up_limit,
             down_limit: self.down_limit,
             transport: self.transport,
+            local_network: self.local,
             ..SessionConfig::default()
         };
         if !self.listen.is_empty() {

@@ -4,9 +4,9 @@ use crate::transfer::Network;
 use crate::units::parse_rate;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use updraft_manifests::names::Name;
-use updraft_protocol::io::Preference;
+use updraft_protocol::io::{LocalNetwork, Preference};
 
 /// Installs and updates a product from its swarm, and seeds it from the installed files.
 #[derive(Debug, Parser)]
@@ -38,7 +38,7 @@ pub enum Command {
     /// Bring the newest release in.
     Update(UpdateArgs),
     /// Ask whether there is an update (exit code 3 if there is).
-    Check(DirArgs),
+    Check(MeetArgs),
     /// Show what is installed.
     Status(DirArgs),
     /// Read every file and say which are not as released (exit code 4 if any).
@@ -49,6 +49,8 @@ pub enum Command {
     Rollback(SwarmArgs),
     /// Share the installed release until stopped.
     Seed(SwarmArgs),
+    /// Show who else of the product is on this network, which release they have, and how new their news is.
+    Lan(MeetArgs),
     /// Download a .torrent file's content into DIR/<name>: plain BitTorrent, no feed.
     Fetch(FetchArgs),
 }
@@ -61,9 +63,9 @@ pub struct DirArgs {
     pub dir: PathBuf,
 }
 
-/// How to take part in the swarm.
+/// The folder, and whom to meet.
 #[derive(Debug, Clone, ClapArgs)]
-pub struct SwarmArgs {
+pub struct MeetArgs {
     /// The folder.
     #[command(flatten)]
     pub dir: DirArgs,
@@ -73,6 +75,21 @@ pub struct SwarmArgs {
     /// Dial this peer; may be given several times.
     #[arg(long, value_name = "IP:PORT")]
     pub peer: Vec<SocketAddr>,
+    /// Look for nobody on your own network, and do not be found there.
+    #[arg(long, env = "UPDRAFT_NO_LAN", conflicts_with = "lan_only")]
+    pub no_lan: bool,
+    /// Send nothing beyond your own network: no web server, tracker or player there is asked. News comes
+    /// from other players then, and nobody confirms that it is the newest.
+    #[arg(long, env = "UPDRAFT_LAN_ONLY")]
+    pub lan_only: bool,
+}
+
+/// How to take part in the swarm.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct SwarmArgs {
+    /// Whom to meet.
+    #[command(flatten)]
+    pub meet: MeetArgs,
     /// Go on seeding when done, until stopped.
     #[arg(long)]
     pub stay: bool,
@@ -176,16 +193,36 @@ impl Rate {
     }
 }
 
-impl SwarmArgs {
-    /// As the engine wants it.
+impl MeetArgs {
+    /// As the engine wants it; nobody on the internet is uploaded to.
     pub fn network(&self) -> Network {
         Network {
             listen: self.listen.clone(),
             peers: self.peer.clone(),
+            local: match (self.no_lan, self.lan_only) {
+                (true, _) => LocalNetwork::Off,
+                (false, false) => LocalNetwork::On,
+                (false, true) => LocalNetwork::Only,
+            },
+            ..Network::default()
+        }
+    }
+}
+
+impl SwarmArgs {
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.meet.dir.dir
+    }
+
+    /// As the engine wants it.
+    pub fn network(&self) -> Network {
+        Network {
             up_limit: self.up_limit.and_then(|rate| rate.0),
             down_limit: self.down_limit.and_then(|rate| rate.0),
             transport: self.transport.unwrap_or_default(),
             upload: self.upload.is_some_and(Answer::is_yes),
+            ..self.meet.network()
         }
     }
 }
@@ -214,5 +251,18 @@ mod tests {
         let Command::Install(install) = args.command else { panic!("not install") };
         assert_eq!(install.swarm.network().up_limit, Some(2 << 20));
         assert!(args.json && !install.swarm.network().upload);
+        assert_eq!(install.swarm.network().local, LocalNetwork::On);
+        for (flags, expected) in [
+            (&["--no-lan"][..], Some(LocalNetwork::Off)),
+            (&["--lan-only"][..], Some(LocalNetwork::Only)),
+            (&["--no-lan", "--lan-only"][..], None),
+        ] {
+            let args = Args::try_parse_from([&["updraft-launcher", "check"], flags].concat());
+            let local = args.ok().map(|args| match args.command {
+                Command::Check(check) => check.network().local,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(local, expected);
+        }
     }
 }

@@ -54,14 +54,14 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         Command::Install(InstallArgs { feed, channel, platform, adopt, swarm }) => {
             let request = InstallRequest { feed, channel, platform, adopt };
             let network = swarm.network();
-            let dir = &swarm.dir.dir;
+            let dir = swarm.dir();
             let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
             let launcher = Box::pin(launcher).await?;
             let how = UpdateRequest { adopt, ..UpdateRequest::default() };
             bring(launcher, &swarm, asks, how, &sink).await
         }
         Command::Update(UpdateArgs { dry_run, explain, force, bounded_space, swarm }) => {
-            let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
+            let mut launcher = Launcher::open(swarm.dir(), swarm.network(), sink.clone(), stop)?;
             let how = UpdateRequest { adopt: false, explain, force, bounded: bounded_space };
             if dry_run {
                 let planned = launcher.plan(how).await;
@@ -71,8 +71,8 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             }
             bring(launcher, &swarm, asks, how, &sink).await
         }
-        Command::Check(dir) => {
-            let mut launcher = Launcher::open(&dir.dir, Default::default(), sink, stop)?;
+        Command::Check(meet) => {
+            let mut launcher = Launcher::open(&meet.dir.dir, meet.network(), sink, stop)?;
             let update = launcher.check().await;
             launcher.close().await;
             Ok(if update? { Exit::UpdateAvailable } else { Exit::Done })
@@ -88,7 +88,7 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         }
         Command::Repair(swarm) => {
             let network = swarm.network();
-            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink.clone(), stop)?;
+            let mut launcher = Launcher::open(swarm.dir(), network, sink.clone(), stop)?;
             consent(&mut launcher, &swarm, asks).await?;
             let mut done = launcher.repair().await.map(|done| {
                 if !done {
@@ -103,7 +103,7 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         }
         Command::Rollback(swarm) => {
             let network = swarm.network();
-            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink, stop)?;
+            let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
             let mut done = launcher.rollback().await;
             if done.is_ok() && swarm.stay {
                 done = launcher.seed().await;
@@ -115,14 +115,21 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             swarm.stay = true;
             swarm.transport = swarm.transport.or(Some(Preference::Background));
             let network = swarm.network();
-            let mut launcher = Launcher::open(&swarm.dir.dir, network, sink, stop)?;
+            let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
             consent(&mut launcher, &swarm, asks).await?;
             let done = launcher.seed().await;
             launcher.close().await;
             done.map(|()| Exit::Done)
         }
+        Command::Lan(meet) => {
+            if meet.no_lan && meet.peer.is_empty() {
+                return Err(Error::Usage("`lan` without the network has nobody to ask".into()));
+            }
+            Launcher::lan(&meet.dir.dir, &meet.network(), &sink, &stop).await?;
+            Ok(Exit::Done)
+        }
         Command::Fetch(FetchArgs { torrent, only, first, swarm }) => {
-            let (dir, choice) = (&swarm.dir.dir, Choice::parse(&only, &first)?);
+            let (dir, choice) = (swarm.dir(), Choice::parse(&only, &first)?);
             fetch(&torrent, dir, &choice, swarm.stay, &swarm.network(), &sink, &stop).await?;
             Ok(Exit::Done)
         }

@@ -184,7 +184,17 @@ fn text(event: &Event) -> Option<String> {
         Event::Recovered { version } => {
             format!("an interrupted update was finished: {version} is installed")
         }
-        Event::Checked { product, channel, installed, available, update, held, fresh, .. } => {
+        Event::Checked {
+            product,
+            channel,
+            installed,
+            available,
+            update,
+            held,
+            fresh,
+            heard_from,
+            ..
+        } => {
             let state = match (installed, update) {
                 (Some(installed), false) if *held => {
                     format!("{installed} is installed, you went back from {available}")
@@ -195,7 +205,11 @@ fn text(event: &Event) -> Option<String> {
                 (Some(installed), false) => format!("{installed} is the newest"),
                 (None, _) => format!("{available} is available"),
             };
-            let stale = if *fresh { "" } else { " (old news: no source confirms it now)" };
+            let stale = match *heard_from {
+                _ if *fresh => "",
+                "players" => " (as other players have it; the publisher's server was not asked)",
+                _ => " (old news: no source confirms it now)",
+            };
             format!("{product}, channel {channel}: {state}{stale}")
         }
         Event::Planned {
@@ -339,6 +353,23 @@ fn text(event: &Event) -> Option<String> {
             }
             lines.join("\n")
         }
+        Event::Neighbour { address, installed, newest, signed, news, .. } => {
+            let installed = installed.as_deref().unwrap_or("nothing yet");
+            let knows = match (newest, signed) {
+                (Some(newest), Some(signed)) => {
+                    let expired = if *news == "expired" { ", expired" } else { "" };
+                    format!("knows of {newest} (signed {signed}{expired})")
+                }
+                (None, Some(_)) => "knows of no release for this channel and platform".to_owned(),
+                (_, None) => format!("news: {news}"),
+            };
+            format!("{address}: has {installed}; {knows}")
+        }
+        Event::Neighbours { product, count } => match count {
+            0 => format!("{product}: nobody else was found on this network"),
+            1 => format!("{product}: one other launcher is here"),
+            more => format!("{product}: {more} other launchers are here"),
+        },
         Event::Progress(_)
         | Event::Checking { .. }
         | Event::Seeding { .. }

@@ -11,6 +11,7 @@ use crate::release::Release;
 use crate::reuse::Gathered;
 use crate::space;
 use crate::stage::{Stage, Unready};
+use crate::status::Status;
 use crate::transfer::Split;
 use crate::tree::Tree;
 use std::sync::Arc;
@@ -316,6 +317,7 @@ impl Launcher {
             self.switch.finish(&self.store, work)?;
             Ok::<_, Error>(report)
         })?;
+        self.documents.set_status(Status::of(next));
         tell_report(&self.events, &report);
         Ok(report)
     }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::kept;
 use crate::lock::Lock;
-use crate::news::{self, News};
+use crate::news::{self, News, Origin};
 use crate::store::Store;
 use crate::survey::{Question, Survey, survey};
 use crate::switch::peek;
@@ -123,6 +123,11 @@ impl Launcher {
             update,
             held,
             fresh: news.is_fresh(),
+            heard_from: match news.origin {
+                Origin::Repository(_) => "repository",
+                Origin::Peer => "players",
+                Origin::Kept => "kept",
+            },
         });
         update
     }

@@ -27,6 +27,9 @@ use updraft_protocol::metainfo::{Info, Metainfo};
 const PATCHES_FOLDER: &str = ".updraft/patches";
 /// How long nothing may come of a patch before the update goes on without it.
 const PATCH_PATIENCE: Duration = Duration::from_secs(60);
+/// The same where no repository answers: then only those have it who just made use of it, and they are
+/// near.
+const PATCH_PATIENCE_AMONG_PLAYERS: Duration = Duration::from_secs(3);
 
 /// From this size on a patch's header is looked at before the patch is fetched: perhaps not all of it is
 /// needed.
@@ -178,7 +181,8 @@ impl Launcher {
         let handle = session.add(add).await.map_err(|error| session_error(&error))?;
         self.patch = Some(KeptPatch { handle: handle.clone(), document: path });
         let (size, stop, events) = (offer.size, &self.stop, &self.events);
-        let split = transfer::fetch(&handle, pieces, size, PATCH_PATIENCE, stop, events).await?;
+        let patience = if swarm.answers { PATCH_PATIENCE } else { PATCH_PATIENCE_AMONG_PLAYERS };
+        let split = transfer::fetch(&handle, pieces, size, patience, stop, events).await?;
         let file = self.store.tree().open_file(&below);
         let file = file.map_err(Error::disk("open", self.store.path(&below)))?;
         Ok((file, split))

@@ -6,7 +6,9 @@ use super::bring::{Manner, unusable};
 use crate::error::Error;
 use crate::events::Event;
 use crate::news::{self, News, Origin, Sources};
+use crate::room::Room;
 use crate::stage::{Stage, installed_paths};
+use crate::status::Status;
 use crate::store::State;
 use crate::transfer;
 use std::net::SocketAddr;
@@ -14,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use updraft_manifests::plan::Action;
 use updraft_protocol::ids::InfoHash;
-use updraft_protocol::io::{AddTorrent, Have, Priority, Session, SessionError, TorrentHandle};
+use updraft_protocol::io::{
+    AddTorrent, Have, LocalNetwork, Priority, Session, SessionError, TorrentHandle,
+};
 use url::Url;
 
 /// How long seeding and repairing wait for news before old news has to do.
@@ -25,12 +29,15 @@ const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
 pub(super) struct SwarmSources {
     pub(super) trackers: Vec<Vec<String>>,
     pub(super) http: Vec<Url>,
+    /// A repository answered just now.
+    pub(super) answers: bool,
 }
 
 impl SwarmSources {
     pub(super) fn of(news: &News, state: &State) -> Self {
         let resolved = news.head.head.sources.resolve(&news.base(state));
-        Self { trackers: resolved.tiers(), http: resolved.http }
+        let answers = matches!(news.origin, Origin::Repository(_));
+        Self { trackers: resolved.tiers(), http: resolved.http, answers }
     }
 }
 
@@ -113,13 +120,14 @@ impl Launcher {
 
     /// Opens the meeting place of the product, so that others can ask us for documents.
     pub(super) async fn meet(&mut self) -> Result<(), Error> {
-        if self.meeting.is_none() {
+        if self.room.is_none() {
+            self.documents.set_status(self.store.installed()?.as_ref().and_then(Status::of));
             let hash = InfoHash(self.state.feed.rendezvous());
             let peers = self.known_peers();
             let documents = self.documents.clone();
             let session = self.session().await?;
             let meeting = session.add_rendezvous(hash, documents, Vec::new(), peers).await;
-            self.meeting = Some(meeting.map_err(|error| session_error(&error))?);
+            self.room = Some(Room::new(meeting.map_err(|error| session_error(&error))?));
         }
         Ok(())
     }
@@ -149,35 +157,51 @@ impl Launcher {
     pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             http: &self.http,
-            repositories: self.state.feed.urls.clone(),
-            peers: self.meeting.as_ref(),
+            repositories: if self.is_local_only() {
+                Vec::new()
+            } else {
+                self.state.feed.urls.clone()
+            },
+            room: self.room.as_ref(),
+            room_only: self.is_local_only(),
             received: &self.documents_bytes,
         }
     }
 
-    /// News from the repositories; if none answers, from other launchers that are known.
+    /// True if nothing may be sent beyond the local network.
+    pub(super) fn is_local_only(&self) -> bool {
+        self.network.local == LocalNetwork::Only
+    }
+
+    /// News from the repositories; if none answers, from other launchers that are known or near.
     pub(super) async fn news(&mut self) -> Result<News, Error> {
         let stop = self.stop.clone();
         let work = async {
-            let first = news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;
-            let unheard = match &first {
-                Ok(news) => news.origin == Origin::Kept,
-                Err(Error::Network { .. }) => true,
-                Err(_) => false,
-            };
-            if !unheard || self.known_peers().is_empty() {
-                return first;
+            let mut first = None;
+            if !self.is_local_only() {
+                let sources = Sources { room: None, ..self.sources() };
+                let news = news::ask(&self.store, &self.documents, &sources, &self.state).await;
+                let unheard = match &news {
+                    Ok(news) => news.origin == Origin::Kept,
+                    Err(Error::Network { .. }) => true,
+                    Err(_) => false,
+                };
+                let alone =
+                    self.network.local == LocalNetwork::Off && self.known_peers().is_empty();
+                if !unheard || alone {
+                    return news;
+                }
+                (self.events)(Event::Warning {
+                    message: "no repository answers; asking other players for news".to_owned(),
+                });
+                first = Some(news);
             }
-            (self.events)(Event::Warning {
-                message: "no repository answers; asking other players for news".to_owned(),
-            });
             self.meet().await?;
             let second =
                 news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;
-            // What the repositories said is more telling than that no peer had it.
             match (first, second) {
-                (_, Ok(news)) => Ok(news),
-                (first, Err(_)) => first,
+                (_, Ok(news)) | (Some(Ok(news)), Err(Error::Network { .. })) => Ok(news),
+                (_, Err(error)) => Err(error),
             }
         };
         tokio::select! {
@@ -188,7 +212,10 @@ impl Launcher {
 
     /// Trackers and web servers for a release that is installed already; old news will do.
     pub(super) async fn swarm_sources(&self) -> SwarmSources {
-        let sources = Sources { peers: None, ..self.sources() };
+        if self.is_local_only() {
+            return self.known_swarm_sources();
+        }
+        let sources = Sources { room: None, ..self.sources() };
         let ask = Box::pin(news::ask(&self.store, &self.documents, &sources, &self.state));
         let failed = match tokio::time::timeout(NEWS_WAIT_MAX, ask).await {
             Ok(Ok(news)) => return SwarmSources::of(&news, &self.state),
@@ -203,7 +230,11 @@ impl Launcher {
     pub(super) fn known_swarm_sources(&self) -> SwarmSources {
         match news::kept(&self.store, &self.documents, &self.state) {
             Some(news) => SwarmSources::of(&news, &self.state),
-            None => SwarmSources { trackers: Vec::new(), http: self.state.feed.urls.clone() },
+            None => SwarmSources {
+                trackers: Vec::new(),
+                http: self.state.feed.urls.clone(),
+                answers: false,
+            },
         }
     }
 }

@@ -1,21 +1,17 @@
 //! Documents from and for other launchers, over the connections that are there anyway
 //! ([`crate::wire::documents`]). What comes in is handed on unverified, and said to be so.
 
-use super::storage::TorrentKey;
 use crate::ids::PeerKey;
 use crate::wire::documents::{DOCUMENT_BYTES_MAX, DocumentMessage};
 use bytes::{Bytes, BytesMut};
-use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Time one peer gets for one document before the next is asked.
-const PER_PEER: Duration = Duration::from_secs(8);
-/// Time for a document over all peers.
-const IN_ALL: Duration = Duration::from_secs(20);
-/// How long a torrent's first request waits for a peer to ask; later ones do not wait again.
-const FIRST_PEER: Duration = Duration::from_secs(8);
-/// Requests under way at once; more are refused.
+/// Time a peer gets for the next part of a document.
+const PER_PART: Duration = Duration::from_secs(8);
+/// Time it gets for all of it.
+const IN_ALL: Duration = Duration::from_secs(60);
+/// Requests under way at once; more are refused. Everybody of a torrent can be asked at once.
 const PENDING_MAX: usize = 64;
 
 /// Where the documents that others ask for come from.
@@ -27,12 +23,12 @@ pub trait DocumentStore: Send + Sync {
 
 #[derive(Debug)]
 struct Pending {
-    torrent: TorrentKey,
+    peer: PeerKey,
     path: String,
     reply: oneshot::Sender<Option<Bytes>>,
+    /// When the peer was last heard, or asked.
+    heard: Duration,
     expires: Duration,
-    asked: Vec<PeerKey>,
-    from: Option<(PeerKey, Duration)>,
     got: BytesMut,
 }
 
@@ -40,74 +36,37 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(super) struct Documents {
     pending: Vec<Pending>,
-    /// Since when requests of a torrent have found nobody to ask.
-    alone: HashMap<TorrentKey, Duration>,
 }
 
 /// A message for a peer.
 pub(super) type Order = (PeerKey, DocumentMessage);
 
 impl Documents {
-    /// Asks for a document; the reply comes when it is here or nobody has it.
+    /// Asks a peer for a document; the reply comes when it is here, or the peer does not have it, is gone
+    /// or too slow.
     pub(super) fn request(
         &mut self,
         now: Duration,
-        torrent: TorrentKey,
+        peer: PeerKey,
         path: String,
         reply: oneshot::Sender<Option<Bytes>>,
-    ) {
-        if self.pending.len() < PENDING_MAX {
-            self.pending.push(Pending {
-                torrent,
-                path,
-                reply,
-                expires: now + IN_ALL,
-                asked: Vec::new(),
-                from: None,
-                got: BytesMut::new(),
-            });
+    ) -> Option<Order> {
+        if self.pending.len() >= PENDING_MAX {
+            return None;
         }
+        let want = DocumentMessage::Want { path: path.clone(), at: 0 };
+        let (heard, expires, got) = (now, now + IN_ALL, BytesMut::new());
+        self.pending.push(Pending { peer, path, reply, heard, expires, got });
+        Some((peer, want))
     }
 
-    /// Gives up what is late and asks the next peer; `able` are the torrent's peers that speak the
-    /// extension.
-    pub(super) fn advance(
-        &mut self,
-        now: Duration,
-        able: impl Fn(TorrentKey) -> Vec<PeerKey>,
-    ) -> Vec<Order> {
-        let mut orders = Vec::new();
-        let mut at = 0;
-        while at < self.pending.len() {
-            let pending = &mut self.pending[at];
-            if pending.expires <= now || pending.reply.is_closed() {
-                let _ = self.pending.swap_remove(at).reply.send(None);
-                continue;
-            }
-            if pending.from.is_some_and(|(_, since)| now.saturating_sub(since) > PER_PEER) {
-                pending.from = None;
-            }
-            if pending.from.is_none() {
-                let peers = able(pending.torrent);
-                let alone = self.alone.entry(pending.torrent).or_insert(now);
-                if !peers.is_empty() {
-                    *alone = now;
-                }
-                let nobody = now.saturating_sub(*alone) >= FIRST_PEER;
-                if let Some(&peer) = peers.iter().find(|peer| !pending.asked.contains(peer)) {
-                    pending.asked.push(peer);
-                    pending.from = Some((peer, now));
-                    pending.got.clear();
-                    orders
-                        .push((peer, DocumentMessage::Want { path: pending.path.clone(), at: 0 }));
-                } else if nobody || !pending.asked.is_empty() {
-                    let _ = self.pending.swap_remove(at).reply.send(None);
-                    continue;
-                }
-            }
-            at += 1;
-        }
-        orders
+    /// Gives up what is late or no longer awaited.
+    pub(super) fn expire(&mut self, now: Duration) {
+        self.pending.retain(|pending| {
+            pending.expires > now
+                && now.saturating_sub(pending.heard) <= PER_PART
+                && !pending.reply.is_closed()
+        });
     }
 
     /// A peer answered.
@@ -120,41 +79,36 @@ impl Documents {
         match message {
             DocumentMessage::Want { .. } => None,
             DocumentMessage::Lack { path } => {
-                self.find(peer, &path)?.from = None;
+                let at = self.find(peer, &path)?;
+                self.pending.swap_remove(at);
                 None
             }
             DocumentMessage::Have { path, at, size, data } => {
-                let pending = self.find(peer, &path)?;
+                let found = self.find(peer, &path)?;
+                let pending = &mut self.pending[found];
                 if at as usize != pending.got.len() || size > DOCUMENT_BYTES_MAX {
                     return None;
                 }
                 pending.got.extend_from_slice(&data);
-                pending.from = Some((peer, now));
-                if pending.got.len() < size as usize && !data.is_empty() {
-                    let at = u32::try_from(pending.got.len()).expect("below the document bound");
-                    return Some((peer, DocumentMessage::Want { path, at }));
-                }
-                if pending.got.len() < size as usize {
-                    pending.from = None; // An empty chunk in the middle: no honest answer.
+                pending.heard = now;
+                if pending.got.len() >= size as usize {
+                    let done = self.pending.swap_remove(found);
+                    let _ = done.reply.send(Some(done.got.freeze()));
                     return None;
                 }
-                let at = self.pending.iter().position(|pending| {
-                    pending.path == path && pending.from.is_some_and(|(from, _)| from == peer)
-                })?;
-                let done = self.pending.swap_remove(at);
-                let _ = done.reply.send(Some(done.got.freeze()));
-                None
+                if data.is_empty() {
+                    self.pending.swap_remove(found); // Nothing in the middle: no honest answer.
+                    return None;
+                }
+                let at = u32::try_from(pending.got.len()).expect("below the document bound");
+                Some((peer, DocumentMessage::Want { path, at }))
             }
         }
     }
 
-    /// A connection is gone: its requests go to somebody else.
+    /// A connection is gone, and what was asked of it.
     pub(super) fn on_closed(&mut self, peer: PeerKey) {
-        for pending in &mut self.pending {
-            if pending.from.is_some_and(|(from, _)| from == peer) {
-                pending.from = None;
-            }
-        }
+        self.pending.retain(|pending| pending.peer != peer);
     }
 
     /// True while anything is awaited.
@@ -162,10 +116,8 @@ impl Documents {
         !self.pending.is_empty()
     }
 
-    fn find(&mut self, peer: PeerKey, path: &str) -> Option<&mut Pending> {
-        self.pending.iter_mut().find(|pending| {
-            pending.path == path && pending.from.is_some_and(|(from, _)| from == peer)
-        })
+    fn find(&self, peer: PeerKey, path: &str) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.peer == peer && pending.path == path)
     }
 }
 
@@ -173,64 +125,78 @@ impl Documents {
 mod tests {
     use super::*;
 
-    const TORRENT: TorrentKey = TorrentKey(1);
+    const PEER: PeerKey = PeerKey(1);
 
-    fn ask(documents: &mut Documents) -> oneshot::Receiver<Option<Bytes>> {
+    fn ask(documents: &mut Documents) -> (oneshot::Receiver<Option<Bytes>>, Option<Order>) {
         let (reply, answer) = oneshot::channel();
-        documents.request(Duration::ZERO, TORRENT, "head.toml".into(), reply);
-        answer
+        let order = documents.request(Duration::ZERO, PEER, "head.toml".into(), reply);
+        (answer, order)
+    }
+
+    /// The reply, where there is one: `None` inside if the request was given up.
+    fn replied(answer: &mut oneshot::Receiver<Option<Bytes>>) -> Option<Option<Bytes>> {
+        match answer.try_recv() {
+            Ok(reply) => Some(reply),
+            Err(oneshot::error::TryRecvError::Closed) => Some(None),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+        }
     }
 
     #[test]
-    fn one_peer_lacks_it_the_next_gives_it_in_chunks() {
+    fn a_document_comes_in_parts() {
         let mut documents = Documents::default();
-        let mut answer = ask(&mut documents);
-        let able = |_| vec![PeerKey(1), PeerKey(2)];
-        assert_eq!(documents.advance(Duration::ZERO, |_| vec![]), []);
-        let orders = documents.advance(Duration::ZERO, able);
-        assert_eq!(orders.len(), 1);
-        let lack = DocumentMessage::Lack { path: "head.toml".into() };
-        documents.on_answer(Duration::ZERO, orders[0].0, lack);
-        let orders = documents.advance(Duration::ZERO, able);
-        assert_eq!(orders[0].0, PeerKey(2));
+        let (mut answer, mut next) = ask(&mut documents);
         let whole = Bytes::from(vec![3; 100_000]);
-        let mut next = Some(orders[0].clone());
+        let mut parts = 0;
         while let Some((peer, DocumentMessage::Want { path, at })) = next {
+            parts += 1;
             let reply = DocumentMessage::answer(path, at, Some(&whole));
             next = documents.on_answer(Duration::ZERO, peer, reply);
         }
-        assert_eq!(answer.try_recv().unwrap(), Some(whole));
+        assert_eq!((replied(&mut answer), parts), (Some(Some(whole)), 2));
         assert!(!documents.is_waiting());
     }
 
     #[test]
-    fn nobody_has_it_or_nobody_comes() {
+    fn who_lacks_it_leaves_or_is_slow_is_given_up() {
+        let lack = DocumentMessage::Lack { path: "head.toml".into() };
+        let empty =
+            DocumentMessage::Have { path: "head.toml".into(), at: 0, size: 8, data: Bytes::new() };
+        for end in 0..4 {
+            let mut documents = Documents::default();
+            let (mut answer, _) = ask(&mut documents);
+            documents.expire(PER_PART);
+            assert_eq!(replied(&mut answer), None);
+            match end {
+                0 => drop(documents.on_answer(Duration::ZERO, PEER, lack.clone())),
+                1 => drop(documents.on_answer(Duration::ZERO, PEER, empty.clone())),
+                2 => documents.on_closed(PEER),
+                _ => documents.expire(PER_PART + Duration::from_millis(1)),
+            }
+            assert_eq!(replied(&mut answer), Some(None), "end {end}");
+            assert!(!documents.is_waiting());
+        }
+    }
+
+    #[test]
+    fn who_sends_a_little_now_and_then_is_given_up_as_well() {
         let mut documents = Documents::default();
-        let (mut lacking, able) = (ask(&mut documents), |_| vec![PeerKey(1)]);
-        documents.advance(Duration::ZERO, able);
-        documents.on_closed(PeerKey(1));
-        documents.advance(Duration::ZERO, able);
-        assert_eq!(lacking.try_recv().unwrap(), None);
-        let mut alone = ask(&mut documents);
-        documents.advance(FIRST_PEER / 2, |_| vec![]);
-        assert!(alone.try_recv().is_err());
-        documents.advance(FIRST_PEER, |_| vec![]);
-        assert_eq!(alone.try_recv().unwrap(), None);
-        // The second does not wait as long again.
-        let mut second = ask(&mut documents);
-        documents.advance(FIRST_PEER, |_| vec![]);
-        assert_eq!(second.try_recv().unwrap(), None);
-        // Until somebody comes.
-        let mut third = ask(&mut documents);
-        documents.advance(FIRST_PEER, able);
-        assert!(third.try_recv().is_err());
+        let (mut answer, _) = ask(&mut documents);
+        let mut now = Duration::ZERO;
+        for at in 0..100 {
+            now += PER_PART / 2;
+            let data = Bytes::from_static(b"x");
+            let have = DocumentMessage::Have { path: "head.toml".into(), at, size: 1000, data };
+            documents.on_answer(now, PEER, have);
+            documents.expire(now);
+        }
+        assert_eq!(replied(&mut answer), Some(None));
     }
 
     #[test]
     fn an_answer_from_somebody_else_or_out_of_order_is_skipped() {
         let mut documents = Documents::default();
-        let mut answer = ask(&mut documents);
-        documents.advance(Duration::ZERO, |_| vec![PeerKey(1)]);
+        let (mut answer, _) = ask(&mut documents);
         let have = |at| DocumentMessage::Have {
             path: "head.toml".into(),
             at,
@@ -238,7 +204,16 @@ mod tests {
             data: Bytes::from_static(b"evil"),
         };
         assert_eq!(documents.on_answer(Duration::ZERO, PeerKey(2), have(0)), None);
-        assert_eq!(documents.on_answer(Duration::ZERO, PeerKey(1), have(4)), None);
-        assert!(answer.try_recv().is_err());
+        assert_eq!(documents.on_answer(Duration::ZERO, PEER, have(4)), None);
+        assert_eq!(replied(&mut answer), None);
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_asked_at_once() {
+        let mut documents = Documents::default();
+        let mut answers: Vec<_> = (0..=PENDING_MAX).map(|_| ask(&mut documents)).collect();
+        let (mut refused, order) = answers.pop().unwrap();
+        assert_eq!((replied(&mut refused), order), (Some(None), None));
+        assert!(answers.iter().all(|(_, order)| order.is_some()));
     }
 }

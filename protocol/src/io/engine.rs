@@ -9,8 +9,11 @@ mod torrent;
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, Dial, NetEvent, Route};
 use super::documents::{Documents, Order};
+use super::lsd::{self, Lsd};
 use super::quic::Quic;
-use super::session::{AddTorrent, SessionConfig, SessionError, Status, TorrentError, TorrentEvent};
+use super::session::{
+    AddTorrent, LocalNetwork, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
+};
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
 use super::stream::Stream;
 use super::webseed::{self, FetchError};
@@ -86,7 +89,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<PeerSummary>>,
     },
     Document {
-        torrent: TorrentKey,
+        peer: PeerKey,
         path: String,
         reply: oneshot::Sender<Option<Bytes>>,
     },
@@ -121,6 +124,8 @@ pub(super) enum Note {
     Completed { torrent: TorrentKey, result: io::Result<()> },
     /// A tracker answered or failed.
     Tracker { torrent: TorrentKey, report: super::trackers::TrackerReport },
+    /// A peer of a torrent was found on the local network.
+    Found { hash: InfoHash, addr: SocketAddr },
     /// A document was looked up for a peer.
     Answer { peer: PeerKey, message: DocumentMessage },
 }
@@ -147,18 +152,22 @@ pub(super) struct Engine {
     by_hash: HashMap<InfoHash, TorrentKey>,
     peers: HashMap<PeerKey, PeerEntry>,
     documents: Documents,
+    lsd: Option<Lsd>,
     next_torrent: u32,
     next_peer: u32,
     publish_at: Option<Duration>,
 }
 
 impl Engine {
-    /// Starts the disk's threads; the engine runs once [`Engine::run`] does.
+    /// Starts the disk's threads; the engine runs once [`Engine::run`] does. Must be called in a tokio
+    /// runtime.
     pub(super) fn start(setup: Setup) -> io::Result<Self> {
         let (disk_sender, disk_events) = mpsc::channel(EVENTS_MAX);
         let (net_sender, net_events) = mpsc::channel(EVENTS_MAX);
         let (note, notes) = mpsc::channel(EVENTS_MAX);
         let disk = Disk::start(DISK_THREADS, BufferPool::new(READ_BUFFERS_MAX), disk_sender)?;
+        let lsd = (setup.config.local_network != LocalNetwork::Off)
+            .then(|| Lsd::start(Arc::clone(&setup.listen), setup.seed, note.clone()));
         let budget = usize::try_from(WRITE_BYTES_MAX).expect("8 MiB fit any address space");
         Ok(Self {
             epoch: Instant::now(),
@@ -179,6 +188,7 @@ impl Engine {
             by_hash: HashMap::new(),
             peers: HashMap::new(),
             documents: Documents::default(),
+            lsd,
             next_torrent: 0,
             next_peer: 0,
             publish_at: None,
@@ -271,9 +281,7 @@ impl Engine {
             .map(|(&key, _)| key)
             .collect();
         due.into_iter().for_each(|key| self.input(key, Input::Timeout));
-        if self.documents.is_waiting() {
-            self.ask_for_documents();
-        }
+        self.documents.expire(now);
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish_at = None;
             for torrent in self.torrents.values_mut().filter(|torrent| torrent.changed) {
@@ -312,9 +320,11 @@ impl Engine {
                 });
                 let _ = reply.send(peers.unwrap_or_default());
             }
-            Command::Document { torrent, path, reply } => {
-                self.documents.request(self.now(), torrent, path, reply);
-                self.ask_for_documents();
+            Command::Document { peer, path, reply } => {
+                if self.peers.contains_key(&peer) {
+                    let order = self.documents.request(self.now(), peer, path, reply);
+                    self.send_documents(order);
+                }
             }
             Command::Remove { torrent, reply } => self.remove(torrent, Some(reply)),
             Command::SetUpload(policy) => {
@@ -335,12 +345,16 @@ impl Engine {
 
     fn add(
         &mut self,
-        add: AddTorrent,
+        mut add: AddTorrent,
         events: broadcast::Sender<TorrentEvent>,
     ) -> Result<(TorrentKey, watch::Receiver<Status>), SessionError> {
         let hashes = add.info.hashes;
         if let Some(hash) = hashes.swarm_hashes().find(|hash| self.by_hash.contains_key(hash)) {
             return Err(SessionError::Duplicate(hash));
+        }
+        if self.is_local_only() {
+            add.trackers.clear();
+            add.web_seeds.clear();
         }
         let key = TorrentKey(self.next_torrent);
         self.next_torrent += 1;
@@ -375,11 +389,26 @@ impl Engine {
         torrent.take_supply(key, &self.shared.budget, &self.note);
         torrent.announce(key, setup, &self.http, &self.note);
         let (peers, trackers) = torrent.first_inputs();
+        self.announce_locally();
         self.input(key, Input::Peers(peers));
         if !trackers {
             self.input(key, Input::TrackersAsked);
         }
         self.finish_if_complete(key);
+    }
+
+    fn is_local_only(&self) -> bool {
+        self.setup.config.local_network == LocalNetwork::Only
+    }
+
+    /// Says which torrents to find peers of on the local network. BEP 27: never a private one.
+    fn announce_locally(&self) {
+        let Some(lsd) = &self.lsd else { return };
+        let public = self
+            .torrents
+            .values()
+            .filter(|torrent| matches!(torrent.state, State::Running(_)) && !torrent.info.private);
+        lsd.set_torrents(public.flat_map(|torrent| torrent.info.hashes.swarm_hashes()).collect());
     }
 
     /// Everything wanted is here: the files get their last touch, then whoever waits is told.
@@ -406,6 +435,7 @@ impl Engine {
         let Some(torrent) = self.torrents.remove(&key) else { return };
         self.by_hash.retain(|_, other| *other != key);
         self.peers.retain(|_, peer| peer.torrent != key);
+        self.announce_locally();
         self.disk.remove(key);
         tokio::spawn(async move {
             torrent.say_goodbye().await;
@@ -488,6 +518,9 @@ impl Engine {
         };
         let Some(torrent) = self.torrents.get(&key) else { return };
         let State::Running(swarm) = &torrent.state else { return };
+        if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
+            return;
+        }
         if swarm.refuses(now, addr, is_lan(addr.ip())) {
             return;
         }
@@ -548,8 +581,7 @@ impl Engine {
         let Some(message) = DocumentMessage::parse(payload) else { return };
         let DocumentMessage::Want { path, at } = message else {
             let order = self.documents.on_answer(self.now(), peer, message);
-            self.send_documents(order);
-            return self.ask_for_documents();
+            return self.send_documents(order);
         };
         let store = self.torrents.get(&key).and_then(|torrent| torrent.documents.clone());
         let (Some(store), Ok(permit)) = (store, Arc::clone(&self.lookups).try_acquire_owned())
@@ -567,14 +599,6 @@ impl Engine {
             }
             drop(permit);
         });
-    }
-
-    fn ask_for_documents(&mut self) {
-        let (now, torrents) = (self.now(), &self.torrents);
-        let orders = self
-            .documents
-            .advance(now, |key| torrents.get(&key).map_or_else(Vec::new, Torrent::document_peers));
-        self.send_documents(orders);
     }
 
     fn send_documents(&self, orders: impl IntoIterator<Item = Order>) {
@@ -634,6 +658,14 @@ impl Engine {
                 self.input(key, Input::Peers(peers));
                 if asked {
                     self.input(key, Input::TrackersAsked);
+                }
+            }
+            Note::Found { hash, addr } => {
+                if let Some(&key) = self.by_hash.get(&hash)
+                    && self.torrents.get(&key).is_some_and(|torrent| !torrent.info.private)
+                {
+                    tracing::debug!(%addr, %hash, "found on the local network");
+                    self.input(key, Input::Announced(addr));
                 }
             }
             Note::Answer { peer, message } => self.send_documents([(peer, message)]),
@@ -810,8 +842,13 @@ impl Engine {
     fn dial(&self, key: TorrentKey, addr: SocketAddr, quic: Option<u16>) {
         let Some(dial) = self.dial_setup(key) else { return };
         let events = self.shared.events.clone();
+        let local_only = self.is_local_only();
         tokio::spawn(async move {
-            let result = dial.dial(addr, quic.map_or(Route::Tcp, Route::QuicFirst)).await;
+            let result = if local_only && !lsd::is_on_link(addr.ip()) {
+                None
+            } else {
+                dial.dial(addr, quic.map_or(Route::Tcp, Route::QuicFirst)).await
+            };
             let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
         });
     }

@@ -2,7 +2,8 @@
 //!
 //! One task ([`engine`]) owns every [`crate::swarm::Swarm`] and everything else that changes. Around
 //! it are thin tasks and threads that only carry: one to accept, two for each connection (reading
-//! and writing), one for each tracker list and each HTTP range, and the disk's threads. They talk to
+//! and writing), one for each tracker list, each HTTP range and each link of the local network, and the
+//! disk's threads. They talk to
 //! the engine over bounded channels; the engine itself never waits for any of them.
 
 pub mod buffers;
@@ -11,6 +12,7 @@ mod connection;
 pub mod create;
 mod documents;
 mod engine;
+mod lsd;
 mod parallel;
 mod quic;
 mod session;
@@ -27,7 +29,7 @@ pub use crate::policy::transport::{Preference, Transport};
 pub use crate::swarm::{PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
 pub use session::{
-    AddTorrent, Have, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig, SessionError,
-    Status, Supply, TorrentError, TorrentEvent, TorrentHandle,
+    AddTorrent, Have, LocalNetwork, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig,
+    SessionError, Status, Supply, TorrentError, TorrentEvent, TorrentHandle,
 };
 pub use webseed::{Pack, WebSeed};

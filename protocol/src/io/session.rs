@@ -7,7 +7,7 @@ use super::webseed::{Pack, WebSeed};
 use super::{DocumentStore, connection, stream};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
-use crate::ids::{InfoHash, InfoHashes, PeerId, PieceIndex};
+use crate::ids::{InfoHash, InfoHashes, PeerId, PeerKey, PieceIndex};
 use crate::metainfo::Info;
 use crate::policy::picker::Priority;
 use crate::policy::transport::Preference;
@@ -48,6 +48,22 @@ pub struct SessionConfig {
     pub connections_max: usize,
     /// The publisher's seed: gives each piece to somebody once before any twice.
     pub spread: bool,
+    /// What part the local network has.
+    pub local_network: LocalNetwork,
+}
+
+/// What part the local network has in a session. Peers that are met otherwise may be on it in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalNetwork {
+    /// Nobody is looked for there.
+    #[default]
+    Off,
+    /// Peers of public torrents are looked for on every link that `listen` is reached on, and find us
+    /// (BEP 14). An engine that listens on loopback has no such link.
+    On,
+    /// The same, and nothing is sent further: trackers and web servers are not asked, nobody is dialled
+    /// or answered who is not on a link of this machine.
+    Only,
 }
 
 impl Default for SessionConfig {
@@ -60,6 +76,7 @@ impl Default for SessionConfig {
             transport: Preference::default(),
             connections_max: 50,
             spread: false,
+            local_network: LocalNetwork::Off,
         }
     }
 }
@@ -534,11 +551,11 @@ impl TorrentHandle {
         answer.await.unwrap_or_default()
     }
 
-    /// Asks connected launchers, one after the other, for a document by its repository path. What
-    /// comes is **not verified**.
-    pub async fn request_document(&self, path: &str) -> Option<Bytes> {
+    /// Asks a connected peer that passes on documents ([`PeerSummary::documents`]) for one by its
+    /// repository path. What comes is **not verified**.
+    pub async fn request_document(&self, peer: PeerKey, path: &str) -> Option<Bytes> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Document { torrent: self.key, path: path.to_owned(), reply };
+        let command = Command::Document { peer, path: path.to_owned(), reply };
         self.commands.send(command).await.ok()?;
         answer.await.ok().flatten()
     }
@@ -558,8 +575,8 @@ pub struct Rendezvous(TorrentHandle);
 
 impl Rendezvous {
     /// As [`TorrentHandle::request_document`].
-    pub async fn request_document(&self, path: &str) -> Option<Bytes> {
-        self.0.request_document(path).await
+    pub async fn request_document(&self, peer: PeerKey, path: &str) -> Option<Bytes> {
+        self.0.request_document(peer, path).await
     }
 
     /// As [`TorrentHandle::add_peers`].

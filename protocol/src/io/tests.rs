@@ -3,7 +3,7 @@
 use super::create;
 use super::*;
 use crate::geometry::Block;
-use crate::ids::{InfoHash, PieceIndex};
+use crate::ids::{InfoHash, PeerKey, PieceIndex};
 use crate::metainfo::Info;
 use crate::metainfo::create::{Format, Options};
 use bytes::Bytes;
@@ -262,9 +262,20 @@ async fn documents_travel_at_a_rendezvous() {
         .add_rendezvous(hash, Arc::new(Shelf), vec![], one.listen_addrs().to_vec())
         .await
         .unwrap();
-    let document = timeout(PATIENCE, there.request_document("head.toml")).await.unwrap();
+    let peer = timeout(PATIENCE, async {
+        loop {
+            if let Some(peer) = there.peers().await.iter().find(|peer| peer.documents) {
+                break peer.peer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let peer = peer.await.unwrap();
+    let document = timeout(PATIENCE, there.request_document(peer, "head.toml")).await.unwrap();
     assert_eq!(document.unwrap().len(), 300_000);
-    assert_eq!(timeout(PATIENCE, there.request_document("root/9.toml")).await.unwrap(), None);
+    assert_eq!(timeout(PATIENCE, there.request_document(peer, "root/9.toml")).await.unwrap(), None);
+    let nobody = PeerKey(u32::MAX);
+    assert_eq!(timeout(PATIENCE, there.request_document(nobody, "head.toml")).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

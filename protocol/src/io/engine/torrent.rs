@@ -464,19 +464,6 @@ impl Torrent {
         matches!(&self.state, State::Running(swarm) if swarm.is_complete())
     }
 
-    /// Connections that speak the document extension.
-    pub(super) fn document_peers(&self) -> Vec<PeerKey> {
-        match &self.state {
-            State::Running(swarm) => swarm
-                .peers()
-                .into_iter()
-                .filter(|peer| peer.documents)
-                .map(|peer| peer.peer)
-                .collect(),
-            State::Checking { .. } | State::Failed(_) => Vec::new(),
-        }
-    }
-
     /// A peer's own number for the document extension.
     pub(super) fn documents_id(&self, peer: PeerKey) -> Option<u8> {
         match &self.state {
