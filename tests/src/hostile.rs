@@ -88,6 +88,74 @@ impl Drop for HostilePeer {
     }
 }
 
+/// A peer at a product's meeting place that answers every request for a document with one that it made up.
+pub struct DocumentLiar {
+    asked: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl DocumentLiar {
+    /// Starts it. `hash` is that of the meeting place.
+    pub fn start(node: &Node, port: u16, hash: [u8; 20]) -> Self {
+        let (asked, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let liar = Self { asked: Arc::clone(&asked), stop: Arc::clone(&stop) };
+        serve(node.listen(port), stop, move |stream| {
+            let _ = make_up_documents(stream, hash, &asked);
+        });
+        liar
+    }
+
+    /// Requests for documents that it got so far.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for DocumentLiar {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn make_up_documents(mut stream: TcpStream, hash: [u8; 20], asked: &AtomicU64) -> io::Result<()> {
+    const EXTENDED: u8 = 20;
+    const OUR_NUMBER: u8 = 9;
+    const MADE_UP: &[u8] = b"signatures = []\n+++\nsequence = 999999999\n";
+    stream.set_read_timeout(Some(PEER_WAIT))?;
+    stream.read_exact(&mut [0; 68])?;
+    let mut hello = handshake(hash, b"-HO0003-doooocuments");
+    hello[25] |= 0x10; // BEP 10
+    stream.write_all(&hello)?;
+    let offer = format!("d1:md12:ud_documentsi{OUR_NUMBER}eee");
+    stream.write_all(&message(EXTENDED, &[&[0], offer.as_bytes()].concat()))?;
+    let mut their_number = None;
+    loop {
+        let (id, payload) = read_message(&mut stream)?;
+        let (Some(EXTENDED), Some((&number, body))) = (id, payload.split_first()) else { continue };
+        let text = String::from_utf8_lossy(body);
+        if number == 0 {
+            their_number = text
+                .split_once("12:ud_documentsi")
+                .and_then(|(_, rest)| rest.split_once('e')?.0.parse::<u8>().ok());
+            continue;
+        }
+        // `d2:ati0e4:path9:head.toml1:ti0ee`
+        let path = text
+            .split_once("4:path")
+            .and_then(|(_, rest)| rest.split_once(':'))
+            .and_then(|(len, rest)| rest.get(..len.parse().ok()?));
+        let (Some(path), Some(theirs)) = (path, their_number) else { continue };
+        asked.fetch_add(1, Ordering::Relaxed);
+        let size = MADE_UP.len();
+        let mut answer = vec![theirs];
+        answer.extend_from_slice(
+            format!("d2:ati0e4:path{}:{path}4:sizei{size}e1:ti1ee", path.len()).as_bytes(),
+        );
+        answer.extend_from_slice(MADE_UP);
+        stream.write_all(&message(EXTENDED, &answer))?;
+    }
+}
+
 fn serve(
     listener: TcpListener,
     stop: Arc<AtomicBool>,

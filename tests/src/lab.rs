@@ -335,6 +335,23 @@ impl Node {
         ip(&rule);
     }
 
+    /// Takes away every address but the one of the link itself (IPv6).
+    pub fn keep_link_local(&self) {
+        ip(&["-n", &self.namespace, "addr", "flush", "dev", "eth0", "scope", "global"]);
+    }
+
+    /// From now on what is for nobody on its link goes to `router`.
+    pub fn set_router(&self, router: &Self) {
+        let (v4, v6) = (router.ip.to_string(), router.ip6.to_string());
+        ip(&["-n", &self.namespace, "route", "add", "default", "via", &v4]);
+        ip(&["-n", &self.namespace, "-6", "route", "add", "default", "via", &v6]);
+    }
+
+    /// Plugs the cable in again that was pulled.
+    pub fn plug_in(&self) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", "up"]);
+    }
+
     /// Pulls the cable: nothing gets in or out any more.
     pub fn cut(&self) {
         ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);

@@ -115,11 +115,11 @@ pub fn fetch(
     peers: &[SocketAddr],
     stay: bool,
 ) -> Proc {
-    let extra: &[&str] = if stay { &["--stay"] } else { &[] };
+    let extra: &[&str] = if stay { &["--no-lan", "--stay"] } else { &["--no-lan"] };
     fetch_with(place, torrent, dir, listen, peers, extra)
 }
 
-/// [`fetch`] with more flags.
+/// [`fetch`] with other flags. Without `--no-lan` it also finds peers that nobody told it of.
 pub fn fetch_with(
     place: &Place,
     torrent: &Path,
@@ -279,6 +279,9 @@ pub struct Install {
     listen: SocketAddr,
     /// Flags that every command of it gets.
     pub flags: Vec<String>,
+    /// Whether it looks for others on its network. Most suites are about something else: there hosts know
+    /// whom they are told of.
+    pub lan: bool,
 }
 
 /// What a finished job reported.
@@ -288,6 +291,8 @@ pub struct Report {
     pub seconds: f64,
     /// Bytes from peers.
     pub peers: u64,
+    /// The part of them from peers on the local network.
+    pub lan: u64,
     /// Bytes from web servers.
     pub http: u64,
     /// Bytes that were there before.
@@ -305,6 +310,7 @@ impl Install {
             dir: dir.to_owned(),
             listen,
             flags: Vec::new(),
+            lan: false,
         }
     }
 
@@ -322,6 +328,9 @@ impl Install {
     fn swarm(&self, verb: &str, feed: Option<&OsStr>, stay: bool) -> Proc {
         let mut command = self.command(verb);
         command.args(feed).args(["--listen", &self.listen.to_string()]).args(&self.flags);
+        if !self.lan {
+            command.arg("--no-lan");
+        }
         if stay {
             command.arg("--stay");
         }
@@ -355,7 +364,18 @@ impl Install {
 
     /// A command that needs no swarm: `check`, `status`, `verify`.
     pub fn ask(&self, verb: &str) -> Proc {
-        Proc::start(&format!("{} {verb}", self.name), self.command(verb))
+        let mut command = self.command(verb);
+        if verb == "check" && !self.lan {
+            command.arg("--no-lan");
+        }
+        Proc::start(&format!("{} {verb}", self.name), command)
+    }
+
+    /// `lan`: who else is there?
+    pub fn look_around(&self) -> Proc {
+        let mut command = self.command("lan");
+        command.args(&self.flags);
+        Proc::start(&format!("{} lan", self.name), command)
     }
 }
 
@@ -369,6 +389,7 @@ pub fn wait_complete(proc: &Proc, within: Duration) -> Report {
         (event["event"] == "complete").then(|| Report {
             seconds: event["seconds"].as_f64().unwrap_or(0.0),
             peers: number("peers_bytes"),
+            lan: number("lan_bytes"),
             http: number("http_bytes"),
             reused: number("reused_bytes"),
             wasted: number("wasted_bytes"),

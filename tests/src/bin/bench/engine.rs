@@ -123,7 +123,7 @@ impl Ready {
         match self {
             Self::Updraft { place, listen } => {
                 let listen = (listen, PEER_PORT).into();
-                let flags = ["--stay", "--upload", "yes"];
+                let flags = ["--no-lan", "--stay", "--upload", "yes"];
                 Running::Updraft(ours::fetch_with(&place, torrent, dir, listen, &[], &flags))
             }
             Self::Daemon(mut running) => {

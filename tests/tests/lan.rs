@@ -1,0 +1,411 @@
+//! LAN parties: launchers find each other with no tracker, no origin and no route to anywhere, everything
+//! travels between them, and nobody in the room can bring in anything but the right release.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "every line of this file is a test")]
+
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use updraft_manifests::feed::Feed;
+use updraft_tests::clients::{Client as _, Libtorrent, PEER_PORT, make_torrent, read_torrent};
+use updraft_tests::content::{self, parent};
+use updraft_tests::hostile::{DocumentLiar, HostilePeer, Malice, hash_bytes};
+use updraft_tests::lab::{Lab, Node};
+use updraft_tests::ours::{
+    self, Install, Place, Product, READY_WAIT, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
+};
+use updraft_tests::process::Proc;
+
+const ORIGIN_PORT: u16 = 8080;
+const BYTES: u64 = 12 << 20;
+/// Where local service discovery is sent (BEP 14).
+const LSD: &str = "239.192.152.143:6771";
+/// A web server that nobody can reach: there is no route to it.
+const NOWHERE: &str = "http://198.51.100.9/";
+
+/// A product whose origin is gone, and the guest who brings its newest release.
+struct Party {
+    lab: Lab,
+    product: Product,
+    build: PathBuf,
+    host: Install,
+    host_node: Node,
+    /// The host's launcher, sharing.
+    sharing: Proc,
+    /// Whoever had the first release before.
+    old: Vec<Install>,
+}
+
+impl Party {
+    /// `old` guests install 1.0; the host installs or updates to `version` 1.0 or 2.0. Then the origin
+    /// is gone.
+    fn new(old: usize, version: &str) -> Self {
+        let lab = Lab::new();
+        let origin = lab.node();
+        let build = content::shared_game(lab.path("build"), 1, BYTES);
+        let listen = origin.addr(ORIGIN_PORT);
+        let product = Product::init(&Place::from(&origin), &lab.path("product"), "game", listen);
+        product.publish(&build, "1.0");
+        let mut serving = product.serve();
+        let host_node = lab.node();
+        let host = guest(&host_node, &lab, "host");
+        wait_complete(&host.install(product.feed(), false), TRANSFER_WAIT);
+        let old = (0..old).map(|number| {
+            let guest = guest(&lab.node(), &lab, &format!("old{number}"));
+            wait_complete(&guest.install(product.feed(), false), TRANSFER_WAIT);
+            guest
+        });
+        let old = old.collect();
+        if version == "2.0" {
+            content::next_release(&build, 7);
+            product.publish(&build, "2.0");
+            ours::wait_offered(&serving, "2.0");
+            wait_complete(&host.update(false), TRANSFER_WAIT);
+        }
+        serving.kill();
+        let sharing = host.seed();
+        wait_seeding(&sharing);
+        Self { lab, product, build, host, host_node, sharing, old }
+    }
+
+    /// Somebody who has nothing yet, and a feed whose web server does not exist here.
+    fn newcomer(&self, name: &str) -> (Node, Install) {
+        let node = self.lab.node();
+        let install = guest(&node, &self.lab, name);
+        (node, install)
+    }
+
+    fn feed(&self) -> PathBuf {
+        self.product.feed_at(NOWHERE)
+    }
+
+    fn assert_installed(&self, install: &Install) {
+        content::assert_same(&self.build, &install.dir, &[STATE_FOLDER]);
+    }
+}
+
+/// An install that looks for others on its network, and listens everywhere.
+fn guest(node: &Node, lab: &Lab, name: &str) -> Install {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PEER_PORT));
+    let mut install = Install::new(&Place::from(node), name, &lab.path(name), any);
+    install.flags = vec!["--listen".to_owned(), format!("0.0.0.0:{PEER_PORT}")];
+    install.lan = true;
+    install
+}
+
+fn wait_seeding(proc: &Proc) {
+    proc.wait_json("that it shares", READY_WAIT, |event| {
+        (event["event"] == "seeding").then_some(())
+    });
+}
+
+/// Who said what is newest.
+fn heard_from(proc: &Proc) -> Value {
+    proc.wait_json("what it checked", TRANSFER_WAIT, |event| {
+        (event["event"] == "checked").then(|| event.clone())
+    })
+}
+
+/// One guest has the update: the room has it, too. Nothing is left of the origin, and there is no route.
+#[test]
+fn a_guest_with_the_update_upgrades_the_room() {
+    let party = Party::new(3, "2.0");
+    let updates: Vec<Proc> = party.old.iter().map(|guest| guest.update(true)).collect();
+    for (guest, update) in party.old.iter().zip(&updates) {
+        let checked = heard_from(update);
+        assert_eq!(checked["available"], "2.0");
+        assert_eq!((&checked["fresh"], &checked["heard_from"]), (&json!(false), &json!("players")));
+        let report = wait_complete(update, TRANSFER_WAIT);
+        assert_eq!((report.http, report.lan), (0, report.peers), "{report:?}");
+        party.assert_installed(guest);
+    }
+}
+
+/// Somebody who has the feed link and nothing else installs from the room.
+#[test]
+fn a_brand_new_player_installs_from_the_room() {
+    let party = Party::new(0, "1.0");
+    let (_node, newcomer) = party.newcomer("newcomer");
+    let install = newcomer.install(party.feed(), false);
+    let report = wait_complete(&install, TRANSFER_WAIT);
+    assert_eq!(report.http, 0, "{report:?}");
+    assert_eq!(heard_from(&install)["heard_from"], "players");
+    party.assert_installed(&newcomer);
+    // Who is there, and what they have.
+    let mut look = newcomer.look_around();
+    look.finish(READY_WAIT);
+    let found = look.json();
+    let host = found.iter().find(|event| event["event"] == "neighbour").expect("the host");
+    assert_eq!((&host["installed"], &host["newest"]), (&json!("1.0"), &json!("1.0")));
+    assert_eq!((&host["news"], &host["sequence"]), (&json!("valid"), &json!(1)));
+    assert_eq!(found.last().expect("a last line")["count"], 1);
+    assert!(party.host.dir.exists());
+}
+
+/// No IPv4, no router that gives out addresses: those that every link has do.
+#[test]
+fn addresses_of_the_link_alone_are_enough() {
+    let party = Party::new(0, "1.0");
+    let (node, newcomer) = party.newcomer("newcomer");
+    party.host_node.keep_link_local();
+    node.keep_link_local();
+    let report = wait_complete(&newcomer.install(party.feed(), false), TRANSFER_WAIT);
+    assert_eq!(report.http, 0, "{report:?}");
+    party.assert_installed(&newcomer);
+}
+
+/// The cable comes after the launcher was started.
+#[test]
+fn a_cable_that_is_plugged_in_later_is_noticed() {
+    let party = Party::new(1, "2.0");
+    let guest_node = party.lab.node();
+    let late = guest(&guest_node, &party.lab, "late");
+    // It seeds 1.0 in a corner of its own; what it has is another's copy.
+    content::copy_tree(&party.old[0].dir, &late.dir);
+    guest_node.cut();
+    let mut sharing = late.seed();
+    wait_seeding(&sharing);
+    guest_node.plug_in();
+    sharing.wait_json("somebody who was found", READY_WAIT, |event| {
+        (event["event"] == "serving-ahead" || event["peers"].as_u64() > Some(0)).then_some(())
+    });
+    sharing.interrupt();
+    sharing.wait_exit(READY_WAIT);
+}
+
+/// Everybody who means harm, all at once: an older release, documents made up, another product, poison,
+/// and a flood of announcements, well-formed and not. The newcomer gets the right release.
+#[test]
+fn rogues_change_nothing() {
+    let party = Party::new(1, "2.0");
+    let lab = &party.lab;
+    // Who stayed behind shares the old release, signed long ago.
+    let older = party.old[0].seed();
+    wait_seeding(&older);
+    // Another product's launcher.
+    let other_node = lab.node();
+    let listen = other_node.addr(ORIGIN_PORT);
+    let other = Product::init(&Place::from(&other_node), &lab.path("other"), "other", listen);
+    let other_build = lab.path("other-build");
+    content::write_file(&other_build.join("other.bin"), 5, 100_000);
+    other.publish(&other_build, "9.0");
+    let mut serving = other.serve();
+    let stranger = guest(&lab.node(), lab, "stranger");
+    wait_complete(&stranger.install(other.feed(), false), TRANSFER_WAIT);
+    serving.kill();
+    let stranger_sharing = stranger.seed();
+    wait_seeding(&stranger_sharing);
+    // Documents made up, and content made up, announced as the standard has it.
+    let feed = Feed::parse(&std::fs::read_to_string(party.product.feed()).unwrap()).unwrap();
+    let rendezvous = feed.rendezvous();
+    let (liar_node, poison_node, flood_node) = (lab.node(), lab.node(), lab.node());
+    let liar = DocumentLiar::start(&liar_node, PEER_PORT, rendezvous);
+    let torrent = newest_torrent(&party.product.repository());
+    let reading = read_torrent(&torrent);
+    let hashes: Vec<[u8; 20]> =
+        reading.tracker_hashes().iter().map(|hash| hash_bytes(hash)).collect();
+    let pieces = u32::try_from(reading.bytes.div_ceil(reading.piece_bytes)).unwrap();
+    let poison = HostilePeer::start(&poison_node, PEER_PORT, hashes[0], pieces, Malice::Lie);
+    let announce = |node: &Node, named: &[[u8; 20]]| {
+        let sender = Announcer::on(node);
+        let named = named.to_vec();
+        move || sender.say(&datagram(PEER_PORT, &named))
+    };
+    let named: Vec<[u8; 20]> = hashes.iter().copied().chain([rendezvous]).collect();
+    let (say_liar, say_poison) =
+        (announce(&liar_node, &[rendezvous]), announce(&poison_node, &hashes));
+
+    let cpu = party.sharing.cpu_seconds();
+    let memory = party.sharing.resident();
+    let (_node, newcomer) = party.newcomer("newcomer");
+    let install = newcomer.install(party.feed(), false);
+    say_liar();
+    say_poison();
+    let flood = Announcer::on(&flood_node);
+    for round in 0..20_000u16 {
+        flood.say(&datagram(1 + round, &named));
+        match round % 500 {
+            0 => flood.say(b"BT-SEARCH * HTTP/1.1\r\nPort: 0\r\nInfohash: \xff\xff\r\n\r\n\r\n"),
+            1 => flood.say(&vec![b'B'; 9000]),
+            2 => flood.say(&datagram(0, &named)),
+            3 => {
+                say_liar();
+                say_poison();
+            }
+            _ => {}
+        }
+    }
+    let report = wait_complete(&install, TRANSFER_WAIT);
+    assert_eq!(report.http, 0, "{report:?}");
+    assert_eq!(heard_from(&install)["available"], "2.0");
+    party.assert_installed(&newcomer);
+    assert!(liar.asked() > 0, "the liar was not heard");
+    assert!(poison.connections() > 0, "the poisoner was not met");
+    // What twenty thousand announcements cost somebody who shares.
+    let spent = party.sharing.cpu_seconds() - cpu;
+    let grown = party.sharing.resident().saturating_sub(memory);
+    eprintln!("a sharing launcher spent {spent:.2} s and grew by {} KiB", grown >> 10);
+    assert!(grown < 16 << 20, "{grown} bytes");
+}
+
+/// libtorrent hears us, and we hear libtorrent.
+#[test]
+fn libtorrent_and_we_find_each_other() {
+    let lab = Lab::new();
+    let source = content::shared_game(lab.path("source/game"), 4, BYTES);
+    let torrent = lab.path("game.torrent");
+    make_torrent(&source, &torrent, "hybrid", &[]);
+    let lsd = json!({"enable_lsd": true});
+    let mut theirs = Libtorrent::start_with(&lab.node(), &lsd);
+    theirs.seed(&torrent, parent(&source));
+    let node = lab.node();
+    let into = lab.folder("into");
+    let listen = SocketAddr::from(([0, 0, 0, 0], PEER_PORT));
+    let place = Place::from(&node);
+    let ours = ours::fetch_with(&place, &torrent, &into, listen, &[], &["--stay"]);
+    wait_complete(&ours, TRANSFER_WAIT);
+    content::assert_same(&source, &into.join("game"), &[]);
+    drop(theirs);
+    let mut theirs = Libtorrent::start_with(&lab.node(), &lsd);
+    theirs.leech(&torrent, &lab.folder("theirs"));
+    theirs.wait_done(&torrent, TRANSFER_WAIT);
+    content::assert_same_contents(&source, &lab.path("theirs/game"), &[]);
+}
+
+/// Of a private torrent nothing is said (BEP 27), of a public one both hashes are.
+#[test]
+fn private_torrents_are_not_announced() {
+    let lab = Lab::new();
+    let source = lab.path("source/data.bin");
+    content::write_file(&source, 9, 1 << 20);
+    let listener = lab.node();
+    let socket = listener.inside({
+        let at = listener.ip;
+        move || {
+            let socket = UdpSocket::bind(("0.0.0.0", 6771))?;
+            socket.join_multicast_v4(&"239.192.152.143".parse().unwrap(), &at)?;
+            socket.set_read_timeout(Some(READY_WAIT))?;
+            Ok::<_, std::io::Error>(socket)
+        }
+    });
+    let socket = socket.unwrap();
+    let seed_node = lab.node();
+    let mut fetches = Vec::new();
+    let mut hashes = Vec::new();
+    for (port, private) in [(PEER_PORT, true), (PEER_PORT + 1, false)] {
+        let torrent = lab.path(&format!("{private}.torrent"));
+        let mut create = Place::Here.publisher();
+        create.args(["torrent", "create"]).arg(&source).arg("-o").arg(&torrent);
+        create.args(if private { &["--private"][..] } else { &[] });
+        Proc::start("torrent create", create).finish(READY_WAIT);
+        hashes.push(read_torrent(&torrent).tracker_hashes());
+        let seed_at = seed_node.addr(port);
+        let seed = ours::seed(&Place::from(&seed_node), &torrent, parent(&source), seed_at);
+        let (node, into) = (lab.node(), lab.folder(&format!("into-{private}")));
+        let (place, listen) = (Place::from(&node), node.addr(PEER_PORT));
+        let fetch = ours::fetch_with(&place, &torrent, &into, listen, &[seed_at], &["--stay"]);
+        wait_complete(&fetch, TRANSFER_WAIT);
+        fetches.push((seed, fetch));
+    }
+    let (private, public) = (&hashes[0], &hashes[1]);
+    let mut buffer = [0; 2000];
+    let (len, _) = socket.recv_from(&mut buffer).expect("the public one is announced");
+    let said = String::from_utf8_lossy(&buffer[..len]).into_owned();
+    // What was said first: the private one was there before.
+    assert!(public.iter().all(|hash| said.contains(hash.as_str())), "{said}");
+    assert!(!private.iter().any(|hash| said.contains(hash.as_str())), "{said}");
+}
+
+/// With a router at hand and everything pointing beyond it, LAN-only mode sends it nothing; without that
+/// mode it does, so the capture sees it.
+#[test]
+fn in_lan_only_mode_not_one_packet_leaves() {
+    let party = Party::new(0, "1.0");
+    let router = party.lab.node();
+    let feed = party.product.feed_at("http://origin.updraft.invalid/");
+    for (name, lan_only) in [("inside", true), ("outside", false)] {
+        let (node, mut player) = party.newcomer(name);
+        node.set_router(&router);
+        player.flags.extend(["--peer".to_owned(), "203.0.114.7:6881".to_owned()]);
+        player.flags.extend(["--peer".to_owned(), "192.168.99.7:6881".to_owned()]);
+        if lan_only {
+            player.flags.push("--lan-only".to_owned());
+        }
+        let capture = Capture::start(&node, &party.lab.path(&format!("{name}.pcap")));
+        wait_complete(&player.install(&feed, false), TRANSFER_WAIT);
+        party.assert_installed(&player);
+        let left = capture.packets_beyond();
+        assert_eq!(left.is_empty(), lan_only, "{name}: {left:#?}");
+    }
+}
+
+/// Packets of a host's link, kept by tcpdump.
+struct Capture {
+    tcpdump: Proc,
+    file: PathBuf,
+    node: Node,
+}
+
+impl Capture {
+    fn start(node: &Node, file: &Path) -> Self {
+        let mut command = node.command("tcpdump");
+        command.args(["-n", "-i", "eth0", "-U", "-Z", "root", "-w"]).arg(file);
+        let tcpdump = Proc::start("tcpdump", command);
+        tcpdump.wait_line("listening on", READY_WAIT);
+        Self { tcpdump, file: file.to_owned(), node: node.clone() }
+    }
+
+    /// What this host sent to anybody who is not on the link.
+    fn packets_beyond(mut self) -> Vec<String> {
+        self.tcpdump.interrupt();
+        self.tcpdump.finish(READY_WAIT);
+        let mut command = self.node.command("tcpdump");
+        command.args(["-n", "-r"]).arg(&self.file);
+        command.arg(
+            "(ip or ip6) and not (dst net 10.77.0.0/24 or dst net 203.0.113.0/24 or \
+             dst net fd77::/64 or dst net fe80::/10 or multicast or broadcast)",
+        );
+        let mut read = Proc::start("tcpdump -r", command);
+        read.finish(READY_WAIT);
+        let lines = read.lines().into_iter().filter(|line| !line.error);
+        lines.map(|line| line.text).collect()
+    }
+}
+
+/// Says things to everybody on the link.
+struct Announcer {
+    socket: UdpSocket,
+}
+
+impl Announcer {
+    fn on(node: &Node) -> Self {
+        let at = node.addr(0);
+        let socket = node.inside(move || UdpSocket::bind(at)).unwrap();
+        Self { socket }
+    }
+
+    fn say(&self, datagram: &[u8]) {
+        // A full queue of the link loses some of a flood.
+        let _ = self.socket.send_to(datagram, LSD);
+    }
+}
+
+/// As BEP 14 has it, by hand.
+fn datagram(port: u16, hashes: &[[u8; 20]]) -> Vec<u8> {
+    let mut text = format!("BT-SEARCH * HTTP/1.1\r\nHost: {LSD}\r\nPort: {port}\r\n");
+    for hash in hashes {
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        text.push_str(&format!("Infohash: {hex}\r\n"));
+    }
+    text.push_str("\r\n\r\n");
+    text.into_bytes()
+}
+
+/// The torrent of the release that was published last; those of patches are smaller.
+fn newest_torrent(repository: &Path) -> PathBuf {
+    let torrents = std::fs::read_dir(repository.join("torrents")).unwrap().flatten();
+    let releases =
+        torrents.map(|entry| entry.path()).filter(|path| read_torrent(path).bytes > BYTES / 2);
+    releases.max_by_key(|path| std::fs::metadata(path).unwrap().modified().unwrap()).unwrap()
+}
