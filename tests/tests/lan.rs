@@ -107,7 +107,8 @@ fn heard_from(proc: &Proc) -> Value {
     })
 }
 
-/// One guest has the update: the room has it, too. Nothing is left of the origin, and there is no route.
+/// One guest has the update: the room has it, too, and by the patch that the guest came by it with. Nothing
+/// is left of the origin, and there is no route.
 #[test]
 fn a_guest_with_the_update_upgrades_the_room() {
     let party = Party::new(3, "2.0");
@@ -118,6 +119,7 @@ fn a_guest_with_the_update_upgrades_the_room() {
         assert_eq!((&checked["fresh"], &checked["heard_from"]), (&json!(false), &json!("players")));
         let report = wait_complete(update, TRANSFER_WAIT);
         assert_eq!((report.http, report.lan), (0, report.peers), "{report:?}");
+        assert!(report.peers < BYTES / 4, "a patch does: {report:?}");
         party.assert_installed(guest);
     }
 }

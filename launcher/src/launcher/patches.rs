@@ -14,6 +14,7 @@ use std::io::Read as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{object_path, torrent_path};
 use updraft_manifests::patch::{PREFIX_LEN, Patch};
@@ -186,6 +187,29 @@ impl Launcher {
         let file = self.store.tree().open_file(&below);
         let file = file.map_err(Error::disk("open", self.store.path(&below)))?;
         Ok((file, split))
+    }
+
+    /// Goes on sharing the patch that brought in what is installed, as far as it is here. That it cannot be is
+    /// no reason not to share the rest.
+    pub(super) async fn share_patch(&mut self, swarm: &SwarmSources) {
+        if self.patch.is_some() {
+            return;
+        }
+        let names = self.store.tree().list(PATCHES_FOLDER).unwrap_or_default();
+        let kept = names.iter().find_map(|name| ContentHash::from_hex(name));
+        let Some(kept) = kept else { return };
+        let document = torrent_path(&kept);
+        let parsed = self.documents.read(&document).and_then(|bytes| Metainfo::parse(&bytes).ok());
+        let Some(info) = parsed.map(|torrent| Arc::new(torrent.info)) else { return };
+        let below = format!("{PATCHES_FOLDER}/{kept}");
+        let mut add = AddTorrent::new(info, vec![self.store.path(&below)]);
+        add.have = Have::Resume;
+        add.resume = Some(self.store.path(&format!("{below}.resume")));
+        add.seed_only = true;
+        match self.join(add, swarm).await {
+            Ok(handle) => self.patch = Some(KeptPatch { handle, document }),
+            Err(error) => tracing::info!(%error, "the patch is not shared"),
+        }
     }
 
     /// Removes the patches that are here but for this one: one is kept at a time.

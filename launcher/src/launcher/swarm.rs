@@ -77,6 +77,7 @@ impl Launcher {
             add.have = Have::Files(whole);
             add.seed_only = true;
             self.add(add, &swarm).await?;
+            self.share_patch(&swarm).await;
         }
         let handle = self.handle.clone().expect("it was just added");
         let (stop, events) = (self.stop.clone(), Arc::clone(&self.events));
