@@ -180,6 +180,8 @@ pub enum Event {
         peers_bytes: u64,
         /// Bytes from peers on the LAN or this machine.
         lan_bytes: u64,
+        /// Of the bytes from peers, what did not travel, as it came compressed.
+        spared_bytes: u64,
         /// Bytes from web servers.
         http_bytes: u64,
         /// Bytes that were there before: kept, moved, copied, or fetched in an earlier run.
@@ -204,6 +206,10 @@ pub enum Event {
         up_rate: u64,
         /// Bytes sent since the start.
         uploaded: u64,
+        /// Of these, what did not travel, as it went compressed.
+        saved_bytes: u64,
+        /// Seconds of processor time that compressing it took.
+        packing_seconds: f64,
     },
     /// `verify`, `repair`: a file is not as released.
     Damaged {
@@ -293,6 +299,8 @@ pub struct Progress {
     pub peers_bytes: u64,
     /// Bytes from peers on the LAN or this machine.
     pub lan_bytes: u64,
+    /// Of the bytes from peers, what did not travel, as it came compressed.
+    pub spared_bytes: u64,
     /// Bytes from web servers.
     pub http_bytes: u64,
     /// Bytes that were there before.

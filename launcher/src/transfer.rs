@@ -75,6 +75,8 @@ pub struct Split {
     pub peers: u64,
     /// From peers on the LAN.
     pub lan: u64,
+    /// Of what came from peers, what did not travel, as it came compressed.
+    pub spared: u64,
     /// From web servers, as it came: packs by their compressed length.
     pub http: u64,
     /// The same unpacked.
@@ -93,6 +95,7 @@ impl Split {
         Self {
             peers: self.peers + earlier.peers,
             lan: self.lan + earlier.lan,
+            spared: self.spared + earlier.spared,
             http: self.http + earlier.http,
             http_content: self.http_content + earlier.http_content,
             reused: self.reused,
@@ -108,6 +111,7 @@ impl Split {
             seconds: since.elapsed().as_secs_f64(),
             peers_bytes: self.peers,
             lan_bytes: self.lan,
+            spared_bytes: self.spared,
             http_bytes: self.http,
             reused_bytes: self.reused,
             wasted_bytes: self.wasted,
@@ -206,7 +210,7 @@ pub async fn seed(handle: &TorrentHandle, stop: &Stop, events: &Sink) -> Result<
         tokio::select! {
             () = stop.raised() => {
                 let now = status.borrow_and_update().clone();
-                events(Event::Seeding { peers: now.peers, quic_peers: now.quic, up_rate: 0, uploaded: now.up_total });
+                events(seeding(&Status { up_rate: 0, ..now }));
                 return Ok(());
             }
             _ = tick.tick() => {
@@ -214,8 +218,7 @@ pub async fn seed(handle: &TorrentHandle, stop: &Stop, events: &Sink) -> Result<
                 if let Phase::Failed(why) = &now.phase {
                     return Err(Error::Failed(why.clone()));
                 }
-                let seeding =
-                    Event::Seeding { peers: now.peers, quic_peers: now.quic, up_rate: now.up_rate, uploaded: now.up_total };
+                let seeding = seeding(&now);
                 if told.as_ref() != Some(&seeding) {
                     events(seeding.clone());
                     told = Some(seeding);
@@ -251,11 +254,23 @@ fn split(now: &Status, reused: u64) -> Split {
     Split {
         peers: now.down_peers,
         lan: now.down_lan,
+        spared: now.down_spared,
         http: now.down_http,
         http_content: now.http_content,
         reused,
         wasted: now.wasted,
         uploaded: now.up_total,
+    }
+}
+
+fn seeding(now: &Status) -> Event {
+    Event::Seeding {
+        peers: now.peers,
+        quic_peers: now.quic,
+        up_rate: now.up_rate,
+        uploaded: now.up_total,
+        saved_bytes: now.up_saved,
+        packing_seconds: now.packing.as_secs_f64(),
     }
 }
 
@@ -271,6 +286,7 @@ fn progress(now: &Status, total: u64, elsewhere: u64, first: u64) -> Progress {
         quic_peers: now.quic,
         peers_bytes: now.down_peers,
         lan_bytes: now.down_lan,
+        spared_bytes: now.down_spared,
         http_bytes: now.down_http,
         reused_bytes: (elsewhere + first + now.supplied).min(total),
         uploaded: now.up_total,

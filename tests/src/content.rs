@@ -68,6 +68,33 @@ pub fn write_file(path: &Path, seed: u64, len: u64) {
     }
 }
 
+/// Writes a file of words, which shrinks to a fifth or so when it is compressed.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_text(path: &Path, seed: u64, len: usize) {
+    const WORDS: [&str; 32] = [
+        "function", "local", "player", "position", "return", "health", "if", "then", "else", "end",
+        "world", "enemy", "update", "draw", "self", "nil", "require", "math", "random", "table",
+        "insert", "for", "pairs", "in", "do", "while", "velocity", "score", "level", "sound",
+        "volume", "print",
+    ];
+    let mut random = Noise::new(seed);
+    let mut pick =
+        |end: usize| usize::try_from(random.below(end as u64)).expect("it is below `end`");
+    let mut text = String::with_capacity(len + 32);
+    while text.len() < len {
+        text.push_str(WORDS[pick(WORDS.len())]);
+        text.push(if pick(9) == 0 { '\n' } else { ' ' });
+        if pick(12) == 0 {
+            text.push_str(&pick(100_000).to_string());
+        }
+    }
+    text.truncate(len);
+    fs::create_dir_all(parent(path)).expect("the folder can be made");
+    fs::write(path, text).expect("the file can be written");
+}
+
 /// Overwrites `len` bytes at `offset` with noise.
 ///
 /// # Panics

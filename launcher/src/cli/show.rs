@@ -113,7 +113,11 @@ impl Face {
         let eta = now.eta.map_or_else(String::new, |eta| {
             format!(", {} left", units::time(Duration::from_secs_f64(eta.clamp(0.0, 1e9))))
         });
-        let split = split(now.peers_bytes, now.lan_bytes, now.http_bytes, now.reused_bytes);
+        let split = split(
+            (now.peers_bytes, now.lan_bytes, now.spared_bytes),
+            now.http_bytes,
+            now.reused_bytes,
+        );
         let upload = match now.uploaded {
             0 => String::new(),
             sent => format!(" | sent {} ({}/s)", units::bytes(sent), units::bytes(now.up_rate)),
@@ -283,6 +287,7 @@ fn text(event: &Event) -> Option<String> {
             version,
             seconds,
             peers_bytes,
+            spared_bytes,
             lan_bytes,
             http_bytes,
             reused_bytes,
@@ -291,7 +296,7 @@ fn text(event: &Event) -> Option<String> {
         } => format!(
             "complete: {version} in {} — {}; uploaded={uploaded}",
             units::time(Duration::from_secs_f64(seconds.max(0.0))),
-            split(*peers_bytes, *lan_bytes, *http_bytes, *reused_bytes)
+            split((*peers_bytes, *lan_bytes, *spared_bytes), *http_bytes, *reused_bytes)
         ),
         Event::Damaged { path, missing, bytes } => {
             let what = if *missing { "missing" } else { "damaged" };
@@ -379,10 +384,14 @@ fn text(event: &Event) -> Option<String> {
     })
 }
 
-fn split(peers: u64, lan: u64, http: u64, reused: u64) -> String {
+fn split((peers, lan, spared): (u64, u64, u64), http: u64, reused: u64) -> String {
     let lan = if lan > 0 { format!(" ({} LAN)", units::bytes(lan)) } else { String::new() };
+    let spared = match spared {
+        0 => String::new(),
+        spared => format!(" (compressed to {})", units::bytes(peers.saturating_sub(spared))),
+    };
     format!(
-        "peers {}{lan}, http {}, reused {}",
+        "peers {}{lan}{spared}, http {}, reused {}",
         units::bytes(peers),
         units::bytes(http),
         units::bytes(reused)
@@ -396,13 +405,14 @@ mod tests {
     /// Benchmarks and scripts wait for the word: it stands in the last line and nowhere before.
     #[test]
     fn complete_is_said_once() {
-        let progress = split(1, 1, 1, 1);
+        let progress = split((1, 1, 1), 1, 1);
         assert!(!progress.contains("complete"));
         let event = Event::Complete {
             version: "1.0.1".into(),
             seconds: 3.2,
             peers_bytes: 120 << 20,
             lan_bytes: 0,
+            spared_bytes: 80 << 20,
             http_bytes: 0,
             reused_bytes: 55 << 20,
             wasted_bytes: 0,
@@ -410,7 +420,8 @@ mod tests {
         };
         assert_eq!(
             text(&event).unwrap(),
-            "complete: 1.0.1 in 3.2 s — peers 120.0 MiB, http 0 B, reused 55.0 MiB; uploaded=7"
+            "complete: 1.0.1 in 3.2 s — peers 120.0 MiB (compressed to 40.0 MiB), http 0 B, \
+             reused 55.0 MiB; uploaded=7"
         );
         let planned = Event::Planned {
             version: "1".into(),

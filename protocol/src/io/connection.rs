@@ -5,6 +5,7 @@
 //! what the engine gives it and reports payload that has left. Neither decides anything.
 
 use super::buffers::{BUFFER_LEN, BufferPool};
+use super::parcels;
 use super::quic::Quic;
 use super::stream::{self, ReadHalf, Stream, WriteHalf};
 use crate::ids::{InfoHashes, PeerId, PeerKey};
@@ -65,8 +66,9 @@ pub(super) enum NetEvent {
         stream: Stream,
         handshake: Handshake,
     },
-    /// Messages came, with so many bytes of payload taken from the write budget.
-    Messages { peer: PeerKey, messages: Vec<Message>, payload: usize },
+    /// Messages came, with so many bytes of payload taken from the write budget, of which so many did
+    /// not travel.
+    Messages { peer: PeerKey, messages: Vec<Message>, payload: usize, spared: usize },
     /// Payload has left.
     Sent { peer: PeerKey, payload: u32 },
     /// The connection ended.
@@ -265,12 +267,13 @@ async fn read_messages(shared: &Shared, peer: PeerKey, mut stream: ReadHalf) -> 
         match read_batch(shared, &mut stream, &mut tail).await {
             Ok(messages) if messages.is_empty() => {}
             Ok(messages) => {
+                let (messages, spared) = parcels::unpack_all(messages);
                 let payload: usize = messages.iter().map(payload_len).sum();
                 let permits = u32::try_from(payload).expect("a batch is far below 4 GiB");
                 let Ok(permit) = shared.budget.acquire_many(permits).await else {
                     return CloseReason::ByPeer;
                 };
-                let event = NetEvent::Messages { peer, messages, payload };
+                let event = NetEvent::Messages { peer, messages, payload, spared };
                 if shared.events.send(event).await.is_err() {
                     return CloseReason::ByPeer;
                 }
@@ -281,10 +284,11 @@ async fn read_messages(shared: &Shared, peer: PeerKey, mut stream: ReadHalf) -> 
     }
 }
 
-/// Payload of a message, in bytes.
-pub(super) fn payload_len(message: &Message) -> usize {
+/// Payload of a message, in bytes; compressed blocks count as what they become.
+fn payload_len(message: &Message) -> usize {
     match message {
         Message::Piece { data, .. } => data.len(),
+        Message::Parcel { plain, .. } => *plain as usize,
         _ => 0,
     }
 }
@@ -467,7 +471,7 @@ async fn write_group(
     let mut slices: Vec<&[u8]> = Vec::with_capacity(SLICES_MAX);
     let mut from = 0;
     for (message, &end) in group.iter().zip(ends) {
-        if let Message::Piece { data, .. } = message {
+        if let Message::Piece { data, .. } | Message::Parcel { frame: data, .. } = message {
             slices.push(&heads[from..end]);
             slices.push(data);
             from = end;

@@ -4,12 +4,14 @@
 //! orders. It never waits for a peer, a disk or a tracker: what cannot go on at once is refused or
 //! closed.
 
+mod packing;
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, Dial, NetEvent, Route};
 use super::documents::{Documents, Order};
 use super::lsd::{self, Lsd};
+use super::parcels::{Packed, Packer};
 use super::quic::Quic;
 use super::session::{
     AddTorrent, LocalNetwork, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
@@ -27,6 +29,7 @@ use crate::wire::extension::ours;
 use crate::wire::handshake::Handshake;
 use crate::wire::message::Message;
 use bytes::Bytes;
+use packing::Gathered;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -126,6 +129,8 @@ pub(super) enum Note {
     Tracker { torrent: TorrentKey, report: super::trackers::TrackerReport },
     /// A peer of a torrent was found on the local network.
     Found { hash: InfoHash, addr: SocketAddr },
+    /// Blocks for a peer were compressed, or not.
+    Packed(Packed),
     /// A document was looked up for a peer.
     Answer { peer: PeerKey, message: DocumentMessage },
 }
@@ -133,6 +138,7 @@ pub(super) enum Note {
 struct PeerEntry {
     torrent: TorrentKey,
     connection: Connection,
+    gathered: Gathered,
 }
 
 /// The engine and all it owns.
@@ -148,6 +154,7 @@ pub(super) struct Engine {
     note: mpsc::Sender<Note>,
     notes: mpsc::Receiver<Note>,
     lookups: Arc<Semaphore>,
+    packer: Packer,
     torrents: BTreeMap<TorrentKey, Torrent>,
     by_hash: HashMap<InfoHash, TorrentKey>,
     peers: HashMap<PeerKey, PeerEntry>,
@@ -181,6 +188,7 @@ impl Engine {
                 events: net_sender,
             },
             net_events,
+            packer: Packer::start(note.clone())?,
             note,
             notes,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
@@ -492,7 +500,12 @@ impl Engine {
             NetEvent::Upgraded { torrent, addr, stream, handshake } => {
                 self.connect(torrent, stream, addr, true, handshake, Vec::new());
             }
-            NetEvent::Messages { peer, messages, payload } => {
+            NetEvent::Messages { peer, messages, payload, spared } => {
+                if let Some(entry) = self.peers.get(&peer)
+                    && spared > 0
+                {
+                    self.input(entry.torrent, Input::Spared { bytes: spared as u64 });
+                }
                 self.on_messages(peer, messages, payload);
             }
             NetEvent::Sent { peer, payload } => {
@@ -551,7 +564,8 @@ impl Engine {
         let transport = stream.transport();
         tracing::debug!(%peer, %addr, %transport, outgoing, "connected");
         let connection = connection::start(&self.shared, peer, stream, hello);
-        self.peers.insert(peer, PeerEntry { torrent, connection });
+        let gathered = Gathered::default();
+        self.peers.insert(peer, PeerEntry { torrent, connection, gathered });
         let lan = is_lan(addr.ip());
         let (id, abilities) = (theirs.peer_id, theirs.abilities);
         self.input(
@@ -668,6 +682,7 @@ impl Engine {
                     self.input(key, Input::Announced(addr));
                 }
             }
+            Note::Packed(packed) => self.on_packed(packed),
             Note::Answer { peer, message } => self.send_documents([(peer, message)]),
         }
     }
@@ -684,18 +699,7 @@ impl Engine {
                 Verdict::Inconsistent => self.fail(torrent, TorrentError::Inconsistent(piece)),
             },
             DiskEvent::Read { torrent, peer, blocks, failed } => {
-                let messages: Vec<Message> = blocks
-                    .into_iter()
-                    .map(|(block, data)| Message::Piece {
-                        piece: block.piece,
-                        offset: block.offset,
-                        data,
-                    })
-                    .collect();
-                if !failed.is_empty() {
-                    self.input(torrent, Input::Unsent { peer, blocks: failed });
-                }
-                self.send(peer, messages);
+                self.on_read(torrent, peer, blocks, failed);
             }
             DiskEvent::Lost { torrent, piece } => self.input(torrent, Input::Lost { piece }),
             DiskEvent::Checked { torrent, pieces } => {
@@ -813,8 +817,13 @@ impl Engine {
             }
         }
         for (peer, blocks) in reads {
-            if let Err(busy) = self.disk.read(key, peer, blocks) {
-                self.input(key, Input::Unsent { peer, blocks: busy.0 });
+            let count = blocks.len();
+            let refused = self.disk.read(key, peer, blocks).err().map(|busy| busy.0);
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.gathered.awaited += count - refused.as_ref().map_or(0, Vec::len);
+            }
+            if let Some(blocks) = refused {
+                self.input(key, Input::Unsent { peer, blocks });
             }
         }
         for (peer, messages) in batches {

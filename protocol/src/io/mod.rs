@@ -14,6 +14,7 @@ mod documents;
 mod engine;
 mod lsd;
 mod parallel;
+mod parcels;
 mod quic;
 mod session;
 pub mod storage;

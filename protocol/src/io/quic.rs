@@ -33,7 +33,7 @@ const HANDSHAKES_MAX: usize = 64;
 /// Of these, so many without the stranger having shown that it gets what is sent to its address.
 const UNPROVEN_MAX: usize = 16;
 /// Time for the handshake, and for the stream to be opened.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What may be under way to us on one connection, in bytes: 100 Mbit/s at a third of a second.
 const RECEIVE_WINDOW: u32 = 4 << 20;
 /// What waits of a handshake that nobody has looked at, in bytes.

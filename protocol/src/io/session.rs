@@ -266,6 +266,12 @@ pub struct Status {
     pub supplied: u64,
     /// Payload sent.
     pub up_total: u64,
+    /// Of the payload from peers, what did not travel, as it came compressed.
+    pub down_spared: u64,
+    /// Of the payload sent, what did not travel.
+    pub up_saved: u64,
+    /// Processor time that compressing it took.
+    pub packing: Duration,
     /// Payload that came twice, wrong or unasked.
     pub wasted: u64,
     /// Connections.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod limiter;
 pub mod local_announce;
 pub mod locality;
+pub mod packing;
 pub mod picker;
 pub mod rate;
 pub mod spread;

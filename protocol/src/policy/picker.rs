@@ -91,6 +91,15 @@ struct Open {
     contributors: Vec<PeerKey>,
 }
 
+/// Pieces that go together, in bytes of the torrent: neighbours are alike, and compress well together;
+/// more of them would leave a crowd with less to exchange.
+const RUN_BYTES: u32 = 1 << 20;
+
+/// How many pieces make a run; runs begin at multiples of that.
+pub fn run_pieces(geometry: &Geometry) -> u32 {
+    (RUN_BYTES / geometry.piece_length()).max(1)
+}
+
 /// Who asks [`Picker::pick`] for work.
 #[derive(Debug)]
 pub struct Ask<'a> {
@@ -362,7 +371,7 @@ impl Picker {
             })
             .collect();
         begun.sort_unstable();
-        let mut rarest = self.rarest(ask, rng);
+        let mut rarest = self.next_free(ask, ask.current, rng);
         while out.len() < goal {
             let finish = begun.last().is_some_and(|&(Reverse((class, peers)), _)| {
                 rarest.is_none_or(|piece| {
@@ -376,7 +385,7 @@ impl Picker {
             let Some(piece) = next else { break };
             if !finish {
                 self.begin(piece, ask.exclusive.then_some(ask.peer));
-                rarest = self.rarest(ask, rng);
+                rarest = self.next_free(ask, Some(piece), rng);
             }
             self.pick_open(ask, piece, goal, out);
         }
@@ -543,6 +552,25 @@ impl Picker {
                 out.push(self.geometry.block(piece, index));
             }
         }
+    }
+
+    /// The free piece to begin after `last`: the next one of the same run, if none is rarer.
+    fn next_free(
+        &self,
+        ask: &Ask,
+        last: Option<PieceIndex>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<PieceIndex> {
+        let rarest = self.rarest(ask, rng)?;
+        let peers = |piece: PieceIndex| self.availability[piece.get()];
+        let next = last.map(|last| PieceIndex(last.0.saturating_add(1))).filter(|&next| {
+            self.state.get(next.get()) == Some(&State::Free)
+                && next.0 % run_pieces(&self.geometry) != 0
+                && ask.have.has(next)
+                && self.class_of[next.get()] == self.class_of[rarest.get()]
+                && peers(next) <= peers(rarest)
+        });
+        next.or(Some(rarest))
     }
 
     fn rarest(&self, ask: &Ask, rng: &mut fastrand::Rng) -> Option<PieceIndex> {

@@ -18,11 +18,12 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Begins with all of `have`, in random order.
-    pub fn new(have: &Bitfield, rng: &mut fastrand::Rng) -> Self {
-        let mut order: Vec<PieceIndex> = have.iter().collect();
-        rng.shuffle(&mut order);
-        Self { order: order.into(), waiting: have.clone() }
+    /// Begins with all of `have`: runs of so many pieces in random order.
+    pub fn new(have: &Bitfield, run: u32, rng: &mut fastrand::Rng) -> Self {
+        let pieces: Vec<PieceIndex> = have.iter().collect();
+        let mut runs: Vec<&[PieceIndex]> = pieces.chunk_by(|a, b| a.0 / run == b.0 / run).collect();
+        rng.shuffle(&mut runs);
+        Self { order: runs.concat().into(), waiting: have.clone() }
     }
 
     /// Takes the next piece for a peer that has `theirs`.
@@ -60,9 +61,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn runs_stay_together() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut spread = Spread::new(&Bitfield::full(22), 4, &mut rng);
+        let nothing = Bitfield::empty(22);
+        let given: Vec<u32> =
+            std::iter::from_fn(|| spread.next(&nothing)).map(|piece| piece.0).collect();
+        assert_ne!(given, (0..22).collect::<Vec<u32>>(), "in random order");
+        let firsts = given.chunk_by(|a, b| a + 1 == *b).filter(|run| run[0] % 4 == 0).count();
+        assert!(firsts <= 6 && given.len() == 22, "{given:?}");
+    }
+
+    #[test]
     fn each_piece_is_given_once() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut spread = Spread::new(&Bitfield::full(20), &mut rng);
+        let mut spread = Spread::new(&Bitfield::full(20), 1, &mut rng);
         let mut theirs = Bitfield::empty(20);
         theirs.insert(PieceIndex(7));
         assert!(spread.take(PieceIndex(3)) && !spread.take(PieceIndex(3)));

@@ -405,6 +405,7 @@ impl World {
             sources: node.host.sources,
             packs: Vec::new(),
             supplied: false,
+            parcels: false,
             seed: node.rng.u64(..),
         };
         let have = match &node.host.have {

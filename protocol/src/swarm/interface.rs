@@ -52,6 +52,8 @@ pub struct Config {
     /// Blocks come from the caller first ([`Input::Supplied`]): until [`Input::SupplyEnded`] nobody
     /// is asked for any.
     pub supplied: bool,
+    /// Whether blocks are taken, and may be sent, compressed together ([`crate::wire::parcel`]).
+    pub parcels: bool,
     /// Seed of every random choice.
     pub seed: u64,
 }
@@ -173,6 +175,21 @@ pub enum Input {
         /// How.
         end: FetchEnd,
     },
+    /// Whether what is read for peers shrinks when it is compressed, as far as is known: then it is read
+    /// a parcel at a time.
+    Shrinks(bool),
+    /// What was read for a peer goes out compressed, with so many bytes less than it counts.
+    Saved {
+        /// To whom.
+        peer: PeerKey,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// So many bytes of the payload from a peer did not have to travel, as it came compressed.
+    Spared {
+        /// Bytes.
+        bytes: u64,
+    },
     /// Who may be sent payload from now on.
     SetUpload(UploadPolicy),
     /// What gets lost on disk from now on is not fetched again: others own the files.
@@ -282,6 +299,10 @@ pub struct Stats {
     pub supplied: u64,
     /// Payload sent.
     pub up: u64,
+    /// Of the payload from peers, what did not travel, as it came compressed.
+    pub down_spared: u64,
+    /// Of the payload sent, what did not travel.
+    pub up_saved: u64,
     /// Payload that came twice, or wrong, or unasked.
     pub wasted: u64,
     /// Payload in, bytes per second.

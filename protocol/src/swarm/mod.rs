@@ -29,7 +29,7 @@ use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
 use crate::policy::locality::is_lan;
-use crate::policy::picker::{Picker, Priority};
+use crate::policy::picker::{Picker, Priority, run_pieces};
 use crate::policy::rate::Rate;
 use crate::policy::spread::Spread;
 use crate::policy::transport::Transport;
@@ -98,6 +98,8 @@ pub struct Swarm {
     last_payload: Duration,
     /// Payload read for peers and not yet sent, in bytes.
     reading: u64,
+    /// What is read shrinks when it is compressed.
+    shrinks: bool,
     /// Where the next round of uploads and requests begins, so that a short limit is shared out.
     turn: u32,
     ticked_at: Option<Duration>,
@@ -107,6 +109,8 @@ pub struct Swarm {
     choke_now: bool,
     /// When peers are told of pieces at the latest.
     tell_at: Option<Duration>,
+    /// When requests no longer wait for others to go with them.
+    parcel_at: Option<Duration>,
     /// When to look again whether those unchoked have asked for something.
     rechoke_at: Option<Duration>,
     spread: Option<Spread>,
@@ -129,7 +133,8 @@ impl Swarm {
         priorities: Vec<Priority>,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(config.seed);
-        let spread = (config.spread && !have.is_empty()).then(|| Spread::new(have, &mut rng));
+        let spread = (config.spread && !have.is_empty())
+            .then(|| Spread::new(have, run_pieces(&geometry), &mut rng));
         Self {
             picker: Picker::new(Arc::clone(&geometry), have, &priorities),
             peers: BTreeMap::new(),
@@ -141,12 +146,14 @@ impl Swarm {
             began: None,
             last_payload: Duration::ZERO,
             reading: 0,
+            shrinks: false,
             turn: 0,
             ticked_at: None,
             lan: Uplink::default(),
             wide: Uplink::default(),
             choke_now: false,
             tell_at: None,
+            parcel_at: None,
             rechoke_at: None,
             spread,
             limited: false,
@@ -181,6 +188,8 @@ impl Swarm {
                 | Input::Fetched { .. }
                 | Input::Supplied { .. }
                 | Input::Stored { .. }
+                | Input::Saved { .. }
+                | Input::Spared { .. }
         );
         let stored = matches!(input, Input::Stored { .. });
         match input {
@@ -206,6 +215,14 @@ impl Swarm {
             }
             Input::Fetched { fetch, block, data } => self.on_fetched(now, fetch, block, data),
             Input::FetchEnded { fetch, end } => self.on_fetch_ended(now, fetch, end),
+            Input::Shrinks(shrinks) => self.shrinks = shrinks,
+            Input::Saved { peer, bytes } => {
+                if self.peers.get(&peer).is_some_and(|peer| !peer.lan) {
+                    limiter.up.give_back(bytes);
+                }
+                self.stats.up_saved += bytes;
+            }
+            Input::Spared { bytes } => self.stats.down_spared += bytes,
             Input::SetUpload(policy) => {
                 self.config.upload = policy;
                 self.choke_now = true;
@@ -224,6 +241,9 @@ impl Swarm {
         }
         if self.choke_now || self.rechoke_at.is_some_and(|at| at <= now) {
             self.rechoke(now);
+        }
+        if self.parcel_at.is_some_and(|at| at <= now) {
+            self.serve_waiting(now, limiter);
         }
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_all(now);
@@ -258,8 +278,8 @@ impl Swarm {
             let at = [limiter.up.ready_at(), limiter.down.ready_at()];
             at.into_iter().flatten().min()
         });
-        let times = [tick, dial, limit.flatten(), self.rechoke_at, self.tell_at, self.http.look_at];
-        times.into_iter().flatten().min()
+        let waits = [self.rechoke_at, self.parcel_at, self.tell_at, self.http.look_at];
+        [tick, dial, limit.flatten()].into_iter().chain(waits).flatten().min()
     }
 
     /// What is verified and on disk.
@@ -292,6 +312,13 @@ impl Swarm {
     /// The peer's own number for the document extension, if it speaks it.
     pub fn documents_id(&self, peer: PeerKey) -> Option<u8> {
         self.peers.get(&peer)?.extensions.documents
+    }
+
+    /// The peer's own number for parcels, if what is sent to it may go compressed: on a LAN the network is
+    /// faster than that.
+    pub fn parcels_id(&self, peer: PeerKey) -> Option<u8> {
+        let peer = self.peers.get(&peer).filter(|peer| !peer.lan && self.config.parcels)?;
+        peer.extensions.parcels
     }
 
     /// True if a connection with `addr` is to be refused: the address is banned, or there are enough
@@ -425,6 +452,7 @@ impl Swarm {
             metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
             documents: self.config.documents.then_some(ours::DOCUMENTS),
             pex: (!self.config.private).then_some(ours::PEX),
+            parcels: self.config.parcels.then_some(ours::PARCELS),
             metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
             listen_port: self.config.listen_port,
             requests_max: Some(REQUESTS_IN_MAX),
@@ -462,7 +490,10 @@ impl Swarm {
         let opens_with = std::mem::replace(&mut peer.opening, false);
         let fast = peer.abilities.fast;
         match message {
-            Message::KeepAlive | Message::Port(_) | Message::Unknown(_) => {
+            Message::KeepAlive
+            | Message::Port(_)
+            | Message::Unknown(_)
+            | Message::Parcel { .. } => {
                 peer.opening = opens_with;
             }
             Message::Choke => self.on_choke(key),
@@ -517,6 +548,10 @@ impl Swarm {
             Message::Extended { id: ours::PEX, payload } => {
                 peer.opening = opens_with;
                 self.on_peer_exchange(now, key, &payload);
+            }
+            // Those that are well formed were unpacked before.
+            Message::Extended { id: ours::PARCELS, .. } => {
+                self.ban(now, key, Misbehaviour::MalformedParcel);
             }
             Message::Extended { .. } => peer.opening = opens_with,
             Message::HashRequest(range) => self.send(now, key, Message::HashReject(range)),

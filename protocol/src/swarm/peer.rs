@@ -40,6 +40,9 @@ pub enum Misbehaviour {
     /// More requests than any peer needs, without end.
     #[error("it flooded us with requests")]
     RequestFlood,
+    /// Blocks compressed together that do not unpack to what they say.
+    #[error("it sent compressed blocks that are malformed")]
+    MalformedParcel,
     /// More messages with addresses than BEP 11 allows, again and again.
     #[error("it flooded us with addresses of peers")]
     AddressFlood,
@@ -134,6 +137,8 @@ pub(super) struct Peer {
     /// Wrong pieces that it alone delivered.
     pub(super) strikes: u32,
     pub(super) upload_queue: VecDeque<Block>,
+    /// When its requests no longer wait for more to go with them.
+    pub(super) parcel_due: Option<Duration>,
     /// Payload read for it since it was last unchoked, in bytes.
     pub(super) turn_bytes: u64,
     /// Payload that has left for it since, in bytes.
@@ -202,6 +207,7 @@ impl Peer {
             proven: false,
             strikes: 0,
             upload_queue: VecDeque::new(),
+            parcel_due: None,
             turn_bytes: 0,
             turn_sent: 0,
             serving: None,

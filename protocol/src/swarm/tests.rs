@@ -1,6 +1,7 @@
 //! Small worlds of engines under virtual time: each test is a situation and what must come of it.
 
 mod packs;
+mod parcels;
 mod pex;
 mod sources;
 mod transport;

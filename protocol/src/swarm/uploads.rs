@@ -7,6 +7,7 @@ use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::choker::{self, Candidate, Turn};
 use crate::policy::limiter::Limiter;
 use crate::wire::message::{Message, REQUEST_BYTES_MAX};
+use crate::wire::parcel;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -16,6 +17,11 @@ const READ_AHEAD_MIN: u64 = 48 * 1024;
 const READ_AHEAD_MAX: u64 = 4 << 20;
 /// Payload read ahead for all peers of a swarm.
 const READ_AHEAD_TOTAL: u64 = 12 << 20;
+/// Payload that goes into one message, compressed: a second of the peer's rate, this at the least.
+const PARCEL_MIN: u64 = 64 * 1024;
+/// Requests wait for others to go with so long: a peer that asks for each block when one has come would
+/// get every one alone.
+const PARCEL_WAIT: Duration = Duration::from_millis(30);
 /// Blocks in one read: 256 KiB when they follow each other.
 const READ_BLOCKS: usize = 16;
 /// Requests turned away for a full queue, within the last seconds, before a peer is thrown out.
@@ -222,6 +228,10 @@ impl Swarm {
     /// limit that is one block at a time, so that it is exact and shared out evenly: true if the
     /// peer may have more.
     pub(super) fn serve(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) -> bool {
+        if self.shrinks && self.parcels_id(key).is_some() {
+            self.serve_parcel(now, limiter, key);
+            return false;
+        }
         loop {
             let Some(peer) = self.peers.get_mut(&key) else { return false };
             // Until its rate is known, as much again as it took: like a window that opens.
@@ -234,12 +244,10 @@ impl Swarm {
                 self.limited = true;
                 return false;
             }
-            let uplink = if peer.lan { &self.lan } else { &self.wide };
-            let leech = !self.picker.is_complete();
-            if uplink.short && peer.turn_over(now, leech, uplink.newcomers, &self.geometry) {
-                self.choke_now = true;
+            if self.turn_ends(now, key) {
                 return false;
             }
+            let Some(peer) = self.peers.get_mut(&key) else { return false };
             let unlimited = peer.lan || limiter.up.rate().is_none();
             let room = usize::try_from((ahead - peer.reading).div_ceil(u64::from(BLOCK_LEN)));
             let room = room.unwrap_or(READ_BLOCKS).min(READ_BLOCKS);
@@ -250,23 +258,99 @@ impl Swarm {
                 self.limited = true;
                 return false;
             }
-            peer.reading += bytes;
-            self.reading += bytes;
-            peer.turn_bytes += bytes;
-            if let Some(piece) = blocks.first().map(|block| block.piece) {
-                let before = peer.serving.filter(|&(serving, _)| serving == piece);
-                let len = u32::try_from(bytes).expect("a run of blocks is within a piece");
-                peer.serving =
-                    Some((piece, before.map_or(0, |(_, sent)| sent).saturating_add(len)));
-            }
             let more = !peer.upload_queue.is_empty();
             self.tell(key);
-            self.outputs.push_back(Output::Read { peer: key, blocks });
+            self.read_for(key, blocks);
             if !unlimited {
                 self.limited |= more;
                 return more;
             }
         }
+    }
+}
+
+impl Swarm {
+    /// Orders reads for as much as goes well into one message, compressed. While some of it is on its way,
+    /// the rest waits until there is that much again.
+    fn serve_parcel(&mut self, now: Duration, limiter: &mut Limiter, key: PeerKey) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        let rate = if peer.up.is_known() { peer.up.get() } else { peer.turn_bytes };
+        let most = rate.clamp(PARCEL_MIN, parcel::BYTES_MAX as u64);
+        let (mut blocks, mut bytes) = (0, 0);
+        for block in peer.upload_queue.iter().take(parcel::BLOCKS_MAX) {
+            if bytes + u64::from(block.len) > most {
+                break;
+            }
+            (blocks, bytes) = (blocks + 1, bytes + u64::from(block.len));
+        }
+        let whole = blocks < peer.upload_queue.len();
+        if blocks == 0 || peer.reading >= 2 * most || (peer.reading > 0 && !whole) {
+            return;
+        }
+        if !whole && peer.parcel_due.is_none_or(|due| now < due) {
+            let Some(peer) = self.peers.get_mut(&key) else { return };
+            let due = *peer.parcel_due.get_or_insert(now + PARCEL_WAIT);
+            self.parcel_at = Some(self.parcel_at.map_or(due, |at| at.min(due)));
+            return;
+        }
+        if self.reading >= READ_AHEAD_TOTAL {
+            self.limited = true;
+            return;
+        }
+        if self.turn_ends(now, key) {
+            return;
+        }
+        // What compression saves is given back.
+        if !limiter.up.take(now, bytes) {
+            self.limited = true;
+            return;
+        }
+        self.tell(key);
+        self.peers.get_mut(&key).into_iter().for_each(|peer| peer.parcel_due = None);
+        while blocks > 0 {
+            let Some(peer) = self.peers.get_mut(&key) else { return };
+            let run = next_run(&mut peer.upload_queue, READ_BLOCKS.min(blocks));
+            blocks -= run.len();
+            self.read_for(key, run);
+        }
+    }
+
+    /// Serves those whose requests have waited long enough for others.
+    pub(super) fn serve_waiting(&mut self, now: Duration, limiter: &mut Limiter) {
+        self.parcel_at = None;
+        let waiting: Vec<(PeerKey, Duration)> =
+            self.peers.iter().filter_map(|(&key, peer)| Some((key, peer.parcel_due?))).collect();
+        for (key, due) in waiting {
+            if due <= now {
+                self.serve(now, limiter, key);
+            } else {
+                self.parcel_at = Some(self.parcel_at.map_or(due, |at| at.min(due)));
+            }
+        }
+    }
+
+    /// Whether somebody else is to be served first.
+    fn turn_ends(&mut self, now: Duration, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get(&key) else { return true };
+        let uplink = if peer.lan { &self.lan } else { &self.wide };
+        let leech = !self.picker.is_complete();
+        let ends = uplink.short && peer.turn_over(now, leech, uplink.newcomers, &self.geometry);
+        self.choke_now |= ends;
+        ends
+    }
+
+    fn read_for(&mut self, key: PeerKey, blocks: Vec<Block>) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
+        peer.reading += bytes;
+        self.reading += bytes;
+        peer.turn_bytes += bytes;
+        if let Some(piece) = blocks.first().map(|block| block.piece) {
+            let before = peer.serving.filter(|&(serving, _)| serving == piece);
+            let len = u32::try_from(bytes).expect("a run of blocks is within a piece");
+            peer.serving = Some((piece, before.map_or(0, |(_, sent)| sent).saturating_add(len)));
+        }
+        self.outputs.push_back(Output::Read { peer: key, blocks });
     }
 }
 

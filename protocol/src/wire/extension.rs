@@ -1,6 +1,6 @@
 //! The extension handshake (BEP 10) and the metadata messages (BEP 9) that answer magnet links.
 
-use super::pex;
+use super::{parcel, pex};
 use crate::bencode::{self, encode_dict};
 use bytes::Bytes;
 
@@ -12,6 +12,8 @@ pub mod ours {
     pub const DOCUMENTS: u8 = 2;
     /// BEP 11 `ut_pex`, see [`crate::wire::pex`].
     pub const PEX: u8 = 3;
+    /// Blocks that travel compressed together, see [`crate::wire::parcel`].
+    pub const PARCELS: u8 = 4;
 }
 
 /// The name of the document extension.
@@ -33,6 +35,8 @@ pub struct ExtensionHandshake {
     pub documents: Option<u8>,
     /// The peer's number for peer exchange; `None` if it has none.
     pub pex: Option<u8>,
+    /// The sender's number for [`crate::wire::parcel`], if it takes them.
+    pub parcels: Option<u8>,
     /// Length of the info dictionary.
     pub metadata_size: Option<u32>,
     /// Where the sender listens.
@@ -60,6 +64,9 @@ impl ExtensionHandshake {
             dict.key(b"m").dict(|m| {
                 if let Some(id) = self.documents {
                     m.key(DOCUMENTS_NAME.as_bytes()).int(i64::from(id));
+                }
+                if let Some(id) = self.parcels {
+                    m.key(parcel::NAME.as_bytes()).int(i64::from(id));
                 }
                 if let Some(id) = self.metadata {
                     m.key(METADATA_NAME.as_bytes()).int(i64::from(id));
@@ -114,6 +121,7 @@ impl ExtensionHandshake {
             metadata: extension(METADATA_NAME),
             documents: extension(DOCUMENTS_NAME),
             pex: extension(pex::NAME),
+            parcels: extension(parcel::NAME),
             metadata_size: number(b"metadata_size").and_then(|n| u32::try_from(n).ok()),
             listen_port: port(b"p"),
             requests_max: number(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|&n| n != 0),
@@ -202,6 +210,7 @@ mod tests {
             metadata: Some(ours::METADATA),
             documents: Some(ours::DOCUMENTS),
             pex: Some(ours::PEX),
+            parcels: Some(ours::PARCELS),
             metadata_size: Some(1234),
             listen_port: Some(7601),
             requests_max: Some(2000),

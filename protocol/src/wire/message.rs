@@ -61,6 +61,16 @@ pub enum Message {
         /// Its payload.
         payload: Bytes,
     },
+    /// On the way out only: an extension message whose payload is a compressed
+    /// [`crate::wire::parcel::Parcel`]. It comes as [`Message::Extended`].
+    Parcel {
+        /// Number of the extension.
+        id: u8,
+        /// Its payload.
+        frame: Bytes,
+        /// Bytes of the blocks in it.
+        plain: u32,
+    },
     /// BEP 52: asks for hashes of a file's tree.
     HashRequest(HashRange),
     /// BEP 52: answers with hashes; not asked for by this engine, so never acted on.
@@ -223,6 +233,11 @@ pub fn encode(message: &Message, out: &mut BytesMut) {
             out.put_u8(20);
             out.put_u8(*id);
             out.put_slice(payload);
+        }
+        Message::Parcel { id, frame, .. } => {
+            out.put_u32(length(frame, 2));
+            out.put_u8(20);
+            out.put_u8(*id);
         }
         Message::HashRequest(range) => hashes(out, 21, range),
         Message::HashReject(range) => hashes(out, 23, range),

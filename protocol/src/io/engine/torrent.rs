@@ -15,6 +15,7 @@ use crate::io::storage::{DiskOp, TorrentKey, resume};
 use crate::io::trackers::{AnnounceState, Announcer, AnnouncerConfig, SwarmSize, TrackerReport};
 use crate::io::webseed::{self, Pack, WebSeed};
 use crate::metainfo::Info;
+use crate::policy::packing::Content;
 use crate::policy::picker::Priority;
 use crate::swarm::{Config, Event, Stats, Swarm};
 use bytes::Bytes;
@@ -51,6 +52,10 @@ pub(super) struct Torrent {
     /// Pieces that are believed in without having been hashed in this process.
     pub(super) distrusted: Option<Bitfield>,
     pub(super) fetches: HashMap<PeerKey, AbortHandle>,
+    /// Whether what is sent of it shrinks.
+    pub(super) content: Content,
+    /// Processor time that compressing took.
+    pub(super) packing: Duration,
     /// The swarm may have orders.
     pub(super) touched: bool,
     /// The status has changed since it was published.
@@ -140,6 +145,9 @@ impl Torrent {
             http_content: 0,
             supplied: 0,
             up_total: 0,
+            down_spared: 0,
+            up_saved: 0,
+            packing: Duration::ZERO,
             wasted: 0,
             peers: 0,
             seeds: 0,
@@ -153,6 +161,8 @@ impl Torrent {
             documents: add.documents,
             distrusted,
             fetches: HashMap::new(),
+            content: Content::default(),
+            packing: Duration::ZERO,
             touched: false,
             changed: true,
             finishing: false,
@@ -216,6 +226,7 @@ impl Torrent {
             sources: self.web_seeds.len(),
             packs: self.packs.iter().map(Pack::packed).collect(),
             supplied: self.supply.is_some(),
+            parcels: true,
             seed,
         };
         let swarm = Swarm::new(config, geometry, right, priorities);
@@ -504,6 +515,9 @@ impl Torrent {
             http_content: stats.http_content,
             supplied: stats.supplied,
             up_total: stats.up,
+            down_spared: stats.down_spared,
+            up_saved: stats.up_saved,
+            packing: self.packing,
             wasted: stats.wasted,
             peers: stats.peers,
             seeds: stats.seeds,

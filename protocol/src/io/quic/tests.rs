@@ -113,7 +113,7 @@ async fn what_is_no_handshake_ends_the_connection() {
 async fn a_crowd_of_half_open_connections_keeps_nobody_out_for_good() {
     let (session, _meeting, addr) = host().await;
     let endpoint = client(PROTOCOL);
-    let crowd: Vec<_> = (0..2 * HANDSHAKES_MAX)
+    let crowd: Vec<_> = (0..HANDSHAKES_MAX + 8)
         .filter_map(|_| Some(tokio::spawn(endpoint.connect(addr, NAME).ok()?)))
         .collect();
     let mut open = Vec::new();
@@ -122,7 +122,6 @@ async fn a_crowd_of_half_open_connections_keeps_nobody_out_for_good() {
             open.push(connection);
         }
     }
-    assert!(open.len() <= 2 * HANDSHAKES_MAX);
     drop(open);
     let other = client(PROTOCOL);
     let served = async { while !answered(&other, addr).await {} };

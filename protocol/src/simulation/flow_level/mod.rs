@@ -94,7 +94,7 @@ impl FlowLevel {
             peers,
         };
         for peer in world.peers.iter_mut().filter(|peer| peer.seed) {
-            peer.spread = Some(Spread::new(&seed, &mut world.rng));
+            peer.spread = Some(Spread::new(&seed, 1, &mut world.rng));
         }
         Some(world)
     }

@@ -39,6 +39,7 @@ impl Alone {
             sources: 1,
             packs: vec![Packed { pieces: 4..12, bytes: PACKED }],
             supplied: false,
+            parcels: false,
             seed: 1,
         };
         let priorities = vec![Priority::NORMAL; 16];

@@ -35,6 +35,7 @@ impl Alone {
             sources: 0,
             packs: Vec::new(),
             supplied: false,
+            parcels: false,
             seed: 1,
         };
         let world = world(4);

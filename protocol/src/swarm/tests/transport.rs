@@ -25,6 +25,7 @@ fn swarm(transport: Preference) -> (Swarm, Limiter) {
         sources: 0,
         packs: Vec::new(),
         supplied: false,
+        parcels: false,
         seed: 1,
     };
     let geometry = Geometry::new(16_384, 16_384, Vec::new()).unwrap();

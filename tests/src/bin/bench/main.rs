@@ -10,6 +10,7 @@
 //! bench webseed [--bytes N] [--rate MBIT]
 //! bench first  [--files N] [--bytes N] [--rate MBIT]
 //! bench delay  [--rate-mib N] [--delay-ms N]
+//! bench parcels BUILD... [--rate MBIT]      builds, each fetched from a player
 //! bench background [--rate MBIT] [--seconds N] [--queue-ms N]
 //! bench idle   [--torrents N] [--bytes N] [--seconds N]
 //! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
@@ -46,6 +47,8 @@ mod many;
 mod memory;
 #[cfg(target_os = "linux")]
 mod pair;
+#[cfg(target_os = "linux")]
+mod parcels;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
@@ -97,6 +100,8 @@ enum What {
     First(first::Args),
     /// One seed, one leech, a line with a delay.
     Delay(delay::Args),
+    /// What a first install from players costs on the wire.
+    Parcels(parcels::Args),
     /// What an upload adds to the round trips of others on the same uplink.
     Background(background::Args),
     /// Many torrents, no peers.
@@ -123,6 +128,7 @@ fn main() {
         What::Webseed(what) => webseed::run(dir.path(), args.rounds, &what),
         What::First(what) => first::run(dir.path(), args.rounds, &what),
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
+        What::Parcels(what) => parcels::run(dir.path(), &what),
         What::Background(what) => background::run(dir.path(), &what),
         What::Idle(what) => idle::run(dir.path(), &what),
         What::Search(what) => search::run(args.rounds, &what),
