@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use updraft_tests::clients::{Libtorrent, PEER_PORT};
+use updraft_tests::clients::{Client, Libtorrent, PEER_PORT};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{self, Place, READY_WAIT, TRANSFER_WAIT};
@@ -109,6 +109,6 @@ fn a_foreign_client_gets_plain_blocks() {
     let mut theirs = Libtorrent::start_on(&to, &to.wide_addr(PEER_PORT).to_string(), &settings);
     let into = lab.folder("theirs");
     theirs.add(&torrent, &into, &[from.wide_addr(PEER_PORT)]);
-    theirs.wait_finished(&torrent, TRANSFER_WAIT);
+    theirs.wait_done(&torrent, TRANSFER_WAIT);
     content::assert_same(&lab.path("source"), &into, &[]);
 }

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use updraft_tests::clients::{Libtorrent, PEER_PORT};
+use updraft_tests::clients::{Client, Libtorrent, PEER_PORT};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
@@ -116,7 +116,7 @@ fn a_foreign_client_is_served_beside_quic() {
     theirs.add(&world.torrent, &their_folder, &[world.seed_addr()]);
     let (fetch, into) = world.fetch(&ours_node, "ours", &["--upload", "yes"]);
     wait_quic(&fetch);
-    theirs.wait_finished(&world.torrent, TRANSFER_WAIT);
+    theirs.wait_done(&world.torrent, TRANSFER_WAIT);
     content::assert_same(&world.lab.path("source"), &their_folder, &[]);
     world.assert_came(fetch, &into);
 }

@@ -575,7 +575,8 @@ impl Swarm {
             self.dialer.connected(listens);
         }
         let upgrade = hello.quic.filter(|_| {
-            let new = peer.extensions.quic.is_none();
+            // Where there is nothing to send, nothing has to make way.
+            let new = peer.extensions.quic.is_none() && self.geometry.piece_count() > 0;
             new && self.config.transport.upgrades(peer.transport, peer.lan)
         });
         let at = if peer.outgoing { peer.addr } else { peer.listens.unwrap_or(peer.addr) };
