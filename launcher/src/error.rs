@@ -53,6 +53,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A version of the launcher itself that is not taken, although it is signed.
+    #[error("the launcher {version} is not taken: {why}")]
+    Launcher {
+        /// Its version.
+        version: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file system refused.
     #[error("cannot {action} {path}: {source}", path = .path.display())]
     Disk {
@@ -136,7 +144,7 @@ impl Error {
             Self::NotInstalled(_) | Self::NotOurs(_) | Self::OtherProduct { .. } => Exit::Folder,
             Self::Busy(_) => Exit::Busy,
             Self::Network { .. } | Self::Listen(_) => Exit::Network,
-            Self::Trust(_) | Self::Release { .. } => Exit::Trust,
+            Self::Trust(_) | Self::Release { .. } | Self::Launcher { .. } => Exit::Trust,
             Self::Disk { .. } | Self::Space { .. } | Self::State { .. } => Exit::Disk,
             Self::Damaged { .. } => Exit::Damaged,
             Self::Interrupted => Exit::Interrupted,
@@ -182,7 +190,16 @@ impl Error {
                 .into(),
             Self::Damaged { .. } => "run `updraft-launcher repair`".into(),
             Self::Interrupted => "run the same command again to go on: what is fetched is kept".into(),
-            Self::Usage(_) | Self::Trust(_) | Self::Release { .. } | Self::Failed(_) => return None,
+            Self::Trust(TrustError::LauncherTooOld { .. }) => {
+                "`updraft-launcher self-update` brings the newest launcher, if it was started by its \
+                 stub; then run the same command again"
+                    .into()
+            }
+            Self::Usage(_)
+            | Self::Trust(_)
+            | Self::Release { .. }
+            | Self::Launcher { .. }
+            | Self::Failed(_) => return None,
         })
     }
 }

@@ -35,6 +35,9 @@ pub enum Event {
         update: bool,
         /// True if the player went back from it: it comes only when asked for.
         held: bool,
+        /// Whether it may come to this install: `now`, `later` (it goes to others first, `update --now` does not
+        /// wait) or `paused` by its publisher.
+        turn: &'static str,
         /// False if nobody confirms it now: no repository could be asked, or the head has expired.
         fresh: bool,
         /// Who said so: `repository`, `players` (other launchers, known or near), or `kept` (heard before;
@@ -65,6 +68,32 @@ pub enum Event {
         product: String,
         /// How many there are.
         count: u64,
+    },
+    /// What is installed was revoked by its publisher.
+    Revoked {
+        /// The release.
+        version: String,
+    },
+    /// The launcher itself: what the publisher offers for this platform.
+    Launcher {
+        /// The version that runs.
+        own: String,
+        /// Its number.
+        own_sequence: u64,
+        /// The newest version.
+        available: String,
+        /// Its number.
+        sequence: u64,
+        /// `newest` runs here; `available` to be installed; `waiting` for the next start; `failed` to come up
+        /// here.
+        state: &'static str,
+    },
+    /// A newer launcher lies beside this one and is started the next time.
+    LauncherUpdated {
+        /// Its version.
+        version: String,
+        /// Its number.
+        sequence: u64,
     },
     /// What will be done.
     Planned {

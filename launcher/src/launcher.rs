@@ -11,22 +11,26 @@ mod gather;
 mod lan;
 mod look;
 mod patches;
+mod renew;
 mod rollback;
 mod swarm;
 mod torrent;
+
+pub use renew::Renewed;
 
 use crate::apply::Report;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::feed;
+use crate::home::report_healthy;
 use crate::http::Http;
 use crate::lock::Lock;
 use crate::news;
 use crate::release::Release;
 use crate::room::Room;
 use crate::stop::Stop;
-use crate::store::{State, Store, own_platform};
+use crate::store::{InstallNumber, State, Store, own_platform};
 use crate::switch::{Switch, peek};
 use crate::transfer::Network;
 use bytes::Bytes;
@@ -82,6 +86,8 @@ pub struct UpdateRequest {
     pub explain: bool,
     /// Bring in a release that the player went back from, too.
     pub force: bool,
+    /// Do not wait for this install's turn in a staged rollout.
+    pub now: bool,
     /// Where there is no room for the old and the new of all files, replace them batch by batch.
     pub bounded: bool,
 }
@@ -95,6 +101,10 @@ pub enum Updated {
     UpToDate,
     /// The player went back from it.
     Held,
+    /// It goes to others first.
+    Later,
+    /// Its publisher has stopped it.
+    Paused,
 }
 
 /// A patch that was fetched.
@@ -173,6 +183,10 @@ impl Launcher {
                 .unwrap_or_else(own_platform),
             upload: old.as_ref().and_then(|old| old.upload),
             held: kept.filter(|old| old.channel == channel).and_then(|old| old.held),
+            number: match &old {
+                Some(old) => old.number,
+                None => InstallNumber::random()?,
+            },
             channel,
             feed,
         };
@@ -217,6 +231,10 @@ impl Launcher {
             _lock: lock,
         };
         launcher.expire_kept();
+        // State, records and documents can be read, what was half done is finished: it works here.
+        if launcher.store.trust(&launcher.state.feed).is_ok() {
+            report_healthy();
+        }
         Ok(launcher)
     }
 

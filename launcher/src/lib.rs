@@ -11,7 +11,8 @@
 //! the player made, upload to the internet without having been told to, or run beside another
 //! launcher on the same folder.
 //!
-//! [`launcher::Launcher`] is the handle; the command line ([`cli`]) is one face over it.
+//! [`launcher::Launcher`] is the handle; the command line ([`cli`]) is one face over it. [`home`] is where
+//! this program itself lies, version beside version.
 #![forbid(unsafe_code)]
 
 pub mod apply;
@@ -23,6 +24,7 @@ pub mod events;
 pub mod exit;
 pub mod feed;
 pub mod fetch;
+pub mod home;
 pub mod http;
 pub mod index;
 pub mod journal;

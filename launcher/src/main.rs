@@ -5,12 +5,17 @@ use clap::Parser;
 use std::process::ExitCode;
 use updraft_launcher::cli::{self, args::Args};
 use updraft_launcher::exit::Exit;
+use updraft_launcher::home;
 
 /// Threads for documents and the command line; transfers and hashing have their own.
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|told| {
+        // Help and complaints are the work of a launcher that came up.
+        home::report_healthy();
+        told.exit()
+    });
     let level = match args.verbose {
         0 => "error",
         1 => "info",

@@ -16,8 +16,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use updraft_manifests::document::Verified;
-use updraft_manifests::head::{HEAD_PATH, Release as Entry};
+use updraft_manifests::head::{HEAD_PATH, LauncherRelease, Release as Entry};
+use updraft_manifests::launcher::LauncherManifest;
 use updraft_manifests::manifest::Manifest;
+use updraft_manifests::rollout::Turn;
 use updraft_manifests::root;
 use updraft_manifests::time::Time;
 use updraft_manifests::trust::{
@@ -71,6 +73,13 @@ impl News {
         matches!(self.origin, Origin::Repository(_)) && self.head.freshness == Freshness::Fresh
     }
 
+    /// Whether the release may come to this install now.
+    pub fn turn(&self, state: &State) -> Turn {
+        let now = self.trust.fix_time(clock());
+        let rollout = self.entry.rollout.as_ref();
+        rollout.map_or(Turn::Now, |rollout| rollout.turn(&state.number.0, now))
+    }
+
     /// The URL that the head's sources are seen from.
     pub fn base(&self, state: &State) -> Url {
         match &self.origin {
@@ -120,11 +129,42 @@ pub async fn manifest(
     sources: &Sources<'_>,
     news: &mut News,
 ) -> Result<Verified<Manifest>, Error> {
-    let path = news.entry.manifest_path();
+    let entry = news.entry.clone();
+    let accept = |news: &News, bytes: &[u8]| news.trust.accept_manifest(&news.head, &entry, bytes);
+    let path = entry.manifest_path();
+    let manifest = document(store, documents, sources, news, &path, accept).await?;
+    check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
+    Ok(manifest)
+}
+
+/// The manifest of the launcher that the news name for this platform, likewise.
+///
+/// # Errors
+/// As [`manifest`].
+pub async fn launcher(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    news: &mut News,
+    entry: &LauncherRelease,
+) -> Result<Verified<LauncherManifest>, Error> {
+    let accept = |news: &News, bytes: &[u8]| news.trust.accept_launcher(&news.head, entry, bytes);
+    document(store, documents, sources, news, &entry.manifest_path(), accept).await
+}
+
+/// The document at `path` that `accept` takes, from the store or the sources.
+async fn document<T>(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    news: &mut News,
+    path: &str,
+    accept: impl Fn(&News, &[u8]) -> Result<(TrustState, Verified<T>), TrustError>,
+) -> Result<Verified<T>, Error> {
     let mut refused = None;
-    let kept = documents.read(&path).map(|bytes| (bytes, Origin::Kept));
+    let kept = documents.read(path).map(|bytes| (bytes, Origin::Kept));
     let mut tried = kept.into_iter();
-    let mut rounds = sources.rounds(&path);
+    let mut rounds = sources.rounds(path);
     loop {
         let (bytes, origin) = match tried.next() {
             Some(found) => found,
@@ -133,14 +173,13 @@ pub async fn manifest(
                 None => break,
             },
         };
-        match news.trust.accept_manifest(&news.head, &news.entry, &bytes) {
+        match accept(news, &bytes) {
             Ok((trust, manifest)) => {
                 store.set_trust(&trust)?;
                 news.trust = trust;
                 if origin != Origin::Kept {
-                    keep(documents, &path, &manifest.to_bytes())?;
+                    keep(documents, path, &manifest.to_bytes())?;
                 }
-                check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
                 return Ok(manifest);
             }
             Err(error @ TrustError::HeadExpired(_)) => return Err(error.into()),
@@ -150,7 +189,7 @@ pub async fn manifest(
             }
         }
     }
-    Err(refused.map_or_else(|| rounds.failure(&path), Error::Trust))
+    Err(refused.map_or_else(|| rounds.failure(path), Error::Trust))
 }
 
 /// The bytes at `path` for which `good` holds, from the store or the sources; kept in the store.

@@ -26,7 +26,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use updraft_manifests::feed::Feed;
-use updraft_manifests::hash::ContentHash;
+use updraft_manifests::hash::{ContentHash, from_hex, hex};
 use updraft_manifests::installed::{INSTALLED_BYTES_MAX, Installed};
 use updraft_manifests::names::Name;
 use updraft_manifests::trust::TrustState;
@@ -60,6 +60,39 @@ pub struct State {
     pub upload: Option<bool>,
     /// The player went back from this release: no update up to this sequence comes by itself.
     pub held: Option<u64>,
+    /// This install's own number, which nobody else is told: it decides when staged releases come.
+    pub number: InstallNumber,
+}
+
+/// 16 random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstallNumber(pub [u8; 16]);
+
+impl InstallNumber {
+    /// A new one.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if the system has no randomness.
+    pub fn random() -> Result<Self, Error> {
+        let mut number = [0; 16];
+        getrandom::fill(&mut number)
+            .map_err(|error| Error::Failed(format!("no randomness from the system: {error}")))?;
+        Ok(Self(number))
+    }
+}
+
+impl From<InstallNumber> for String {
+    fn from(number: InstallNumber) -> Self {
+        hex(&number.0)
+    }
+}
+
+impl TryFrom<String> for InstallNumber {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        from_hex(&text).map(Self).ok_or("an install's number is 32 hexadecimal digits")
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -73,6 +106,7 @@ struct StateText {
     upload: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     held: Option<u64>,
+    number: InstallNumber,
 }
 
 /// The records of one install.
@@ -138,8 +172,8 @@ impl Store {
             return Err(wrong("it was written by a newer version of this program".into()));
         }
         let feed = Feed::parse(&text.feed).map_err(|error| wrong(error.to_string()))?;
-        let StateText { channel, platform, upload, held, .. } = text;
-        Ok(Some(State { feed, channel, platform, upload, held }))
+        let StateText { channel, platform, upload, held, number, .. } = text;
+        Ok(Some(State { feed, channel, platform, upload, held, number }))
     }
 
     /// Records what the player decided.
@@ -147,7 +181,7 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn set_state(&self, state: &State) -> Result<(), Error> {
-        let State { feed, channel, platform, upload, held } = state;
+        let State { feed, channel, platform, upload, held, number } = state;
         let text = toml::to_string(&StateText {
             format: 1,
             feed: feed.to_link(),
@@ -155,6 +189,7 @@ impl Store {
             platform: platform.clone(),
             upload: *upload,
             held: *held,
+            number: *number,
         })
         .expect("plain fields serialise");
         self.write_twin(STATE_PATH, text.as_bytes())
@@ -354,6 +389,7 @@ mod tests {
             platform: own_platform(),
             upload: Some(false),
             held: Some(7),
+            number: InstallNumber([5; 16]),
         };
         store.set_state(&state).unwrap();
         store.set_trust(&TrustState::new(&feed)).unwrap();

@@ -244,15 +244,19 @@ impl Signed {
         Ok(Verified { value, hash: self.hash(), document: self })
     }
 
-    /// Checks the signatures alone: `keys.threshold` distinct keys of `keys` signed this payload.
-    pub(crate) fn check_signatures(&self, keys: &KeySet) -> Result<(), DocumentError> {
-        let good = self
-            .signatures
+    /// How many of `keys` have signed this payload.
+    pub fn signed_by(&self, keys: &KeySet) -> usize {
+        self.signatures
             .iter()
             .filter(|(key, signature)| {
                 keys.keys.contains(key) && key.verifies(self.role, &self.payload, signature)
             })
-            .count();
+            .count()
+    }
+
+    /// Checks the signatures alone: `keys.threshold` distinct keys of `keys` signed this payload.
+    pub(crate) fn check_signatures(&self, keys: &KeySet) -> Result<(), DocumentError> {
+        let good = self.signed_by(keys);
         if keys.threshold == 0 || good < keys.threshold as usize {
             let (role, threshold) = (self.role, keys.threshold);
             return Err(DocumentError::Signatures { role, good, threshold });

@@ -13,6 +13,7 @@ use crate::document::Payload;
 use crate::hash::ContentHash;
 use crate::names::{Name, Version};
 use crate::patchlist::PatchListRef;
+use crate::rollout::Rollout;
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,6 +23,10 @@ use url::Url;
 pub const HEAD_PATH: &str = "head.toml";
 /// The most releases (channel × platform) a head may name.
 pub const RELEASES_MAX: usize = 256;
+/// The most platforms with a launcher.
+pub const LAUNCHERS_MAX: usize = 64;
+/// The most revoked manifests.
+pub const REVOKED_MAX: usize = 1024;
 /// The most sources of one kind.
 pub const SOURCES_MAX: usize = 32;
 /// The longest source in bytes.
@@ -52,6 +57,13 @@ pub struct Head {
     /// What every channel points at.
     #[serde(default)]
     pub releases: Vec<Release>,
+    /// The newest launcher of every platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launchers: Vec<LauncherRelease>,
+    /// Manifests, of releases and of launchers, that are taken back: by the SHA-256 of their payloads.
+    /// None of them is installed, and whoever has one is told so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<ContentHash>,
 }
 
 /// One channel on one platform, and the manifest it points at.
@@ -72,6 +84,24 @@ pub struct Release {
     /// The patches that lead to it, once they are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patches: Option<PatchListRef>,
+    /// Who gets it when; nothing means everybody, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+}
+
+/// The launcher of one platform, and the manifest it points at ([`crate::launcher`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LauncherRelease {
+    /// The platform.
+    pub platform: Name,
+    /// The manifest's version.
+    pub version: Version,
+    /// The manifest's sequence.
+    pub sequence: u64,
+    /// SHA-256 of the manifest's payload; it lies at `manifests/<hash>.toml`.
+    pub manifest: ContentHash,
+    /// Length of the manifest's payload in bytes.
+    pub length: u64,
 }
 
 /// HTTP bases and trackers; see the module for how they are resolved.
@@ -158,6 +188,18 @@ impl Head {
         };
         on(platform).or_else(|| on(&Name::any_platform()))
     }
+
+    /// The newest launcher for `platform`. Programs run on one platform only.
+    pub fn launcher(&self, platform: &Name) -> Option<&LauncherRelease> {
+        self.launchers.iter().find(|launcher| launcher.platform == *platform)
+    }
+}
+
+impl LauncherRelease {
+    /// Where the manifest lies in the repository.
+    pub fn manifest_path(&self) -> String {
+        crate::manifest::path(&self.manifest)
+    }
 }
 
 impl Release {
@@ -178,13 +220,24 @@ impl Payload for Head {
         if self.releases.len() > RELEASES_MAX {
             return Err(format!("it names more than {RELEASES_MAX} releases"));
         }
+        if self.launchers.len() > LAUNCHERS_MAX {
+            return Err(format!("it names more than {LAUNCHERS_MAX} launchers"));
+        }
+        if self.revoked.len() > REVOKED_MAX {
+            return Err(format!("it revokes more than {REVOKED_MAX} manifests"));
+        }
         for list in [&self.sources.http, &self.sources.trackers] {
             if list.len() > SOURCES_MAX || list.iter().any(|s| s.len() > SOURCE_LEN_MAX) {
                 return Err("it names too many sources, or too long ones".to_owned());
             }
         }
         let mut seen = BTreeSet::new();
+        if let Some(twin) = self.launchers.iter().find(|l| !seen.insert(&l.platform)) {
+            return Err(format!("it names two launchers for `{}`", twin.platform));
+        }
+        let mut seen = BTreeSet::new();
         for release in &self.releases {
+            release.rollout.as_ref().map_or(Ok(()), Rollout::check)?;
             if !seen.insert((&release.channel, &release.platform)) {
                 return Err(format!(
                     "it names `{}` on `{}` twice",
@@ -274,6 +327,13 @@ mod tests {
         check(|head| head.expires = head.created.after(LIFE_SECONDS_MAX + 1));
         check(|head| head.releases.push(head.releases[0].clone()));
         check(|head| head.sources.http = vec![String::new(); SOURCES_MAX + 1]);
+        check(|head| head.revoked = vec![ContentHash([1; 32]); REVOKED_MAX + 1]);
+        check(|head| {
+            let Release { platform, version, sequence, manifest, length, .. } =
+                head.releases[0].clone();
+            let launcher = LauncherRelease { platform, version, sequence, manifest, length };
+            head.launchers = vec![launcher; 2];
+        });
     }
 
     #[test]

@@ -19,12 +19,14 @@
 
 pub mod batches;
 pub mod cost;
+pub mod current;
 pub mod document;
 pub mod feed;
 pub mod hash;
 pub mod head;
 pub mod installed;
 pub mod keys;
+pub mod launcher;
 pub mod leaf_index;
 pub mod manifest;
 pub mod names;
@@ -35,6 +37,7 @@ pub mod path;
 pub mod plan;
 pub mod reuse;
 pub mod rolling;
+pub mod rollout;
 pub mod root;
 pub mod sealed;
 pub mod time;

@@ -3,10 +3,12 @@
 use crate::document::{KeySet, Payload, Signed};
 use crate::feed::Feed;
 use crate::hash::{ContentHash, V1Hash};
-use crate::head::{Head, LIFE_SECONDS_DEFAULT, Release, Sources};
+use crate::head::{Head, LIFE_SECONDS_DEFAULT, LauncherRelease, Release, Sources};
 use crate::keys::{Role, SecretKey};
+use crate::launcher::{Archive, LauncherFile, LauncherManifest};
 use crate::manifest::{Manifest, Torrent};
 use crate::names::{Name, Version};
+use crate::path::RelPath;
 use crate::root::{ReleaseKeys, Roles, Root};
 use crate::time::Time;
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ pub(crate) struct World {
     pub(crate) root_key: SecretKey,
     pub(crate) release_key: SecretKey,
     pub(crate) head_key: SecretKey,
+    pub(crate) launcher_key: SecretKey,
 }
 
 impl World {
@@ -29,6 +32,7 @@ impl World {
             root_key: SecretKey::from_random(Role::Root, [11; 32]),
             release_key: SecretKey::from_random(Role::Release, [12; 32]),
             head_key: SecretKey::from_random(Role::Head, [13; 32]),
+            launcher_key: SecretKey::from_random(Role::Launcher, [14; 32]),
         }
     }
 
@@ -43,7 +47,7 @@ impl World {
                 root: set(&self.root_key),
                 release: ReleaseKeys { keys: set(&self.release_key), channels: BTreeMap::new() },
                 head: set(&self.head_key),
-                launcher: None,
+                launcher: Some(set(&self.launcher_key)),
             },
         }
     }
@@ -73,6 +77,40 @@ impl World {
         }
     }
 
+    pub(crate) fn launcher(&self) -> LauncherManifest {
+        let file = |path: &str, executable| LauncherFile {
+            path: RelPath::parse(path).unwrap(),
+            length: 10,
+            sha256: ContentHash::of(path.as_bytes()),
+            executable,
+        };
+        LauncherManifest {
+            format: 1,
+            product: name("game"),
+            platform: name("linux-x86_64"),
+            version: Version::parse("1.0.0").unwrap(),
+            sequence: 1,
+            created: Time::from_unix(NOW),
+            archive: Archive { sha256: ContentHash::of(b"archive"), length: 7 },
+            program: RelPath::parse("updraft-launcher").unwrap(),
+            files: vec![file("updraft-launcher", true), file("data/strings", false)],
+        }
+    }
+
+    /// A head that names that launcher, too.
+    pub(crate) fn head_with(&self, launcher: &LauncherManifest) -> Head {
+        let payload = toml::to_string(launcher).unwrap();
+        let mut head = self.head();
+        head.launchers = vec![LauncherRelease {
+            platform: launcher.platform.clone(),
+            version: launcher.version.clone(),
+            sequence: launcher.sequence,
+            manifest: ContentHash::of(payload.as_bytes()),
+            length: payload.len() as u64,
+        }];
+        head
+    }
+
     pub(crate) fn head(&self) -> Head {
         self.head_of(&self.manifest())
     }
@@ -95,7 +133,10 @@ impl World {
                 manifest: ContentHash::of(payload.as_bytes()),
                 length: payload.len() as u64,
                 patches: None,
+                rollout: None,
             }],
+            launchers: vec![],
+            revoked: vec![],
         }
     }
 

@@ -3,21 +3,33 @@
 //! The workflow of The Update Framework as a state machine without I/O. Every step takes bytes as
 //! they were fetched and returns verified content and the next [`TrustState`], which the caller
 //! stores before it acts on the content. The order is: fix the time; [`TrustState::accept_root`]
-//! for 1, 2, 3… until one is missing; [`TrustState::accept_head`]; [`TrustState::accept_manifest`].
+//! for 1, 2, 3… until one is missing; [`TrustState::accept_head`]; [`TrustState::accept_manifest`]
+//! or [`TrustState::accept_launcher`].
 //!
 //! Nothing here lowers a floor, but a root that changes keys: that is how a stolen head key that
 //! signed an absurdly high sequence is recovered from.
 
-use crate::document::{DocumentError, Signed, Verified, read_payload};
+mod error;
+mod floor;
+mod launchers;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+pub use error::TrustError;
+pub use floor::Floor;
+pub use launchers::check_launcher;
+
+use crate::document::{Signed, Verified, read_payload};
 use crate::feed::Feed;
 use crate::hash::ContentHash;
 use crate::head::{Head, Release};
 use crate::keys::Role;
 use crate::manifest::Manifest;
-use crate::names::{Name, Version};
+use crate::names::Name;
 use crate::root::Root;
-use crate::sealed::{self, SealError};
 use crate::time::Time;
+use floor::raise;
 use serde::{Deserialize, Serialize};
 
 /// The largest step of a sequence number. A stolen key cannot use up the number space in one go.
@@ -41,19 +53,8 @@ pub struct TrustState {
     root_text: String,
     head: Option<Floor>,
     manifests: Vec<ManifestFloor>,
+    launchers: Vec<LauncherFloor>,
     time_floor: Time,
-}
-
-/// The highest sequence seen, and the payload that had it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Floor {
-    /// The sequence.
-    pub sequence: u64,
-    /// SHA-256 of the payload.
-    pub hash: ContentHash,
-    /// Two payloads were signed with this sequence: neither is used until a higher one comes.
-    #[serde(default)]
-    pub disputed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,17 +65,11 @@ struct ManifestFloor {
     floor: Floor,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StateText {
-    #[serde(rename = "updraft-trust")]
-    format: u32,
-    product: Name,
-    fingerprint: ContentHash,
-    time_floor: Time,
-    root: Option<String>,
-    head: Option<Floor>,
-    #[serde(default)]
-    manifests: Vec<ManifestFloor>,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LauncherFloor {
+    platform: Name,
+    #[serde(flatten)]
+    floor: Floor,
 }
 
 /// A head that passed its checks. Whether it may install is another question: see
@@ -115,128 +110,6 @@ impl AcceptedHead {
     }
 }
 
-/// Why a step was refused. The state the caller holds stays valid.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
-    /// The document itself is bad.
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    /// Root 1 is not the one that the feed names.
-    #[error(
-        "the first root has the fingerprint {found}, the feed says {expected}: \
-         the feed is of another product, or the server is not to be trusted"
-    )]
-    Fingerprint {
-        /// What the feed pins.
-        expected: ContentHash,
-        /// What was served.
-        found: ContentHash,
-    },
-    /// Roots must come one by one.
-    #[error("root {expected} was asked for and root {found} was served: tell the publisher")]
-    RootVersion {
-        /// The version asked for.
-        expected: u64,
-        /// The version served.
-        found: u64,
-    },
-    /// No root is known yet.
-    #[error("no root is known yet: {path} has to be fetched first", path = crate::root::path(1))]
-    NoRoot,
-    /// The document is of another product.
-    #[error("the {role} document is of the product `{found}`, not `{expected}`: check the feed")]
-    Product {
-        /// Whose document.
-        role: Role,
-        /// Ours.
-        expected: Name,
-        /// Theirs.
-        found: Name,
-    },
-    /// An older document than one already seen. For a head that is "no news", not an attack.
-    #[error(
-        "the {what} served has sequence {found}, older than {floor} seen before: try another source"
-    )]
-    Older {
-        /// What it is.
-        what: String,
-        /// The highest sequence seen.
-        floor: u64,
-        /// The sequence served.
-        found: u64,
-    },
-    /// A jump that no honest publisher makes.
-    #[error("the {what} jumps from sequence {floor} to {found}: refused, tell the publisher")]
-    Jump {
-        /// What it is.
-        what: String,
-        /// The highest sequence seen.
-        floor: u64,
-        /// The sequence served.
-        found: u64,
-    },
-    /// Two payloads with one sequence. `state` is to be stored: neither is used until a higher
-    /// sequence comes. Both payloads should be kept as evidence.
-    #[error(
-        "two different {what} documents were signed with sequence {sequence} ({known} and {found}): \
-         nothing is installed until a newer one comes; tell the publisher"
-    )]
-    Equivocation {
-        /// What it is.
-        what: String,
-        /// The sequence of both.
-        sequence: u64,
-        /// The payload seen first.
-        known: ContentHash,
-        /// The payload served now; equal to `known` when a dispute from before goes on.
-        found: ContentHash,
-        /// The next state.
-        state: Box<TrustState>,
-    },
-    /// The head has expired.
-    #[error(
-        "the newest version is unknown since {0}: the publisher has to sign a new head; \
-         nothing is installed until then, playing is not affected"
-    )]
-    HeadExpired(Time),
-    /// The head knows no such channel.
-    #[error("`{product}` has no channel `{channel}` for `{platform}`; there are: {available}")]
-    NoRelease {
-        /// The product.
-        product: Name,
-        /// The channel asked for.
-        channel: Name,
-        /// The platform asked for.
-        platform: Name,
-        /// What there is, for people.
-        available: String,
-    },
-    /// The manifest is not the one that the head names.
-    #[error(
-        "the manifest served is not the one that the head names ({expected}): try another source"
-    )]
-    ManifestHash {
-        /// The hash in the head.
-        expected: ContentHash,
-    },
-    /// The manifest says something else than the head.
-    #[error("the manifest {hash} contradicts the head: its {what} differs; tell the publisher")]
-    ManifestMismatch {
-        /// Its hash.
-        hash: ContentHash,
-        /// The field.
-        what: &'static str,
-    },
-    /// The release needs a newer launcher.
-    #[error("this release needs launcher {needed} or newer, this is {own}: update the launcher")]
-    LauncherTooOld {
-        /// The version needed.
-        needed: Version,
-        /// This program's.
-        own: String,
-    },
-}
-
 impl TrustState {
     /// What a client believes that was told a feed and nothing else.
     pub fn new(feed: &Feed) -> Self {
@@ -263,6 +136,7 @@ impl TrustState {
             root_text: String::new(),
             head: None,
             manifests: Vec::new(),
+            launchers: Vec::new(),
             time_floor: Time::default(),
         }
     }
@@ -342,6 +216,11 @@ impl TrustState {
             if old.roles.release.keys.keys != root.roles.release.keys.keys {
                 next.manifests.clear();
             }
+            if old.roles.launcher.as_ref().map(|set| &set.keys)
+                != root.roles.launcher.as_ref().map(|set| &set.keys)
+            {
+                next.launchers.clear();
+            }
         }
         next.time_floor = next.time_floor.max(root.created);
         next.root_text = String::from_utf8_lossy(verified.payload()).into_owned();
@@ -390,6 +269,10 @@ impl TrustState {
         let hash = signed.hash();
         if hash != release.manifest || signed.payload().len() as u64 != release.length {
             return Err(TrustError::ManifestHash { expected: release.manifest });
+        }
+        if head.head.revoked.contains(&hash) {
+            let (product, version) = (self.product.clone(), release.version.clone());
+            return Err(TrustError::Revoked { product, version });
         }
         let keys = root.roles.release.for_channel(&release.channel);
         let manifest: Verified<Manifest> = signed.verify(&keys)?;
@@ -453,377 +336,5 @@ impl TrustState {
         }
         let (expected, found) = (self.product.clone(), found.clone());
         Err(TrustError::Product { role, expected, found })
-    }
-
-    /// The sealed text to store.
-    pub fn to_text(&self) -> String {
-        let text = StateText {
-            format: 1,
-            product: self.product.clone(),
-            fingerprint: self.fingerprint,
-            time_floor: self.time_floor,
-            root: self.root.is_some().then(|| self.root_text.clone()),
-            head: self.head,
-            manifests: self.manifests.clone(),
-        };
-        sealed::seal(toml::to_string(&text).expect("plain fields serialise"))
-    }
-
-    /// Reads a stored state.
-    ///
-    /// # Errors
-    /// [`SealError`]. Starting over with [`TrustState::new`] gives up the floors: say so to the user.
-    pub fn parse(bytes: &[u8]) -> Result<Self, SealError> {
-        if bytes.len() > STATE_BYTES_MAX {
-            return Err(SealError::Content("it is too large".to_owned()));
-        }
-        let text = sealed::open(bytes)?;
-        let state: StateText =
-            toml::from_str(text).map_err(|error| SealError::Content(error.message().to_owned()))?;
-        if state.format != 1 {
-            return Err(SealError::Newer);
-        }
-        let root = match &state.root {
-            None => None,
-            Some(text) => Some(
-                read_payload(Role::Root, text.as_bytes())
-                    .map_err(|error| SealError::Content(error.to_string()))?,
-            ),
-        };
-        Ok(Self {
-            product: state.product,
-            fingerprint: state.fingerprint,
-            root,
-            root_text: state.root.unwrap_or_default(),
-            head: state.head,
-            manifests: state.manifests,
-            time_floor: state.time_floor,
-        })
-    }
-}
-
-/// Checks that a release can be installed by a launcher of version `own` (`major.minor.patch`).
-///
-/// # Errors
-/// [`TrustError::LauncherTooOld`], also when the needed version cannot be read.
-pub fn check_launcher(manifest: &Manifest, own: &str) -> Result<(), TrustError> {
-    let Some(needed) = &manifest.minimum_launcher else {
-        return Ok(());
-    };
-    let numbers =
-        |text: &str| -> Option<Vec<u64>> { text.split('.').map(|n| n.parse().ok()).collect() };
-    match (numbers(needed.as_str()), numbers(own)) {
-        (Some(least), Some(have)) if have >= least => Ok(()),
-        _ => Err(TrustError::LauncherTooOld { needed: needed.clone(), own: own.to_owned() }),
-    }
-}
-
-struct Step {
-    floor: Floor,
-    refusal: Option<Refusal>,
-    what: String,
-}
-
-enum Refusal {
-    Older { floor: u64, found: u64 },
-    Jump { floor: u64, found: u64 },
-    Equivocation { sequence: u64, known: ContentHash, found: ContentHash },
-}
-
-/// Holds a sequence against its floor. The returned floor is never lower than `old`.
-fn raise(old: Option<Floor>, sequence: u64, hash: ContentHash, what: &str) -> Step {
-    let new = Floor { sequence, hash, disputed: false };
-    let what = what.to_owned();
-    let Some(old) = old else {
-        return Step { floor: new, refusal: None, what };
-    };
-    let (floor, found) = (old.sequence, sequence);
-    if sequence < old.sequence {
-        return Step { floor: old, refusal: Some(Refusal::Older { floor, found }), what };
-    }
-    if sequence == old.sequence {
-        if hash == old.hash && !old.disputed {
-            return Step { floor: old, refusal: None, what };
-        }
-        let refusal = Refusal::Equivocation { sequence, known: old.hash, found: hash };
-        return Step { floor: Floor { disputed: true, ..old }, refusal: Some(refusal), what };
-    }
-    if sequence - old.sequence > SEQUENCE_JUMP_MAX {
-        return Step { floor: old, refusal: Some(Refusal::Jump { floor, found }), what };
-    }
-    assert!(new.sequence > old.sequence, "a floor only rises");
-    Step { floor: new, refusal: None, what }
-}
-
-impl Step {
-    fn result(self, next: &TrustState) -> Result<(), TrustError> {
-        let what = self.what;
-        match self.refusal {
-            None => Ok(()),
-            Some(Refusal::Older { floor, found }) => Err(TrustError::Older { what, floor, found }),
-            Some(Refusal::Jump { floor, found }) => Err(TrustError::Jump { what, floor, found }),
-            Some(Refusal::Equivocation { sequence, known, found }) => {
-                let state = Box::new(next.clone());
-                Err(TrustError::Equivocation { what, sequence, known, found, state })
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{NOW, World, name};
-    use proptest::prelude::*;
-
-    fn now() -> Time {
-        Time::from_unix(NOW + 60)
-    }
-
-    fn rooted(world: &World) -> TrustState {
-        let bytes = world.sign(&world.root(), &world.root_key);
-        TrustState::new(&world.feed()).accept_root(&bytes).unwrap().0
-    }
-
-    #[test]
-    fn first_contact_to_manifest() {
-        let world = World::new();
-        let state = rooted(&world);
-        assert_eq!(state.next_root(), 2);
-        let head = world.sign(&world.head(), &world.head_key);
-        let (state, accepted) = state.accept_head(&head, now()).unwrap();
-        assert_eq!(accepted.freshness, Freshness::Fresh);
-        let release = state.find_release(&accepted.head, &name("stable"), &name("linux")).unwrap();
-        let manifest = world.sign(&world.manifest(), &world.release_key);
-        let (state, manifest) = state.accept_manifest(&accepted, release, &manifest).unwrap();
-        assert_eq!(manifest.total_size, 10);
-        assert_eq!(state.manifest_floor(&name("any"), &name("stable")).unwrap().sequence, 1);
-        assert_eq!(TrustState::parse(state.to_text().as_bytes()).unwrap(), state);
-        assert!(state.is_of(&world.feed()));
-        assert!(matches!(
-            state.find_release(&accepted.head, &name("beta"), &name("linux")),
-            Err(TrustError::NoRelease { .. })
-        ));
-    }
-
-    #[test]
-    fn false_roots() {
-        let world = World::new();
-        let fresh = TrustState::new(&world.feed());
-        let mut other = world.root();
-        other.created = other.created.after(1);
-        let bytes = world.sign(&other, &world.root_key);
-        assert!(matches!(fresh.accept_root(&bytes), Err(TrustError::Fingerprint { .. })));
-        let head = world.sign(&world.head(), &world.head_key);
-        assert_eq!(fresh.accept_head(&head, now()).unwrap_err(), TrustError::NoRoot);
-    }
-
-    #[test]
-    fn roots_are_signed_by_the_old_and_the_new_keys() {
-        let world = World::new();
-        let state = rooted(&world);
-        let new_key = SecretKey::from_random(Role::Root, [99; 32]);
-        let mut second = world.root();
-        second.version = 2;
-        second.roles.root.keys = [new_key.public()].into();
-        let sign = |keys: &[&SecretKey], root: &Root| {
-            Signed::create(Role::Root, root, keys).unwrap().to_bytes()
-        };
-        assert!(state.accept_root(&sign(&[&new_key], &second)).is_err());
-        assert!(state.accept_root(&sign(&[&world.root_key], &second)).is_err());
-        let (next, _) = state.accept_root(&sign(&[&world.root_key, &new_key], &second)).unwrap();
-        assert_eq!(next.next_root(), 3);
-        second.version = 4;
-        assert!(matches!(
-            next.accept_root(&sign(&[&new_key], &second)),
-            Err(TrustError::RootVersion { expected: 3, found: 4 })
-        ));
-    }
-
-    use crate::keys::SecretKey;
-
-    #[test]
-    fn new_head_keys_drop_the_head_floor() {
-        let world = World::new();
-        let mut head = world.head();
-        head.sequence = 1_000_000;
-        let state = rooted(&world);
-        let (state, _) = state.accept_head(&world.sign(&head, &world.head_key), now()).unwrap();
-        let mut second = world.root();
-        second.version = 2;
-        let same_keys = world.sign(&second, &world.root_key);
-        assert!(state.accept_root(&same_keys).unwrap().0.head_floor().is_some());
-        let new_key = SecretKey::from_random(Role::Head, [98; 32]);
-        second.roles.head.keys = [new_key.public()].into();
-        let (state, _) = state.accept_root(&world.sign(&second, &world.root_key)).unwrap();
-        assert_eq!(state.head_floor(), None);
-        head.sequence = 2;
-        assert!(state.accept_head(&world.sign(&head, &world.head_key), now()).is_err());
-        assert!(state.accept_head(&world.sign(&head, &new_key), now()).is_ok());
-    }
-
-    #[test]
-    fn replays_jumps_and_equivocation() {
-        let world = World::new();
-        let head = |sequence, expires_in| {
-            let mut head = world.head();
-            head.sequence = sequence;
-            head.expires = head.created.after(expires_in);
-            world.sign(&head, &world.head_key)
-        };
-        let (state, _) = rooted(&world).accept_head(&head(5, 1000), now()).unwrap();
-        assert!(matches!(
-            state.accept_head(&head(4, 1000), now()),
-            Err(TrustError::Older { floor: 5, found: 4, .. })
-        ));
-        assert!(matches!(
-            state.accept_head(&head(6 + SEQUENCE_JUMP_MAX, 1000), now()),
-            Err(TrustError::Jump { .. })
-        ));
-        assert!(state.accept_head(&head(5, 1000), now()).is_ok());
-        let Err(TrustError::Equivocation { state, .. }) = state.accept_head(&head(5, 1001), now())
-        else {
-            panic!("two heads with one sequence")
-        };
-        // Neither of the two is used any more, also after a restart.
-        let state = TrustState::parse(state.to_text().as_bytes()).unwrap();
-        assert!(matches!(
-            state.accept_head(&head(5, 1000), now()),
-            Err(TrustError::Equivocation { .. })
-        ));
-        assert!(state.accept_head(&head(6, 1000), now()).is_ok());
-    }
-
-    #[test]
-    fn expired_heads_install_nothing() {
-        let world = World::new();
-        let head = world.head();
-        let bytes = world.sign(&head, &world.head_key);
-        let (state, accepted) = rooted(&world).accept_head(&bytes, head.expires).unwrap();
-        assert_eq!(accepted.freshness, Freshness::ExpiredSince(head.expires));
-        assert_eq!(state.head_floor().unwrap().sequence, 1);
-        let manifest = world.sign(&world.manifest(), &world.release_key);
-        assert_eq!(
-            state.accept_manifest(&accepted, &head.releases[0], &manifest).unwrap_err(),
-            TrustError::HeadExpired(head.expires)
-        );
-        // Among players alone it may for a while.
-        let days = |days: u64| head.expires.after(days * 24 * 3600);
-        let excused = accepted.clone().excused(days(29));
-        assert_eq!(excused.freshness, Freshness::ExcusedSince(head.expires));
-        assert!(state.accept_manifest(&excused, &head.releases[0], &manifest).is_ok());
-        let late = accepted.excused(days(30));
-        assert_eq!(late.freshness, Freshness::ExpiredSince(head.expires));
-    }
-
-    #[test]
-    fn a_wrong_clock_does_not_revive_an_old_head() {
-        let world = World::new();
-        let old = world.head();
-        let mut newer = world.head();
-        newer.sequence = 2;
-        newer.created = old.expires.after(10);
-        newer.expires = newer.created.after(20);
-        let bytes = world.sign(&newer, &world.head_key);
-        let (state, _) = rooted(&world).accept_head(&bytes, now()).unwrap();
-        assert_eq!(state.fix_time(Time::from_unix(0)), newer.created);
-    }
-
-    #[test]
-    fn manifests_must_be_what_the_head_says() {
-        let world = World::new();
-        let accept = |manifest: &Manifest, head: &Head, key: &SecretKey| {
-            let bytes = world.sign(head, &world.head_key);
-            let (state, accepted) = rooted(&world).accept_head(&bytes, now()).unwrap();
-            let bytes = world.sign(manifest, key);
-            state.accept_manifest(&accepted, &accepted.head.releases[0], &bytes).map(|_| ())
-        };
-        let good = world.manifest();
-        let release_key = &world.release_key;
-        accept(&good, &world.head(), release_key).unwrap();
-        let thief = SecretKey::from_random(Role::Release, [50; 32]);
-        assert!(matches!(
-            accept(&good, &world.head(), &thief),
-            Err(TrustError::Document(DocumentError::Signatures { .. }))
-        ));
-        let mut other = good.clone();
-        other.total_size = 11;
-        assert!(matches!(
-            accept(&other, &world.head(), release_key),
-            Err(TrustError::ManifestHash { .. })
-        ));
-        let mut foreign = good.clone();
-        foreign.product = name("other");
-        assert!(matches!(
-            accept(&foreign, &world.head_of(&foreign), release_key),
-            Err(TrustError::Product { .. })
-        ));
-        // A head key alone cannot move a manifest to another channel or give it a number.
-        for change in [
-            (|r: &mut Release| r.channel = name("beta")) as fn(&mut Release),
-            |r| r.platform = name("other"),
-            |r| r.sequence = 7,
-        ] {
-            let mut head = world.head();
-            change(&mut head.releases[0]);
-            assert!(matches!(
-                accept(&good, &head, release_key),
-                Err(TrustError::ManifestMismatch { .. })
-            ));
-        }
-    }
-
-    #[test]
-    fn launcher_versions() {
-        let mut manifest = World::new().manifest();
-        check_launcher(&manifest, "0.1.0").unwrap();
-        manifest.minimum_launcher = Some(Version::parse("0.2.0").unwrap());
-        assert!(check_launcher(&manifest, "0.1.9").is_err());
-        check_launcher(&manifest, "0.2.0").unwrap();
-        check_launcher(&manifest, "0.10.0").unwrap();
-        manifest.minimum_launcher = Some(Version::parse("soon").unwrap());
-        assert!(check_launcher(&manifest, "0.1.9").is_err());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn floors_never_sink(steps in prop::collection::vec((0u64..6, 0u64..6, 0u64..3), 1..12)) {
-            let world = World::new();
-            let mut state = rooted(&world);
-            for (head_sequence, sequence, variant) in steps {
-                let mut manifest = world.manifest();
-                manifest.sequence = sequence;
-                manifest.total_size += variant;
-                let mut head = world.head_of(&manifest);
-                head.sequence = head_sequence;
-                head.expires = head.expires.after(variant);
-                let before = state.clone();
-                match state.accept_head(&world.sign(&head, &world.head_key), now()) {
-                    Ok((next, accepted)) => {
-                        state = next;
-                        let bytes = world.sign(&manifest, &world.release_key);
-                        match state.accept_manifest(&accepted, &accepted.head.releases[0], &bytes) {
-                            Ok((next, _)) => state = next,
-                            Err(TrustError::Equivocation { state: next, .. }) => state = *next,
-                            Err(TrustError::Older { floor, found, .. }) => prop_assert!(found < floor),
-                            Err(other) => prop_assert!(false, "{}", other),
-                        }
-                    }
-                    Err(TrustError::Equivocation { state: next, .. }) => state = *next,
-                    Err(TrustError::Older { floor, found, .. }) => prop_assert!(found < floor),
-                    Err(other) => prop_assert!(false, "{}", other),
-                }
-                let sequences = |state: &TrustState| (
-                    state.head_floor().map(|f| f.sequence),
-                    state.manifest_floor(&name("any"), &name("stable")).map(|f| f.sequence),
-                );
-                prop_assert!(sequences(&state).0 >= sequences(&before).0);
-                prop_assert!(sequences(&state).1 >= sequences(&before).1);
-                prop_assert!(state.time_floor >= before.time_floor);
-                prop_assert_eq!(TrustState::parse(state.to_text().as_bytes()).unwrap(), state.clone());
-            }
-        }
     }
 }

@@ -1,6 +1,10 @@
 //! The command line.
 
+mod channels;
+mod keys;
+
 use crate::home::Home;
+use crate::launcher::{PublishLauncher, publish_launcher};
 use crate::output::{Output, bytes};
 use crate::patches::Made;
 use crate::publish::{Publish, Published, Step, publish};
@@ -47,10 +51,23 @@ enum Command {
     Init(InitArgs),
     /// Publish a build folder as a release.
     Publish(PublishArgs),
+    /// Publish the launcher's own programs: launchers update themselves to them.
+    PublishLauncher(PublishLauncherArgs),
     /// Serve the repository: HTTP, tracker and seed in one process.
     Serve(ServeArgs),
     /// Sign the head anew, so that it stays news.
     Head(HeadArgs),
+    /// Offer on one channel what another offers already.
+    Promote(channels::PromoteArgs),
+    /// Say how many players get a release when.
+    Rollout(channels::RolloutArgs),
+    /// Stop a release: nobody installs it until `rollout --resume`.
+    Halt(channels::HaltArgs),
+    /// Take a version back for good.
+    Revoke(channels::RevokeArgs),
+    /// Who may sign: show, replace, add and revoke keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Check everything that a repository offers, down to the last byte.
     Verify(VerifyArgs),
     /// Share the content of any torrent.
@@ -97,6 +114,9 @@ struct PublishArgs {
     /// The oldest launcher that can install it.
     #[arg(long, value_name = "VERSION")]
     minimum_launcher: Option<Version>,
+    /// At first, only to so many percent of those who have an older release: see `rollout`.
+    #[arg(long, value_name = "PERCENT", value_parser = channels::parse_share)]
+    first: Option<u16>,
     /// A path in the build that only looks like a secret; may be given again.
     #[arg(long, value_name = "PATH")]
     allow: Vec<String>,
@@ -109,6 +129,24 @@ struct PublishArgs {
     /// Memory for making patches, such as 500MiB; half of the machine's if not given.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct PublishLauncherArgs {
+    /// The folder with `updraft-launcher`, all that it needs, and `updraft-stub`.
+    dir: PathBuf,
+    /// The version: major.minor.patch, higher than the one before.
+    #[arg(long = "version", id = "launcher-version", value_name = "VERSION")]
+    version: Version,
+    /// The platform it runs on, such as linux-x86_64 or windows-x86_64.
+    #[arg(long)]
+    platform: Name,
+    /// The program that the stub starts, as a path in the folder.
+    #[arg(long, value_name = "PATH")]
+    program: Option<String>,
+    /// Also write the folder that players get first: the stub, and this version beside it.
+    #[arg(long, value_name = "FOLDER")]
+    ship: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -195,8 +233,14 @@ impl Cli {
         match self.command {
             Command::Init(args) => run_init(&args, out),
             Command::Publish(args) => run_publish(&Home::open(&config)?, args, out),
+            Command::PublishLauncher(args) => run_launcher(&Home::open(&config)?, args, out),
             Command::Serve(args) => run_serve(&Home::open(&config)?, args, out),
             Command::Head(args) => run_head(&Home::open(&config)?, &args, out),
+            Command::Promote(args) => channels::promote(&Home::open(&config)?, &args, out),
+            Command::Rollout(args) => channels::rollout(&Home::open(&config)?, args, out),
+            Command::Halt(args) => channels::halt(&Home::open(&config)?, &args, out),
+            Command::Revoke(args) => channels::revoke(&Home::open(&config)?, &args, out),
+            Command::Keys(command) => keys::run(command, &Home::open(&config)?, out),
             Command::Verify(args) => run_verify(&config, &args, out),
             Command::Seed(args) => run_seed(args, out),
             Command::Torrent(command) => torrent::run(&command, out),
@@ -241,6 +285,7 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
         notes: args.notes.as_deref().map(read_notes).transpose()?,
         launch: launch.map(|program| Launch { program, arguments: vec![] }),
         minimum_launcher: args.minimum_launcher,
+        first: args.first,
         allow: allow?,
         format: args.format.map(|format| match format {
             TorrentFormat::Hybrid => Format::Hybrid,
@@ -272,6 +317,45 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
     let published = publish(home, &what, &mut step, &hashed)?;
     tell_published(&what, &published, started.elapsed().as_secs_f64(), out);
     offer_patches(home, &what, args.memory, out)
+}
+
+fn run_launcher(home: &Home, args: PublishLauncherArgs, out: Output) -> Result<(), Error> {
+    let program = args.program.as_deref().map(RelPath::parse).transpose();
+    let what = PublishLauncher {
+        dir: args.dir,
+        version: args.version,
+        platform: args.platform,
+        program: program.map_err(|error| Error::Usage(format!("--program: {error}")))?,
+        created: source_date()?,
+        ship: args.ship,
+    };
+    let published = publish_launcher(home, &what)?;
+    let name = format!("launcher {} for {}", what.version, what.platform);
+    let text = if published.already {
+        format!("{name} is published already, as number {}", published.sequence)
+    } else {
+        format!(
+            "published {name} as number {}: {} files, {} to fetch",
+            published.sequence,
+            published.files,
+            bytes(published.archive.length)
+        )
+    };
+    out.tell(
+        "launcher-published",
+        text,
+        json!({
+            "already": published.already,
+            "version": what.version,
+            "platform": what.platform,
+            "sequence": published.sequence,
+            "files": published.files,
+            "archive": published.archive.sha256.to_string(),
+            "bytes": published.archive.length,
+            "ship": what.ship,
+        }),
+    );
+    Ok(())
 }
 
 fn offer_patches(
@@ -407,14 +491,16 @@ fn run_verify(config: &Path, args: &VerifyArgs, out: Output) -> Result<(), Error
     out.tell(
         "verified",
         format!(
-            "{} releases, {} objects, {}: all as signed (root {})",
+            "{} releases, {} launchers, {} objects, {}: all as signed (root {})",
             verified.releases,
+            verified.launchers,
             verified.objects,
             bytes(verified.bytes),
             verified.fingerprint
         ),
         json!({
             "releases": verified.releases,
+            "launchers": verified.launchers,
             "objects": verified.objects,
             "bytes": verified.bytes,
             "root": verified.fingerprint.to_string(),

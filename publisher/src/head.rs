@@ -7,6 +7,7 @@ use updraft_manifests::document::Signed;
 use updraft_manifests::head::{HEAD_PATH, Head, Sources};
 use updraft_manifests::keys::{Role, SecretKey};
 use updraft_manifests::time::Time;
+use updraft_manifests::trust::TrustState;
 
 /// Seconds in a day.
 const DAY: u64 = 86_400;
@@ -20,15 +21,32 @@ pub fn sign(
     home: &Home,
     key: &SecretKey,
     repository: &Repository,
+    lock: &RepositoryLock,
+    change: impl FnOnce(&mut Head),
+) -> Result<Head, Error> {
+    sign_with(home, &[key], &[&repository.trust], repository, lock, change)
+}
+
+/// As [`sign`], with several keys, for launchers that believe any of `trusts`.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_with(
+    home: &Home,
+    keys: &[&SecretKey],
+    trusts: &[&TrustState],
+    repository: &Repository,
     _lock: &RepositoryLock,
     change: impl FnOnce(&mut Head),
 ) -> Result<Head, Error> {
     let head = next(home, repository, change)?;
     let path = repository.dir.join(HEAD_PATH);
-    let signed = Signed::create(Role::Head, &head, &[key]).map_err(|e| Error::content(&path, e))?;
+    let signed = Signed::create(Role::Head, &head, keys).map_err(|e| Error::content(&path, e))?;
     let bytes = signed.to_bytes();
     // Judged as a launcher would: better refused here than by every player.
-    if let Err(error) = repository.trust.accept_head(&bytes, head.created) {
+    if let Some(error) =
+        trusts.iter().find_map(|trust| trust.accept_head(&bytes, head.created).err())
+    {
         let why = format!("{error}; is it the key that `init` made for this repository?");
         return Err(Error::Key { role: "head", path: home.key_path(Role::Head), why });
     }
@@ -52,7 +70,9 @@ fn next(
         expires: created.after(u64::from(home.config.head_days) * DAY),
         root: repository.trust.next_root() - 1,
         sources: Sources { http: home.config.http.clone(), trackers: home.config.trackers.clone() },
-        releases: old.map(|old| old.releases).unwrap_or_default(),
+        releases: old.as_ref().map(|old| old.releases.clone()).unwrap_or_default(),
+        launchers: old.as_ref().map(|old| old.launchers.clone()).unwrap_or_default(),
+        revoked: old.map(|old| old.revoked).unwrap_or_default(),
     };
     change(&mut head);
     Ok(head)

@@ -59,6 +59,8 @@ pub struct KeyFiles {
     pub release: PathBuf,
     /// Signs heads.
     pub head: PathBuf,
+    /// Signs launchers.
+    pub launcher: PathBuf,
 }
 
 /// What `serve` does.
@@ -81,7 +83,12 @@ pub struct ServeConfig {
 impl Default for KeyFiles {
     fn default() -> Self {
         let key = |name: &str| Path::new("keys").join(name);
-        Self { root: key("root.key"), release: key("release.key"), head: key("head.key") }
+        Self {
+            root: key("root.key"),
+            release: key("release.key"),
+            head: key("head.key"),
+            launcher: key("launcher.key"),
+        }
     }
 }
 
@@ -180,7 +187,8 @@ impl Home {
     pub fn key_path(&self, role: Role) -> PathBuf {
         let keys = &self.config.keys;
         self.dir.join(match role {
-            Role::Root | Role::Launcher => &keys.root,
+            Role::Root => &keys.root,
+            Role::Launcher => &keys.launcher,
             Role::Release => &keys.release,
             Role::Head => &keys.head,
         })

@@ -1,6 +1,7 @@
 //! `init`: a product's keys, configuration and first root.
 
 use crate::home::{CONFIG_NAME, Home};
+use crate::keys::init_key;
 use crate::{Error, disk};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,11 +30,9 @@ pub fn init(dir: &Path, product: &Name, urls: &[Url]) -> Result<Home, Error> {
     let keys = dir.join("keys");
     disk::make_folder(&keys)?;
     restrict(&keys)?;
-    let [root_key, release_key, head_key] = [Role::Root, Role::Release, Role::Head].map(|role| {
-        let path = keys.join(format!("{role}.key"));
-        make_key(role, &path)
-    });
-    let (root_key, release_key, head_key) = (root_key?, release_key?, head_key?);
+    let make = |role: Role| init_key(role, &keys.join(format!("{role}.key")));
+    let (root_key, release_key) = (make(Role::Root)?, make(Role::Release)?);
+    let (head_key, launcher_key) = (make(Role::Head)?, make(Role::Launcher)?);
 
     let only = |key: &SecretKey| KeySet { threshold: 1, keys: [key.public()].into() };
     let first = Root {
@@ -45,7 +44,7 @@ pub fn init(dir: &Path, product: &Name, urls: &[Url]) -> Result<Home, Error> {
             root: only(&root_key),
             release: ReleaseKeys { keys: only(&release_key), channels: BTreeMap::new() },
             head: only(&head_key),
-            launcher: None,
+            launcher: Some(only(&launcher_key)),
         },
     };
     let signed = Signed::create(Role::Root, &first, &[&root_key])
@@ -60,24 +59,6 @@ pub fn init(dir: &Path, product: &Name, urls: &[Url]) -> Result<Home, Error> {
     // Last, because it is what makes the folder a publisher's.
     disk::write_atomic(&config, config_text(product, urls).as_bytes())?;
     Home::open(&config)
-}
-
-/// Makes a key; one that an interrupted `init` left is taken.
-fn make_key(role: Role, path: &Path) -> Result<SecretKey, Error> {
-    if let Some(bytes) = disk::read_if_there(path, updraft_manifests::keys::SECRET_KEY_BYTES_MAX)? {
-        let text = String::from_utf8_lossy(&bytes);
-        return SecretKey::parse_for(role, &text).map_err(|error| Error::Key {
-            role: role.as_str(),
-            path: path.to_path_buf(),
-            why: format!("{error}; move it away"),
-        });
-    }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
-    let key = SecretKey::from_random(role, random);
-    disk::write_secret(path, &key.to_text())?;
-    Ok(key)
 }
 
 fn restrict(folder: &Path) -> Result<(), Error> {
@@ -108,11 +89,13 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
          # Whether contents are also kept compressed, for first installs over HTTP.\n\
          packs = true\n\n\
          # The root key is needed by nobody from day to day: move it off this machine.\n\
-         # `publish` needs the release and the head key, `serve` at most the head key.\n\
+         # `publish` needs the release and the head key, `publish-launcher` the launcher and\n\
+         # the head key, `serve` at most the head key.\n\
          [keys]\n\
          root = \"keys/root.key\"\n\
          release = \"keys/release.key\"\n\
-         head = \"keys/head.key\"\n\n\
+         head = \"keys/head.key\"\n\
+         launcher = \"keys/launcher.key\"\n\n\
          [serve]\n\
          listen = \"0.0.0.0:7600\"\n\
          listen_bittorrent = \"0.0.0.0:7601\"\n",
@@ -131,7 +114,7 @@ mod tests {
         let urls = [Url::parse("http://example.org/game").unwrap()];
         let home = init(dir.path(), &product, &urls).unwrap();
         assert_eq!(home.config.product, product);
-        for role in [Role::Root, Role::Release, Role::Head] {
+        for role in [Role::Root, Role::Release, Role::Head, Role::Launcher] {
             home.key(role).unwrap();
         }
         let repository =

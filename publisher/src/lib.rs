@@ -1,9 +1,9 @@
 //! Turns a build folder into a signed release, and serves it.
 //!
-//! [`init`] makes a product's keys and first root. [`publish`] scans a build, refuses what would
+//! [`keys`] changes who may sign, [`channels`] what is offered to whom. [`init`] makes a product's keys and first root. [`publish`] scans a build, refuses what would
 //! break a player, makes its torrent and writes contents, torrent, manifest and, last, the head:
 //! plain files that any web server can serve. [`serve`] is the origin in one process: those files
-//! over HTTP, a tracker, a seed. [`patches`] makes patches between releases. [`verify`] checks a tree as launchers will, [`seed`] shares any
+//! over HTTP, a tracker, a seed. [`launcher`] publishes the launcher's own programs. [`patches`] makes patches between releases. [`verify`] checks a tree as launchers will, [`seed`] shares any
 //! torrent.
 //!
 //! Goes in: a folder, keys, a configuration. Comes out: the repository, described in
@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod channels;
 pub mod cli;
 pub mod disk;
 mod error;
@@ -19,6 +20,8 @@ pub mod exit;
 pub mod head;
 pub mod home;
 pub mod init;
+pub mod keys;
+pub mod launcher;
 pub mod leaf_index;
 pub mod objects;
 pub mod output;

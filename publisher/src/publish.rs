@@ -8,7 +8,7 @@ use crate::home::Home;
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, Scan, ScannedFile, scan};
-use crate::{Error, disk, head, leaf_index, packs};
+use crate::{Error, channels, disk, head, leaf_index, packs};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::Signed;
@@ -48,6 +48,8 @@ pub struct Publish {
     pub launch: Option<Launch>,
     /// The oldest launcher that can install it.
     pub minimum_launcher: Option<Version>,
+    /// Of 10 000 installs, how many get it by themselves at first; `None` for all.
+    pub first: Option<u16>,
     /// Paths that only look like secrets.
     pub allow: Vec<RelPath>,
     /// The kind of torrent; `None` takes a hybrid, or v2-only when padding would be too much.
@@ -70,6 +72,7 @@ impl Publish {
             notes: None,
             launch: None,
             minimum_launcher: None,
+            first: None,
             allow: vec![],
             format: None,
             piece_length: None,
@@ -256,12 +259,9 @@ pub fn publish(
         manifest: signed.hash(),
         length: signed.payload().len() as u64,
         patches: None,
+        rollout: what.first.map(|share| channels::first_share(signed.hash(), share)),
     };
-    let head = head::sign(home, &head_key, &repository, &lock, |head| {
-        head.releases.retain(|r| r.channel != entry.channel || r.platform != entry.platform);
-        head.releases.push(entry);
-        head.releases.sort_by(|a, b| (&a.channel, &a.platform).cmp(&(&b.channel, &b.platform)));
-    })?;
+    let head = head::sign(home, &head_key, &repository, &lock, |head| channels::put(head, entry))?;
     Ok(published(false, sequence, signed.hash(), &head))
 }
 
@@ -281,7 +281,7 @@ fn check_launch(what: &Publish, scan: &Scan) -> Result<(), Error> {
 }
 
 /// The signature as a launcher would judge it: better refused here than by every player.
-fn check_release_key(
+pub(crate) fn check_release_key(
     home: &Home,
     repository: &Repository,
     channel: &Name,

@@ -2,15 +2,16 @@
 
 use crate::{Error, disk};
 use std::path::{Path, PathBuf};
-use updraft_manifests::document::Verified;
+use updraft_manifests::document::{Signed, Verified};
 use updraft_manifests::hash::ContentHash;
-use updraft_manifests::head::{HEAD_PATH, Head, Release};
+use updraft_manifests::head::{HEAD_PATH, Head, LauncherRelease, Release};
 use updraft_manifests::keys::Role;
+use updraft_manifests::launcher::LauncherManifest;
 use updraft_manifests::manifest::{self, Manifest};
 use updraft_manifests::names::Name;
 use updraft_manifests::root;
 use updraft_manifests::time::Time;
-use updraft_manifests::trust::{AcceptedHead, ROOT_WALK_MAX, TrustState};
+use updraft_manifests::trust::{AcceptedHead, ROOT_WALK_MAX, TrustError, TrustState};
 
 /// The clock.
 pub fn now() -> Time {
@@ -88,8 +89,45 @@ impl Repository {
         let bytes = disk::read_capped(&path, Role::Release.document_bytes_max())?;
         let fresh = updraft_manifests::trust::Freshness::Fresh;
         let head = AcceptedHead { head: head.clone(), freshness: fresh };
-        let accepted = self.trust.accept_manifest(&head, release, &bytes);
-        accepted.map(|(_, manifest)| manifest).map_err(|e| Error::content(&path, e))
+        let root = self.trust.root().expect("an open repository has a root");
+        let keys = root.roles.release.for_channel(&release.channel);
+        let accepted = match self.trust.accept_manifest(&head, release, &bytes) {
+            // It is not offered any more, but it is still what it was.
+            Err(TrustError::Revoked { .. }) => {
+                Signed::parse(Role::Release, &bytes).and_then(|signed| signed.verify(&keys))
+            }
+            accepted => {
+                return accepted.map(|(_, it)| it).map_err(|e| Error::content(&path, e));
+            }
+        };
+        accepted.map_err(|e| Error::content(&path, e))
+    }
+
+    /// The manifest of a launcher that `head` names, whether or not the head has expired.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if it does not verify; [`Error::Disk`].
+    pub fn launcher(
+        &self,
+        head: &Verified<Head>,
+        release: &LauncherRelease,
+    ) -> Result<Verified<LauncherManifest>, Error> {
+        let path = self.dir.join(release.manifest_path());
+        let bytes = disk::read_capped(&path, Role::Launcher.document_bytes_max())?;
+        let fresh = updraft_manifests::trust::Freshness::Fresh;
+        let head = AcceptedHead { head: head.clone(), freshness: fresh };
+        let root = self.trust.root().expect("an open repository has a root");
+        let no_keys = || Error::content(&path, "its root lists no launcher keys");
+        let keys = root.roles.launcher.clone().ok_or_else(no_keys)?;
+        let accepted = match self.trust.accept_launcher(&head, release, &bytes) {
+            Err(TrustError::Revoked { .. }) => {
+                Signed::parse(Role::Launcher, &bytes).and_then(|signed| signed.verify(&keys))
+            }
+            accepted => {
+                return accepted.map(|(_, it)| it).map_err(|e| Error::content(&path, e));
+            }
+        };
+        accepted.map_err(|e| Error::content(&path, e))
     }
 
     /// Where the torrent of a release lies.

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use updraft_manifests::document::Verified;
 use updraft_manifests::hash::ContentHash;
-use updraft_manifests::head::Release;
+use updraft_manifests::head::{Head, LauncherRelease, Release};
 use updraft_manifests::leaf_index::{INDEX_BYTES_MAX, Layout};
 use updraft_manifests::manifest::{Manifest, index_path};
 use updraft_manifests::patchlist::{Offer, PatchListRef};
@@ -24,9 +25,11 @@ const LEAVES_MAX: usize = 1 << 16;
 
 /// What was found to be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
+pub struct Found {
     /// Releases the head names.
     pub releases: usize,
+    /// Launchers it names.
+    pub launchers: usize,
     /// Objects whose content is right.
     pub objects: u64,
     /// Their bytes.
@@ -48,7 +51,7 @@ pub fn verify(
     dir: &Path,
     fingerprint: Option<ContentHash>,
     fault: &mut dyn FnMut(String),
-) -> Result<Verified, Error> {
+) -> Result<Found, Error> {
     let repository = Repository::open(dir, None)?;
     if let Some(expected) = fingerprint
         && expected != repository.fingerprint
@@ -59,8 +62,9 @@ pub fn verify(
         );
         return Err(Error::content(dir, why));
     }
-    let mut verified = Verified {
+    let mut verified = Found {
         releases: 0,
+        launchers: 0,
         objects: 0,
         bytes: 0,
         fingerprint: repository.fingerprint,
@@ -121,6 +125,12 @@ pub fn verify(
             Err(error) => report(error.to_string()),
         }
     }
+    for launcher in &accepted.head.launchers {
+        verified.launchers += 1;
+        if let Err(error) = check_launcher(&repository, &accepted.head, launcher) {
+            report(error.to_string());
+        }
+    }
     for ((root, length), user) in objects {
         let path = repository.object_path(&root, length);
         match root_of(&path, length) {
@@ -136,6 +146,21 @@ pub fn verify(
         return Err(Error::Faults { path: dir.to_path_buf(), count });
     }
     Ok(verified)
+}
+
+fn check_launcher(
+    repository: &Repository,
+    head: &Verified<Head>,
+    launcher: &LauncherRelease,
+) -> Result<(), Error> {
+    let archive = repository.launcher(head, launcher)?.archive;
+    let path = repository.dir.join(archive.path());
+    let cap = usize::try_from(archive.length).unwrap_or(usize::MAX);
+    let bytes = disk::read_capped(&path, cap)?;
+    if ContentHash::of(&bytes) != archive.sha256 {
+        return Err(Error::content(&path, "its content is damaged"));
+    }
+    Ok(())
 }
 
 /// What is wrong with the patches to a release, but for their content: that is added to `objects`.

@@ -39,6 +39,8 @@ pub enum Command {
     Update(UpdateArgs),
     /// Ask whether there is an update (exit code 3 if there is).
     Check(MeetArgs),
+    /// Bring the newest version of this launcher itself in; it is started the next time.
+    SelfUpdate(SelfUpdateArgs),
     /// Show what is installed.
     Status(DirArgs),
     /// Read every file and say which are not as released (exit code 4 if any).
@@ -61,6 +63,17 @@ pub struct DirArgs {
     /// The folder.
     #[arg(long, value_name = "DIR", default_value_os = crate::cli::here().as_os_str())]
     pub dir: PathBuf,
+}
+
+/// How to update the launcher.
+#[derive(Debug, ClapArgs)]
+pub struct SelfUpdateArgs {
+    /// Only ask whether there is a newer one (exit code 3 if there is).
+    #[arg(long)]
+    pub check: bool,
+    /// The install whose publisher is asked.
+    #[command(flatten)]
+    pub dir: DirArgs,
 }
 
 /// The folder, and whom to meet.
@@ -119,6 +132,9 @@ pub struct UpdateArgs {
     /// Say of every file how it comes to be.
     #[arg(long)]
     pub explain: bool,
+    /// Do not wait while a new release goes to others first.
+    #[arg(long)]
+    pub now: bool,
     /// Bring in the release that you went back from with `rollback`.
     #[arg(long)]
     pub force: bool,

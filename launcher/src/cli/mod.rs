@@ -9,9 +9,10 @@ use crate::error::Error;
 use crate::events::{Event, Sink};
 use crate::exit::Exit;
 use crate::fetch::fetch;
-use crate::launcher::{InstallRequest, Launcher, UpdateRequest, Updated};
+use crate::home::report_healthy;
+use crate::launcher::{InstallRequest, Launcher, Renewed, UpdateRequest, Updated};
 use crate::stop::Stop;
-use args::{Args, Command, FetchArgs, InstallArgs, SwarmArgs, UpdateArgs};
+use args::{Args, Command, FetchArgs, InstallArgs, SelfUpdateArgs, SwarmArgs, UpdateArgs};
 use show::Face;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,10 @@ pub async fn run(args: Args) -> Exit {
     let stop = Stop::new();
     listen_for_signals(stop.clone(), Arc::clone(&face));
     let done = Box::pin(command(args, &sink, &stop)).await;
+    // Records it cannot read are the one thing that the launcher before may be better at.
+    if !matches!(done, Err(Error::State { .. } | Error::Failed(_))) {
+        report_healthy();
+    }
     match done {
         Ok(exit) => {
             face.finish();
@@ -60,9 +65,9 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let how = UpdateRequest { adopt, ..UpdateRequest::default() };
             bring(launcher, &swarm, asks, how, &sink).await
         }
-        Command::Update(UpdateArgs { dry_run, explain, force, bounded_space, swarm }) => {
+        Command::Update(UpdateArgs { dry_run, explain, now, force, bounded_space, swarm }) => {
             let mut launcher = Launcher::open(swarm.dir(), swarm.network(), sink.clone(), stop)?;
-            let how = UpdateRequest { adopt: false, explain, force, bounded: bounded_space };
+            let how = UpdateRequest { adopt: false, explain, now, force, bounded: bounded_space };
             if dry_run {
                 let planned = launcher.plan(how).await;
                 launcher.close().await;
@@ -72,10 +77,32 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             bring(launcher, &swarm, asks, how, &sink).await
         }
         Command::Check(meet) => {
-            let mut launcher = Launcher::open(&meet.dir.dir, meet.network(), sink, stop)?;
+            let mut launcher = Launcher::open(&meet.dir.dir, meet.network(), sink.clone(), stop)?;
+            // The answer to what was asked for comes last.
+            tell_failure(launcher.renew(true).await, &sink)?;
             let update = launcher.check().await;
             launcher.close().await;
             Ok(if update? { Exit::UpdateAvailable } else { Exit::Done })
+        }
+        Command::SelfUpdate(SelfUpdateArgs { check, dir }) => {
+            let mut launcher = Launcher::open(&dir.dir, Default::default(), sink.clone(), stop)?;
+            let renewed = launcher.renew(check).await;
+            launcher.close().await;
+            match renewed? {
+                Renewed::Available if check => return Ok(Exit::UpdateAvailable),
+                Renewed::Available | Renewed::Installed => {}
+                Renewed::Newest => {
+                    sink(Event::UpToDate { message: "the newest launcher is here".to_owned() });
+                }
+                Renewed::Unmanaged => {
+                    return Err(Error::Usage(
+                        "this launcher was not started by updraft-stub, so there is nothing beside \
+                         which a newer one could be put: update it the way it was installed"
+                            .to_owned(),
+                    ));
+                }
+            }
+            Ok(Exit::Done)
         }
         Command::Status(dir) => {
             sink(Launcher::status(&dir.dir)?);
@@ -129,6 +156,7 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             Ok(Exit::Done)
         }
         Command::Fetch(FetchArgs { torrent, only, first, swarm }) => {
+            report_healthy();
             let (dir, choice) = (swarm.dir(), Choice::parse(&only, &first)?);
             fetch(&torrent, dir, &choice, swarm.stay, &swarm.network(), &sink, &stop).await?;
             Ok(Exit::Done)
@@ -146,6 +174,8 @@ async fn bring(
 ) -> Result<Exit, Error> {
     let done = async {
         consent(&mut launcher, swarm, asks).await?;
+        // First the launcher: the release may need the newest one.
+        tell_failure(launcher.renew(false).await, sink)?;
         let mut updated = launcher.update(how).await;
         if let Err(error @ Error::Space { bounded: true, .. }) = &updated
             && !how.bounded
@@ -163,10 +193,27 @@ async fn bring(
     done.map(|()| Exit::Done)
 }
 
+/// A launcher that cannot be renewed can still do its work.
+fn tell_failure(renewed: Result<Renewed, Error>, sink: &Sink) -> Result<(), Error> {
+    match renewed {
+        Ok(_) => Ok(()),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => {
+            sink(Event::Warning { message: format!("the launcher is not updated: {error}") });
+            Ok(())
+        }
+    }
+}
+
 fn tell_outcome(outcome: Updated, sink: &Sink) {
     let message = match outcome {
         Updated::Done => return,
         Updated::UpToDate => "the newest release is installed",
+        Updated::Later => {
+            "a newer release goes to others first; it comes here by itself in the next days, or now with \
+             `update --now`"
+        }
+        Updated::Paused => "the publisher has stopped the newest release; another one will come",
         Updated::Held => {
             "you went back from the newest release; `update --force` brings it in again, a newer \
              one comes as usual"

@@ -195,11 +195,18 @@ fn text(event: &Event) -> Option<String> {
             available,
             update,
             held,
+            turn,
             fresh,
             heard_from,
             ..
         } => {
             let state = match (installed, update) {
+                (_, false) if *turn == "paused" => {
+                    format!("{available} was stopped by its publisher")
+                }
+                (Some(installed), false) if *turn == "later" && installed != available => {
+                    format!("{installed} is installed, {available} goes to others first")
+                }
                 (Some(installed), false) if *held => {
                     format!("{installed} is installed, you went back from {available}")
                 }
@@ -273,6 +280,19 @@ fn text(event: &Event) -> Option<String> {
              and there is no way back",
             units::bytes(*extra_space_bytes)
         ),
+        Event::Revoked { version } => format!(
+            "{version}, which is installed, was revoked by its publisher: update as soon as there is \
+             another release"
+        ),
+        Event::Launcher { own, available, state, .. } => match *state {
+            "available" => format!("there is a newer launcher: {available} (this is {own})"),
+            "waiting" => format!("the launcher {available} is here and is started the next time"),
+            "failed" => format!("the launcher {available} did not come up here; this is {own}"),
+            _ => format!("the launcher is the newest ({own})"),
+        },
+        Event::LauncherUpdated { version, .. } => {
+            format!("the launcher {version} is here and is started the next time")
+        }
         Event::Held { version } => format!(
             "updates up to {version} are held back: `update --force` brings it in again, a newer one \
              comes as usual"

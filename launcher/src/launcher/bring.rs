@@ -20,6 +20,7 @@ use std::time::Instant;
 use updraft_manifests::cost::{costs, on_disk};
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{index_path, torrent_path};
+use updraft_manifests::rollout::Turn;
 use updraft_protocol::ids::{FileIndex, PieceIndex};
 
 /// Room for the records of a switch to a release of no files: journal, list of files, what is kept, resume
@@ -37,6 +38,8 @@ pub(super) struct Offer {
     pub(super) swarm: SwarmSources,
     /// Its documents, by path.
     pub(super) documents: Vec<String>,
+    /// Whether it may come now.
+    pub(super) turn: Turn,
 }
 
 /// How to bring a release in.
@@ -99,6 +102,14 @@ impl Launcher {
     /// What is to be brought in, or why nothing is.
     async fn wanted_offer(&mut self, how: UpdateRequest) -> Result<Result<Offer, Updated>, Error> {
         let Some(offer) = self.offer(how.adopt).await? else { return Ok(Err(Updated::UpToDate)) };
+        match offer.turn {
+            Turn::Paused => return Ok(Err(Updated::Paused)),
+            // Who has nothing yet has nothing to wait with.
+            Turn::Later if !how.now && self.store.installed()?.is_some() => {
+                return Ok(Err(Updated::Later));
+            }
+            Turn::Later | Turn::Now => {}
+        }
         let held = self.state.held >= Some(offer.release.identity.sequence);
         Ok(if held && !how.force { Err(Updated::Held) } else { Ok(offer) })
     }
@@ -127,7 +138,8 @@ impl Launcher {
         let list = release.patches.map(|list| list.path());
         let documents = [news.entry.manifest_path(), path];
         let documents = documents.into_iter().chain(index).chain(list).collect();
-        Ok(Some(Offer { release, swarm, documents }))
+        let turn = news.turn(&self.state);
+        Ok(Some(Offer { release, swarm, documents, turn }))
     }
 
     /// Makes every file of the installed release right again, fetching only the pieces that are not.

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use updraft_manifests::installed::Installed;
+use updraft_manifests::rollout::Turn;
 use updraft_manifests::trust::TrustError;
 
 /// How often hashing progress is told.
@@ -30,7 +31,7 @@ impl Launcher {
         let sources = self.sources();
         match news::manifest(&self.store, &self.documents, &sources, &mut news).await {
             Ok(_) => {}
-            Err(error @ Error::Trust(TrustError::HeadExpired(_))) => {
+            Err(error @ Error::Trust(TrustError::HeadExpired(_) | TrustError::Revoked { .. })) => {
                 (self.events)(Event::Warning { message: error.to_string() });
             }
             Err(error) => return Err(error),
@@ -112,8 +113,18 @@ impl Launcher {
     pub(super) fn tell_checked(&self, news: &News, installed: Option<&Installed>) -> bool {
         let entry = &news.entry;
         let held = self.state.held >= Some(entry.sequence);
-        let update =
-            !held && installed.is_none_or(|installed| installed.release.manifest != entry.manifest);
+        let turn = news.turn(&self.state);
+        let due = turn == Turn::Now || (turn == Turn::Later && installed.is_none());
+        let revoked = &news.head.head.revoked;
+        let update = !held
+            && due
+            && !revoked.contains(&entry.manifest)
+            && installed.is_none_or(|installed| installed.release.manifest != entry.manifest);
+        if let Some(installed) = installed
+            && revoked.contains(&installed.release.manifest)
+        {
+            (self.events)(Event::Revoked { version: installed.release.version.to_string() });
+        }
         (self.events)(Event::Checked {
             product: self.state.feed.product.to_string(),
             channel: entry.channel.to_string(),
@@ -122,6 +133,11 @@ impl Launcher {
             sequence: entry.sequence,
             update,
             held,
+            turn: match turn {
+                Turn::Now => "now",
+                Turn::Later => "later",
+                Turn::Paused => "paused",
+            },
             fresh: news.is_fresh(),
             heard_from: match news.origin {
                 Origin::Repository(_) => "repository",

@@ -5,9 +5,11 @@ use super::bring::Manner;
 use crate::error::Error;
 use crate::events::Event;
 use crate::kept;
+use crate::news;
 use std::time::{Instant, SystemTime};
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::torrent_path;
+use updraft_manifests::trust::TrustError;
 
 impl Launcher {
     /// Goes back to the release that was installed before this one; downloads nothing if its files
@@ -20,6 +22,12 @@ impl Launcher {
         let since = Instant::now();
         let kept = self.kept()?.ok_or(Error::NothingKept)?;
         let left = self.installed()?.release;
+        if let Some(news) = news::kept(&self.store, &self.documents, &self.state)
+            && news.head.head.revoked.contains(&kept.release.manifest)
+        {
+            let (product, version) = (kept.release.product, kept.release.version);
+            return Err(TrustError::Revoked { product, version }.into());
+        }
         // First: an update that runs by itself after a stop must not bring it back.
         self.hold(self.state.held.max(Some(left.sequence)))?;
         let release = self.installed_release(&kept).await?;

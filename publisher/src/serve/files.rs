@@ -140,6 +140,10 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
         "indexes" => Some(aside(updraft_manifests::manifest::index_path(&hash(rest)?))),
         "deltas" => Some(aside(updraft_manifests::patchlist::delta_path(&hash(rest)?))),
         "packlists" => Some(aside(updraft_manifests::packs::list_path(&hash(rest)?))),
+        "launchers" => {
+            let sha256 = hash(rest.strip_suffix(".zip")?)?;
+            Some(aside(updraft_manifests::launcher::Archive { sha256, length: 0 }.path()))
+        }
         "packs" => Some(content(updraft_manifests::packs::path(&hash(rest)?))),
         "objects" => {
             let (root, length) = rest.split_once('-')?;

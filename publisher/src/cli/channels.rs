@@ -1,0 +1,216 @@
+//! `promote`, `rollout`, `halt`, `revoke`: what a channel offers, and to whom.
+
+use crate::Error;
+use crate::channels::{self, Pace};
+use crate::home::Home;
+use crate::output::Output;
+use crate::repository::now;
+use clap::Args;
+use serde_json::json;
+use updraft_manifests::head::Release;
+use updraft_manifests::names::{Name, Version};
+use updraft_manifests::rollout::{BUCKETS, Step};
+use updraft_manifests::time::Time;
+
+#[derive(Debug, Args)]
+pub(super) struct PromoteArgs {
+    /// The version.
+    #[arg(id = "release-version", value_name = "VERSION")]
+    version: Version,
+    /// The channel that offers it now.
+    #[arg(long)]
+    from: Name,
+    /// The channel that shall offer it, too.
+    #[arg(long)]
+    to: Name,
+    /// At first, only to so many percent of those who have an older release: see `rollout`.
+    #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
+    first: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RolloutArgs {
+    /// The channel.
+    channel: Name,
+    /// Percent of the players, and from when on: `5%`, `25%@+1d`, `100%@2027-01-31T12:00:00Z`.
+    #[arg(required_unless_present_any = ["resume", "critical"], value_parser = parse_step)]
+    steps: Vec<Step>,
+    /// Go on after `halt`.
+    #[arg(long, conflicts_with_all = ["steps", "critical"])]
+    resume: bool,
+    /// Everybody at once, steps or no steps.
+    #[arg(long, conflicts_with = "steps")]
+    critical: bool,
+    /// One platform only.
+    #[arg(long)]
+    platform: Option<Name>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HaltArgs {
+    /// The channel.
+    channel: Name,
+    /// One platform only.
+    #[arg(long)]
+    platform: Option<Name>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// The version.
+    #[arg(id = "release-version", value_name = "VERSION")]
+    version: Version,
+    /// One channel only.
+    #[arg(long, conflicts_with = "launcher")]
+    channel: Option<Name>,
+    /// A version of the launcher instead of a release.
+    #[arg(long)]
+    launcher: bool,
+}
+
+/// `5%` or `0.5` as buckets.
+pub(super) fn parse_share(text: &str) -> Result<u16, String> {
+    let wrong = || format!("`{text}` is not a share from 0% to 100%");
+    let number: f64 = text.strip_suffix('%').unwrap_or(text).parse().map_err(|_| wrong())?;
+    let buckets = (number * f64::from(BUCKETS) / 100.0).round();
+    let all = (0..=BUCKETS).find(|whole| f64::from(*whole) == buckets);
+    all.ok_or_else(wrong)
+}
+
+fn parse_step(text: &str) -> Result<Step, String> {
+    let (share, from) = text.split_once('@').map_or((text, None), |(share, at)| (share, Some(at)));
+    let from = match from {
+        None => now(),
+        Some(at) => match at.strip_prefix('+') {
+            Some(later) => now().after(seconds(later)?),
+            None => Time::parse(at).map_err(|error| error.to_string())?,
+        },
+    };
+    Ok(Step { from, buckets: parse_share(share)? })
+}
+
+/// `90m`, `12h`, `3d` in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`+{text}` is no time such as +90m, +12h or +3d");
+    let units = [('m', 60), ('h', 3600), ('d', 86_400)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(letter, unit)| Some((text.strip_suffix(*letter)?, unit)))
+        .ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(*unit).ok_or_else(wrong)
+}
+
+pub(super) fn promote(home: &Home, args: &PromoteArgs, out: Output) -> Result<(), Error> {
+    let PromoteArgs { version, from, to, first } = args;
+    for promoted in channels::promote(home, version, from, to, *first)? {
+        let name = format!("{version} on `{to}` ({})", promoted.platform);
+        let text = if promoted.already {
+            format!("{name} is offered already, as release {}", promoted.sequence)
+        } else {
+            format!("{name} is offered as release {}", promoted.sequence)
+        };
+        out.tell(
+            "promoted",
+            text,
+            json!({
+                "version": version,
+                "channel": to,
+                "platform": promoted.platform,
+                "sequence": promoted.sequence,
+                "already": promoted.already,
+            }),
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn rollout(home: &Home, args: RolloutArgs, out: Output) -> Result<(), Error> {
+    let pace = match (args.resume, args.critical) {
+        (true, _) => Pace::Resume,
+        (_, true) => Pace::Critical,
+        _ if args.steps.is_sorted_by_key(|step| step.from) => Pace::Steps(args.steps),
+        _ => return Err(Error::Usage("the steps are not in order of time".to_owned())),
+    };
+    let releases = channels::pace(home, &args.channel, args.platform.as_ref(), &pace)?;
+    releases.iter().for_each(|release| tell_pace(release, out));
+    Ok(())
+}
+
+pub(super) fn halt(home: &Home, args: &HaltArgs, out: Output) -> Result<(), Error> {
+    let releases = channels::pace(home, &args.channel, args.platform.as_ref(), &Pace::Pause)?;
+    releases.iter().for_each(|release| tell_pace(release, out));
+    Ok(())
+}
+
+fn tell_pace(release: &Release, out: Output) {
+    let rollout = release.rollout.as_ref();
+    let name = format!("{} on `{}` ({})", release.version, release.channel, release.platform);
+    let how = match rollout {
+        Some(rollout) if rollout.paused => {
+            "is halted: nobody installs it until `rollout --resume`; who has it keeps it".to_owned()
+        }
+        Some(rollout) if !rollout.critical && !rollout.steps.is_empty() => {
+            let steps = rollout.steps.iter();
+            let steps =
+                steps.map(|s| format!("{} % from {}", f64::from(s.buckets) / 100.0, s.from));
+            format!("goes to {}", steps.collect::<Vec<_>>().join(", "))
+        }
+        Some(_) | None => "goes to everybody".to_owned(),
+    };
+    out.tell(
+        "rollout",
+        format!("{name} {how}"),
+        json!({
+            "version": release.version,
+            "channel": release.channel,
+            "platform": release.platform,
+            "paused": rollout.is_some_and(|rollout| rollout.paused),
+            "critical": rollout.is_some_and(|rollout| rollout.critical),
+            "steps": rollout.map_or(&[][..], |rollout| &rollout.steps),
+        }),
+    );
+}
+
+pub(super) fn revoke(home: &Home, args: &RevokeArgs, out: Output) -> Result<(), Error> {
+    let RevokeArgs { version, channel, launcher } = args;
+    let revoked = channels::revoke(home, version, channel.as_ref(), *launcher)?;
+    for (channel, platform) in &revoked.empty {
+        out.warn(format!(
+            "`{channel}` ({platform}) still points at it, so players get nothing there: publish or \
+             promote another release"
+        ));
+    }
+    out.tell(
+        "revoked",
+        format!("{version} is revoked: it is not installed any more, and who has it is told"),
+        json!({
+            "version": version,
+            "manifests": revoked.manifests.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_times() {
+        assert_eq!(parse_share("5%"), Ok(500));
+        assert_eq!(parse_share("0.01"), Ok(1));
+        assert_eq!(parse_share("100"), Ok(BUCKETS));
+        for bad in ["", "%", "-1", "100.1", "x", "NaN", "inf"] {
+            assert!(parse_share(bad).is_err(), "{bad}");
+        }
+        assert_eq!(seconds("90m"), Ok(5400));
+        assert_eq!(seconds("3d"), Ok(259_200));
+        for bad in ["", "3", "d", "-1h", "99999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        let step = parse_step("25%@2027-01-31T12:00:00Z").unwrap();
+        assert_eq!(step.from, Time::parse("2027-01-31T12:00:00Z").unwrap());
+        assert!(parse_step("25%@+1d").unwrap().from > now());
+    }
+}
