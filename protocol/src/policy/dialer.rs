@@ -63,11 +63,13 @@ struct Known {
     quic: Option<u16>,
     /// The peer that it was heard of from, while nothing else speaks for it.
     hint: Option<PeerKey>,
+    /// Its own announcement is all that speaks for it. It comes again, with every address that it has.
+    announced: bool,
 }
 
 impl Known {
     fn new(now: Duration, quic: Option<u16>, hint: Option<PeerKey>) -> Self {
-        Self { state: State::Waiting { until: now }, failures: 0, quic, hint }
+        Self { state: State::Waiting { until: now }, failures: 0, quic, hint, announced: false }
     }
 }
 
@@ -88,7 +90,7 @@ impl Dialer {
         }
         let new = Known::new(now, None, None);
         let known = self.known.entry(addr).or_insert(new);
-        known.hint = None;
+        (known.hint, known.announced) = (None, false);
         if let State::Waiting { until } = &mut known.state
             && known.failures == 1
         {
@@ -99,9 +101,11 @@ impl Dialer {
     /// The peer at `addr` says itself that it is there: as [`Dialer::add`], and if a connection to it has
     /// ended it is dialled at once, since it may have been started again.
     pub fn announced(&mut self, now: Duration, addr: SocketAddr) {
+        let alone = self.known.get(&addr).is_none_or(|known| known.announced);
         self.add(now, addr);
-        if let Some(known) = self.known.get_mut(&addr)
-            && let State::Waiting { until } = &mut known.state
+        let Some(known) = self.known.get_mut(&addr) else { return };
+        known.announced = alone;
+        if let State::Waiting { until } = &mut known.state
             && known.failures == 0
         {
             *until = now;
@@ -193,7 +197,11 @@ impl Dialer {
         known.failures += 1;
         known.state = State::Waiting { until: now + RETRY * (1 << known.failures.min(6)) / 2 };
         let hearsay = known.hint.is_some() && known.failures >= HINT_FAILURES_MAX;
-        if hearsay || (known.failures >= FAILURES_MAX && self.known.len() > ADDRESSES_FEW) {
+        // Somebody with several addresses is connected by one and refuses us at the others.
+        if hearsay
+            || known.announced
+            || (known.failures >= FAILURES_MAX && self.known.len() > ADDRESSES_FEW)
+        {
             self.known.remove(&addr);
         }
     }
@@ -201,7 +209,13 @@ impl Dialer {
     /// The attempt succeeded.
     pub fn connected(&mut self, addr: SocketAddr) {
         if let Some(known) = self.known.get_mut(&addr) {
-            *known = Known { state: State::Connected, failures: 0, quic: known.quic, hint: None };
+            *known = Known {
+                state: State::Connected,
+                failures: 0,
+                quic: known.quic,
+                hint: None,
+                announced: false,
+            };
         }
     }
 
@@ -331,6 +345,17 @@ mod tests {
         (0..2).for_each(|_| dialer.failed(now, addr(1)));
         dialer.announced(now, addr(1));
         assert_eq!(due(&mut dialer), 0, "it does not answer");
+        // Its announcement is all that speaks for it, until somebody else does.
+        for (told, expected) in [(false, 0), (true, 1)] {
+            dialer.announced(now, addr(2));
+            dialer.announced(now, addr(2));
+            if told {
+                dialer.add(now, addr(2));
+            }
+            assert_eq!(due(&mut dialer), 1);
+            dialer.failed(now, addr(2));
+            assert_eq!(usize::from(dialer.known.contains_key(&addr(2))), expected);
+        }
     }
 
     #[test]

@@ -22,10 +22,10 @@ pub const TORRENTS_MAX: usize = 60;
 const SOURCES_MAX: usize = 512;
 /// Ports of one sender that are believed: several programs may run there, and be started again.
 const PORTS_MAX: usize = 8;
-/// How long what was heard counts as known.
-const REMEMBERED: Duration = INTERVAL;
-/// The same again within this time, from the same program by its cookie, is an echo of another link.
-const ECHO: Duration = Duration::from_secs(5);
+/// How long what was heard counts as known: one announcement may be lost.
+const REMEMBERED: Duration = Duration::from_secs(11 * 60);
+/// The same again within this time, from the same program by its cookie, is an answer to somebody else.
+const AGAIN: Duration = Duration::from_secs(4 * 60);
 /// Dials that one sender may cause at once, and each second afterwards.
 const DIALS_OF_ONE: Allowance = Allowance { burst: 48, per_second: 1 };
 /// The same for all of them: a room of 250 that all appear in one moment is through after half a minute.
@@ -149,8 +149,8 @@ impl Heard {
         let there = source.places.iter().position(|place| place.port == port && place.hash == hash);
         // Who was started again is new, and knows nobody.
         let known = there.filter(|at| source.places[*at].cookie.as_deref() == cookie);
-        let is_echo = known.is_some_and(|at| now.saturating_sub(source.places[at].at) < ECHO);
-        if is_echo || (there.is_none() && !source.has_room_for(port)) {
+        let is_again = known.is_some_and(|at| now.saturating_sub(source.places[at].at) < AGAIN);
+        if is_again || (there.is_none() && !source.has_room_for(port)) {
             return Verdict::Ignored;
         }
         if !DIALS_OF_ONE.take(&mut source.dials, now) || !DIALS_OF_ALL.take(&mut self.dials, now) {
@@ -288,18 +288,18 @@ mod tests {
         let mut heard = Heard::default();
         for (at, expected) in [
             (0, Verdict::New),
-            (4, Verdict::Ignored),
-            (5, Verdict::Known),
-            (60, Verdict::Known),
-            (360, Verdict::Known),
-            (661, Verdict::New),
+            (60, Verdict::Ignored),
+            (239, Verdict::Ignored),
+            (240, Verdict::Known),
+            (900, Verdict::Known),
+            (1561, Verdict::New),
         ] {
             assert_eq!(heard.hear(seconds(at), from(1, 5), hash(1), None), expected, "at {at} s");
         }
-        assert_eq!(heard.hear(seconds(661), from(1, 5), hash(2), None), Verdict::New);
-        assert_eq!(heard.hear(seconds(661), from(2, 5), hash(1), None), Verdict::New);
+        assert_eq!(heard.hear(seconds(1561), from(1, 5), hash(2), None), Verdict::New);
+        assert_eq!(heard.hear(seconds(1561), from(2, 5), hash(1), None), Verdict::New);
         let again =
-            |heard: &mut Heard, cookie| heard.hear(seconds(662), from(1, 5), hash(1), cookie);
+            |heard: &mut Heard, cookie| heard.hear(seconds(1562), from(1, 5), hash(1), cookie);
         assert_eq!(again(&mut heard, Some("a")), Verdict::New, "it was started again");
         assert_eq!(again(&mut heard, Some("a")), Verdict::Ignored);
         assert_eq!(again(&mut heard, Some("b")), Verdict::New);
@@ -316,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn who_says_the_same_again_and_again_is_believed_within_bounds() {
+    fn who_is_new_again_and_again_is_believed_within_bounds() {
         let (mut heard, mut passed) = (Heard::default(), 0);
         for tenth in 0..10_000u64 {
-            let now = Duration::from_millis(100 * tenth);
+            let (now, cookie) = (Duration::from_millis(100 * tenth), tenth.to_string());
             for number in 0..20 {
-                passed +=
-                    u32::from(heard.hear(now, from(1, 1), hash(number), None) != Verdict::Ignored);
+                let verdict = heard.hear(now, from(1, 1), hash(number), Some(&cookie));
+                passed += u32::from(verdict != Verdict::Ignored);
             }
         }
         let most = DIALS_OF_ONE.burst + 1000 * DIALS_OF_ONE.per_second;

@@ -569,7 +569,8 @@ impl Swarm {
         }
         if let Some(port) = hello.listen_port.filter(|_| !peer.outgoing && peer.listens.is_none()) {
             // Known as connected, so that it is not dialled as well, and can be dialled later.
-            let listens = SocketAddr::new(peer.addr.ip(), port);
+            let mut listens = peer.addr; // With its scope, if it has one.
+            listens.set_port(port);
             peer.listens = Some(listens);
             self.dialer.add(now, listens);
             self.dialer.connected(listens);
