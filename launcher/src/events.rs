@@ -144,8 +144,8 @@ pub enum Event {
     PlannedFile {
         /// The file.
         path: String,
-        /// `keep`, `move`, `copy`, `make`, `patch`, `leaves` (parts of old files, the rest is fetched) or `whole`
-        /// (all of it is fetched).
+        /// `keep`, `move`, `copy`, `make`, `patch`, `leaves` (parts of old files, the rest is fetched), `whole`
+        /// (all of it is fetched) or `leave` (it is the player's, or of a component that is not wanted).
         way: &'static str,
         /// Its bytes.
         bytes: u64,
@@ -259,6 +259,8 @@ pub enum Event {
         bytes: u64,
         /// How many are damaged or missing.
         damaged: u64,
+        /// How many are not as released because the player changed them, as the release allows.
+        changed: u64,
     },
     /// `status`.
     Status {
@@ -288,6 +290,19 @@ pub enum Event {
         upload: String,
         /// True if another launcher works on this install now.
         busy: bool,
+    },
+    /// `components list`: a part of the installed release that can be left out.
+    Component {
+        /// What `components add` and `remove` call it.
+        name: String,
+        /// True if all of it is there.
+        installed: bool,
+        /// True if who chose nothing gets it.
+        default: bool,
+        /// Its files.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
     },
     /// The player stopped it.
     Stopped {

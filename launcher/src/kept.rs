@@ -121,6 +121,7 @@ mod tests {
                 manifest: ContentHash([1; 32]),
                 torrent: ContentHash([2; 32]),
                 empty_folders: vec![],
+                rules: Default::default(),
             },
             toward: None,
             files: vec![],

@@ -7,6 +7,7 @@
 mod ahead;
 mod bounded;
 mod bring;
+mod components;
 mod gather;
 mod lan;
 mod look;
@@ -40,6 +41,7 @@ use std::sync::atomic::AtomicU64;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::torrent_path;
 use updraft_manifests::names::Name;
+use updraft_manifests::rules::Selection;
 use updraft_protocol::io::{LocalNetwork, Session, TorrentHandle};
 
 /// An install that this process works on.
@@ -57,6 +59,8 @@ pub struct Launcher {
     handle: Option<TorrentHandle>,
     /// The release after the installed one, as far as it is here already.
     ahead: Option<ahead::Ahead>,
+    /// Components that were asked for, until there is a release that can have them.
+    asked: Selection,
     /// Bytes of documents that came.
     documents_bytes: AtomicU64,
     /// The patch of this update: others may want it, too.
@@ -75,6 +79,8 @@ pub struct InstallRequest {
     pub platform: Option<Name>,
     /// Use what is right in a folder that is not empty.
     pub adopt: bool,
+    /// Components that are wanted or not, besides what was chosen before.
+    pub components: Selection,
 }
 
 /// How to update.
@@ -187,13 +193,16 @@ impl Launcher {
                 Some(old) => old.number,
                 None => InstallNumber::random()?,
             },
+            choice: old.as_ref().map(|old| old.choice.clone()).unwrap_or_default(),
             channel,
             feed,
         };
         if old.as_ref() != Some(&state) {
             store.set_state(&state)?;
         }
-        Self::start(store, lock, state, network, events, stop)
+        let mut launcher = Self::start(store, lock, state, network, events, stop)?;
+        launcher.asked.clone_from(&request.components);
+        Ok(launcher)
     }
 
     fn start(
@@ -226,6 +235,7 @@ impl Launcher {
             room: None,
             handle: None,
             ahead: None,
+            asked: Selection::default(),
             documents_bytes: AtomicU64::new(0),
             patch: None,
             _lock: lock,

@@ -282,6 +282,7 @@ mod tests {
             manifest: ContentHash([1; 32]),
             torrent,
             empty_folders: vec![],
+            rules: Default::default(),
         }
     }
 
@@ -299,6 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let olds = [("a", noise(300_000, 1)), ("b", noise(40_000, 2))];
         let files = olds.iter().map(|(name, data)| InstalledFile {
+            place: Default::default(),
             path: path(name),
             length: data.len() as u64,
             root: write(dir.path(), name, data),
@@ -363,13 +365,16 @@ mod tests {
         let question = Question {
             installed: Some(&world.installed),
             wanted: &world.release.files,
+            rules: &Default::default(),
             thorough: true,
             adopt: false,
             kept: None,
         };
         let found = survey(&tree, &question, &Stop::new(), &|_, _| {}).unwrap();
         let release = &world.release;
-        let stage = Stage::new(&tree, release, Some(&world.installed), found, false).unwrap();
+        let stage =
+            Stage::new(&tree, release, Some(&world.installed), &Default::default(), found, false);
+        let stage = stage.unwrap();
         let patch = Patch::parse(&world.patch).unwrap();
         let job = PatchJob::new(patch, &world.installed, &release.files, &stage).unwrap();
         let made = job.makes().map(|file| release.files[file as usize].path.to_string());
@@ -434,7 +439,9 @@ mod tests {
         let mut world = world();
         world.installed.files[0].length += 1;
         let tree = Tree::open(world.dir.path()).unwrap();
-        let stage = Stage::new(&tree, &world.release, None, Default::default(), false).unwrap();
+        let stage =
+            Stage::new(&tree, &world.release, None, &Default::default(), Default::default(), false);
+        let stage = stage.unwrap();
         let patch = Patch::parse(&world.patch).unwrap();
         let job = PatchJob::new(patch, &world.installed, &world.release.files, &stage);
         assert!(matches!(job, Err(PatchError::Mismatch(_))), "{job:?}");

@@ -40,6 +40,7 @@ pub fn identity(manifest: &Verified<Manifest>) -> InstalledRelease {
         manifest: manifest.hash(),
         torrent: manifest.torrent.v2,
         empty_folders: manifest.empty_folders.clone(),
+        rules: manifest.rules.clone(),
     }
 }
 
@@ -65,7 +66,7 @@ impl Release {
         Ok(Self { identity, info: Arc::new(info), files, leaf_index, packs, patches })
     }
 
-    /// Checks what the manifest says of the content besides its hash.
+    /// Checks what the manifest says of the content besides its hash, its rules among it.
     ///
     /// # Errors
     /// In words: the first thing that does not fit.
@@ -83,7 +84,7 @@ impl Release {
                 return Err(format!("its torrent and its manifest differ in the {what}"));
             }
         }
-        Ok(())
+        manifest.rules.check(&self.files)
     }
 
     /// What the journal calls it.

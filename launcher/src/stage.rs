@@ -16,7 +16,9 @@ use std::io;
 use std::path::PathBuf;
 use updraft_manifests::installed::{Installed, InstalledFile};
 use updraft_manifests::path::RelPath;
+use updraft_manifests::places::{Place as FilePlace, Situation, places};
 use updraft_manifests::plan::{Action, Content, Plan, PlanError, plan};
+use updraft_manifests::rules::{Class, Rules, Selection};
 
 /// A release on its way into the folder.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Stage<'a> {
     release: &'a Release,
     installed: Option<&'a Installed>,
     survey: Survey,
+    /// Where each file of the release belongs.
+    places: Vec<FilePlace>,
     plan: Plan,
     target: Target,
     salvage: bool,
@@ -56,8 +60,8 @@ impl From<Error> for Unready {
 }
 
 impl<'a> Stage<'a> {
-    /// Plans the way from what was found to `release`. With `salvage`, what a damaged file still
-    /// holds is copied to its slot, to be checked piece by piece.
+    /// Plans the way from what was found to `release`, as far as `choice` wants it. With `salvage`, what a
+    /// damaged file still holds is copied to its slot, to be checked piece by piece.
     ///
     /// # Errors
     /// [`PlanError`] if the release cannot be installed anywhere.
@@ -65,15 +69,21 @@ impl<'a> Stage<'a> {
         tree: &'a Tree,
         release: &'a Release,
         installed: Option<&'a Installed>,
+        choice: &Selection,
         survey: Survey,
         salvage: bool,
     ) -> Result<Self, PlanError> {
-        let mut plan = plan(&survey.known, &release.files)?;
+        let rules = &release.identity.rules;
+        let there = survey.there();
+        let situation = Situation { rules, choice, installed, there: &there, seeds: !salvage };
+        let places = places(&release.files, &situation);
+        drop(there);
+        let mut plan = plan(&survey.known, &release.files, &places)?;
         // What is kept goes when something else is kept in its place.
         plan.remove.retain(|path| !kept::is_kept(path));
         plan.totals.removed_files = plan.remove.len() as u64;
         let target = release.target();
-        Ok(Self { tree, release, installed, survey, plan, target, salvage, part: None })
+        Ok(Self { tree, release, installed, survey, places, plan, target, salvage, part: None })
     }
 
     /// The same for a part of the release.
@@ -121,7 +131,7 @@ impl<'a> Stage<'a> {
         let whole = |(number, _, action): (u32, &Content, &Action)| match action {
             Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. } => true,
             Action::Reuse { may_move: false, .. } | Action::Make => self.takes(number),
-            Action::Fetch => false,
+            Action::Fetch | Action::Leave => false,
         };
         self.each().map(whole).collect()
     }
@@ -130,10 +140,17 @@ impl<'a> Stage<'a> {
     pub fn wanted(&self) -> Vec<bool> {
         let there = self.whole();
         self.each()
-            .map(|(number, content, _)| {
-                length(content) > 0 && (self.takes(number) || there[number as usize])
+            .map(|(number, content, action)| {
+                let here = self.takes(number) || there[number as usize];
+                length(content) > 0 && *action != Action::Leave && here
             })
             .collect()
+    }
+
+    /// Bytes of all files but those that are left out.
+    pub fn total(&self) -> u64 {
+        let wanted = self.each().filter(|(.., action)| **action != Action::Leave);
+        wanted.map(|(_, content, _)| length(content)).sum()
     }
 
     /// Which files are fetched, by number.
@@ -148,7 +165,10 @@ impl<'a> Stage<'a> {
         let stays = |action: &Action| {
             matches!(
                 action,
-                Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
+                Action::Keep
+                    | Action::SetExecutable(_)
+                    | Action::Reuse { may_move: true, .. }
+                    | Action::Leave
             )
         };
         let built = self.each().filter(|(.., action)| !stays(action));
@@ -160,7 +180,10 @@ impl<'a> Stage<'a> {
         self.paths(|action, path, slot| match action {
             Action::Keep | Action::SetExecutable(_) => path.to_owned(),
             Action::Reuse { from, may_move: true } => from.as_str().to_owned(),
-            Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch => slot,
+            Action::Reuse { may_move: false, .. }
+            | Action::Make
+            | Action::Fetch
+            | Action::Leave => slot,
         })
     }
 
@@ -169,7 +192,7 @@ impl<'a> Stage<'a> {
         self.paths(|action, path, slot| match action {
             Action::Keep | Action::SetExecutable(_) => path.to_owned(),
             Action::Reuse { from, .. } => from.as_str().to_owned(),
-            Action::Make | Action::Fetch => slot,
+            Action::Make | Action::Fetch | Action::Leave => slot,
         })
     }
 
@@ -177,14 +200,21 @@ impl<'a> Stage<'a> {
     pub fn paths_cleared(&self) -> Vec<PathBuf> {
         let cleared = self.paths(|action, path, slot| match action {
             Action::Keep | Action::SetExecutable(_) => path.to_owned(),
-            Action::Reuse { .. } | Action::Make | Action::Fetch => slot,
+            Action::Reuse { .. } | Action::Make | Action::Fetch | Action::Leave => slot,
         });
         self.taken(cleared)
     }
 
     /// Where they are when all is done.
     pub fn paths_installed(&self) -> Vec<PathBuf> {
-        self.taken(installed_paths(self.tree, self.release))
+        self.taken(self.paths(|action, path, slot| match action {
+            Action::Leave => slot,
+            Action::Keep
+            | Action::SetExecutable(_)
+            | Action::Reuse { .. }
+            | Action::Make
+            | Action::Fetch => path.to_owned(),
+        }))
     }
 
     /// `paths` for what is brought in now; what is not stays where it is.
@@ -208,7 +238,7 @@ impl<'a> Stage<'a> {
         let mut clones = true;
         for (number, content, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             let slot = self.slot(number);
-            let path = &self.release.files[number as usize].path;
+            let path = self.path(number);
             let done = match (action, content) {
                 (Action::Reuse { from, may_move: false }, _) => copy(tree, from.as_str(), &slot),
                 (Action::Make, Content::Symlink { target }) => tree
@@ -223,8 +253,14 @@ impl<'a> Stage<'a> {
                     Some(base) => self.sow(base, &slot).map(|cloned| clones = cloned),
                     None => Ok(()),
                 },
-                (Action::Fetch | Action::Keep | Action::SetExecutable(_), _)
-                | (Action::Reuse { may_move: true, .. }, _) => Ok(()),
+                (
+                    Action::Fetch
+                    | Action::Keep
+                    | Action::SetExecutable(_)
+                    | Action::Leave
+                    | Action::Reuse { may_move: true, .. },
+                    _,
+                ) => Ok(()),
             };
             done.map_err(Error::disk("prepare", tree.path().join(path.as_str())))?;
         }
@@ -276,8 +312,21 @@ impl<'a> Stage<'a> {
     /// [`Unready::Changed`] if a file that was to be moved is no longer what it was.
     pub fn transaction(&self) -> Result<(Transaction, Installed), Unready> {
         let listed = self.installed.map(|installed| installed.files.as_slice()).unwrap_or_default();
-        let listed: HashMap<&RelPath, u32> =
-            (0..).zip(listed).map(|(number, file)| (&file.path, number)).collect();
+        let listed: HashMap<RelPath, u32> = (0..)
+            .zip(listed)
+            .filter_map(|(number, file)| Some((file.place.of(&file.path)?, number)))
+            .collect();
+        // By the rules of either release.
+        let may_be_changed = |number: u32| {
+            let path = &self.release.files[number as usize].path;
+            let before = self.installed.map(|installed| installed.release.rules.class(path));
+            [before, Some(self.class(number))]
+                .iter()
+                .flatten()
+                .any(|class| *class != Class::Immutable)
+        };
+        let as_recorded = self.survey.known.iter().filter(|file| file.listed);
+        let as_recorded: HashSet<&RelPath> = as_recorded.map(|file| &file.path).collect();
         let whole = |installed: &Installed| {
             !self.salvage
                 && installed.toward.is_none()
@@ -306,6 +355,9 @@ impl<'a> Stage<'a> {
                     changed.push(from.clone());
                 }
             }
+            if self.is_the_players_by_now(number, action)? {
+                changed.push(self.path(number).clone());
+            }
         }
         if !changed.is_empty() {
             return Err(Unready::Changed(changed));
@@ -326,16 +378,18 @@ impl<'a> Stage<'a> {
         }
         self.change_folders(&mut work);
         for (number, content, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
-            let path = &self.release.files[number as usize].path;
+            let path = self.path(number);
             let executable = matches!(content, Content::File { executable: true, .. });
             match action {
-                Action::Keep => {}
+                Action::Keep | Action::Leave => {}
                 Action::SetExecutable(executable) => {
                     work.place
                         .push(Place::Mode { path: path.to_string(), executable: *executable });
                 }
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
-                    let replace = listed.contains_key(path);
+                    // What the player may have changed is replaced only as it was recorded.
+                    let replace = listed.contains_key(path)
+                        && (!may_be_changed(number) || as_recorded.contains(path));
                     if replace && !moved.contains(path) {
                         take_away(path, &mut work);
                     }
@@ -350,21 +404,53 @@ impl<'a> Stage<'a> {
 
     /// Folders of the old release that the new one has no use for go; empty ones of the new come.
     fn change_folders(&self, work: &mut Transaction) {
-        let used = folders(
-            self.release.files.iter().map(|file| &file.path),
-            &self.release.identity.empty_folders,
-        );
+        let is_here = |place: &FilePlace| *place != FilePlace::Absent;
+        let release = &self.release.identity;
+        let files = self.release.files.iter().zip(&self.places);
+        let files = files.filter(|(_, place)| is_here(place)).map(|(file, _)| &file.path);
+        let used = folders(files, &release.empty_folders);
+        let is_owned = |rules: &Rules, folder: &str| {
+            RelPath::parse(folder).is_ok_and(|folder| rules.is_owned(&folder))
+        };
         if let Some(installed) = self.installed {
-            let had = folders(
-                installed.files.iter().map(|file| &file.path),
-                &installed.release.empty_folders,
-            );
+            let rules = &installed.release.rules;
+            let files = installed.files.iter().filter(|file| is_here(&file.place));
+            let had = folders(files.map(|file| &file.path), &installed.release.empty_folders);
             // Deepest first: a path sorts after its parents.
             let gone = had.iter().rev().filter(|folder| !used.contains(*folder));
+            let gone =
+                gone.filter(|folder| !is_owned(rules, folder) && !is_owned(&release.rules, folder));
             work.place.extend(gone.map(|folder| Place::RemoveFolder(folder.clone())));
         }
-        let empty = self.release.identity.empty_folders.iter();
-        work.place.extend(empty.map(|folder| Place::MakeFolder(folder.to_string())));
+        let empty = release.empty_folders.iter();
+        let made = empty.filter(|folder| !release.rules.is_owned(folder) || self.is_free(folder));
+        work.place.extend(made.map(|folder| Place::MakeFolder(folder.to_string())));
+    }
+
+    /// True if nothing but folders lies on the way to `folder`: no link, say, that the player made to another disk.
+    fn is_free(&self, folder: &RelPath) -> bool {
+        folder
+            .ancestors()
+            .chain([folder.as_str()])
+            .all(|folder| matches!(self.tree.node(folder), Ok(Node::Folder | Node::Missing)))
+    }
+
+    /// True if something lies where a `config` or `seed-once` file comes to lie, and it is not what was found.
+    fn is_the_players_by_now(&self, number: u32, action: &Action) -> Result<bool, Error> {
+        let comes = matches!(action, Action::Reuse { .. } | Action::Make | Action::Fetch);
+        let place = self.places[number as usize];
+        if !comes || place != FilePlace::Own || self.class(number) == Class::Immutable {
+            return Ok(false);
+        }
+        let path = self.path(number);
+        let node = self.tree.node(path.as_str());
+        let node = node.map_err(|e| Error::disk("look at", path.under(self.tree.path()))(e))?;
+        let surveyed = self.survey.times.get(path);
+        Ok(match node {
+            Node::Missing => false,
+            Node::File(stat) => surveyed != Some(&stat.mtime_ns),
+            Node::Folder | Node::Symlink(_) | Node::Other => true,
+        })
     }
 
     /// The record of the install after the switch: with the times that files had when their content
@@ -374,9 +460,13 @@ impl<'a> Stage<'a> {
         let mut files = Vec::with_capacity(self.release.files.len());
         for (number, content, action) in self.each() {
             let path = self.release.files[number as usize].path.clone();
+            let place = self.places[number as usize];
             let mtime_ns = match action {
-                Action::Keep | Action::SetExecutable(_) => surveyed(&path),
+                Action::Keep | Action::SetExecutable(_) => surveyed(self.path(number)),
+                // What lies there, if anything, is not this content.
+                Action::Leave if self.part.is_none() || place != FilePlace::Absent => 0,
                 _ if !self.takes(number) => continue,
+                Action::Leave => continue,
                 Action::Reuse { from, may_move: true } => surveyed(from),
                 Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch => {
                     let slot = self.slot(number);
@@ -392,6 +482,7 @@ impl<'a> Stage<'a> {
             files.push(match content {
                 Content::File { length, root, executable } => InstalledFile {
                     path,
+                    place,
                     length: *length,
                     root: *root,
                     mtime_ns,
@@ -400,6 +491,7 @@ impl<'a> Stage<'a> {
                 },
                 Content::Symlink { target } => InstalledFile {
                     path,
+                    place,
                     length: 0,
                     root: None,
                     mtime_ns: 0,
@@ -433,6 +525,16 @@ impl<'a> Stage<'a> {
         (0..).zip(files).map(|(number, (file, action))| (number, &file.content, action))
     }
 
+    /// Where a file comes to lie; its path in the release if it comes nowhere.
+    fn path(&self, number: u32) -> &RelPath {
+        let number = number as usize;
+        self.plan.places[number].as_ref().unwrap_or(&self.release.files[number].path)
+    }
+
+    fn class(&self, number: u32) -> Class {
+        self.release.identity.rules.class(&self.release.files[number as usize].path)
+    }
+
     fn slot(&self, number: u32) -> String {
         Slot::New(number).path(&self.target)
     }
@@ -440,8 +542,7 @@ impl<'a> Stage<'a> {
     fn paths(&self, place: impl Fn(&Action, &str, String) -> String) -> Vec<PathBuf> {
         self.each()
             .map(|(number, _, action)| {
-                let path = &self.release.files[number as usize].path;
-                let below = place(action, path.as_str(), self.slot(number));
+                let below = place(action, self.path(number).as_str(), self.slot(number));
                 below.split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
             })
             .collect()
@@ -453,15 +554,12 @@ fn between(old: &Installed, new: Installed, work: &Transaction) -> Installed {
     let gone: HashSet<&str> = work.clear.iter().map(|clear| clear.from.as_str()).collect();
     let mut files = new.files;
     let there: HashSet<RelPath> = files.iter().map(|file| file.path.clone()).collect();
-    let stays =
-        |file: &&InstalledFile| !there.contains(&file.path) && !gone.contains(file.path.as_str());
+    let is_gone = |file: &InstalledFile| {
+        file.place.of(&file.path).is_some_and(|place| gone.contains(place.as_str()))
+    };
+    let stays = |file: &&InstalledFile| !there.contains(&file.path) && !is_gone(file);
     files.extend(old.files.iter().filter(stays).cloned());
     Installed { release: old.release.clone(), toward: Some(new.release.manifest), files }
-}
-
-/// Where each file of a release lies when it is installed, by number.
-pub fn installed_paths(tree: &Tree, release: &Release) -> Vec<PathBuf> {
-    release.files.iter().map(|file| file.path.under(tree.path())).collect()
 }
 
 fn folders<'p>(files: impl Iterator<Item = &'p RelPath>, empty: &'p [RelPath]) -> BTreeSet<String> {
@@ -500,6 +598,14 @@ mod tests {
     use updraft_protocol::geometry::Geometry;
     use updraft_protocol::ids::InfoHashes;
     use updraft_protocol::metainfo::Info;
+
+    const RULES: &str = r#"
+        config = ["set/*.ini"]
+        seed-once = ["set/seed"]
+        owned = ["mine"]
+        [components.extra]
+        files = ["extra/**"]
+    "#;
 
     fn path(text: &str) -> RelPath {
         RelPath::parse(text).unwrap()
@@ -546,6 +652,7 @@ mod tests {
                 manifest: ContentHash([version; 32]),
                 torrent: ContentHash([version; 32]),
                 empty_folders: empty.iter().map(|folder| path(folder)).collect(),
+                rules: toml::from_str(RULES).unwrap(),
             },
             info: std::sync::Arc::new(info),
             leaf_index: None,
@@ -565,16 +672,27 @@ mod tests {
         files: &[(&str, &str)],
         old: Option<&Installed>,
     ) -> Installed {
+        bring_chosen(tree, release, files, old, &Selection::default())
+    }
+
+    fn bring_chosen(
+        tree: &Tree,
+        release: &Release,
+        files: &[(&str, &str)],
+        old: Option<&Installed>,
+        choice: &Selection,
+    ) -> Installed {
         let kept = kept::record(tree).unwrap();
         let question = Question {
             installed: old,
             wanted: &release.files,
+            rules: &release.identity.rules,
             thorough: false,
             adopt: false,
             kept: kept.as_ref(),
         };
         let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
-        let stage = Stage::new(tree, release, old, found, false).unwrap();
+        let stage = Stage::new(tree, release, old, choice, found, false).unwrap();
         stage.prepare(&HashMap::new()).unwrap();
         let fetched = stage.fetched();
         for (at, slot) in stage.paths_staged().iter().enumerate() {
@@ -633,20 +751,24 @@ mod tests {
         let mut out = Vec::new();
         picture(&tree, "", &mut out);
         assert_eq!(out, after);
-        assert_done(&tree, &release(2, new, empty), &second);
+        let in_new = |name: &str| new.iter().any(|(new, _)| *new == name);
+        let changed = player.iter().any(|(name, _)| name.starts_with("set/") && in_new(name));
+        assert_done(&tree, &release(2, new, empty), &second, changed);
         // And back again, without a byte of the old release, unless the player changed some: whatever
         // is fetched would panic.
         if player.is_empty() {
             let back = bring(&tree, &release(1, old, &["old-empty"]), &[], Some(&second));
-            assert_done(&tree, &release(1, old, &["old-empty"]), &back);
+            assert_done(&tree, &release(1, old, &["old-empty"]), &back, false);
         }
     }
 
-    /// What was recorded is what is there: nothing has to be hashed or done again.
-    fn assert_done(tree: &Tree, wanted: &Release, installed: &Installed) {
+    /// What was recorded is what is there: nothing has to be done again, and only what the player `changed` is
+    /// hashed again.
+    fn assert_done(tree: &Tree, wanted: &Release, installed: &Installed, changed: bool) {
         let question = Question {
             installed: Some(installed),
             wanted: &wanted.files,
+            rules: &wanted.identity.rules,
             thorough: false,
             adopt: false,
             kept: None,
@@ -656,8 +778,9 @@ mod tests {
             hashed.store(done, std::sync::atomic::Ordering::Relaxed);
         })
         .unwrap();
-        assert_eq!(hashed.into_inner(), 0);
-        let stage = Stage::new(tree, wanted, Some(installed), found, false).unwrap();
+        assert_eq!(hashed.into_inner() > 0, changed);
+        let choice = Selection::default();
+        let stage = Stage::new(tree, wanted, Some(installed), &choice, found, false).unwrap();
         assert!(stage.is_done(), "{:?}", stage.plan());
     }
 
@@ -743,5 +866,140 @@ mod tests {
             &[],
             &["a=1", "d/", "d/l->../a", "m=now a file"],
         );
+    }
+
+    #[test]
+    fn what_the_player_may_change_is_kept() {
+        check(
+            &[("set/a.ini", "1"), ("set/b.ini", "1"), ("set/c.ini", "1"), ("set/seed", "s1")],
+            &[
+                ("mine/save", "x"),
+                ("set/a.ini", "my settings"),
+                ("set/c.ini", "mine, too"),
+                ("set/seed", "played"),
+            ],
+            &[("set/a.ini", "2"), ("set/b.ini", "2"), ("set/c.ini", "1"), ("set/seed", "s2")],
+            &["mine/folder"],
+            &[
+                "mine/",
+                "mine/folder/",
+                "mine/save=x",
+                "set/",
+                "set/a.ini=my settings",
+                "set/a.ini.new=2",
+                "set/b.ini=2",
+                "set/c.ini=mine, too",
+                "set/seed=played",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_becomes_immutable_steps_aside_and_what_goes_stays_if_changed() {
+        check(
+            &[("set/a.ini", "1"), ("set/b.ini", "1"), ("set/c.ini", "1"), ("set/seed", "s1")],
+            &[("set/b.ini", "mine")],
+            &[("a", "2")],
+            &[],
+            &["a=2", "set/", "set/b.ini=mine", "set/seed=s1"],
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let files = [("set/a.ini", "1"), ("set/seed", "1")];
+        let first = bring(&tree, &release(1, &files, &[]), &files, None);
+        std::fs::write(dir.path().join("set/a.ini"), "mine").unwrap();
+        std::fs::write(dir.path().join("set/seed"), "mine, too").unwrap();
+        let files = [("set/a.ini", "2"), ("set/seed", "2")];
+        let mut next = release(2, &files, &[]);
+        next.identity.rules = Rules::default();
+        bring(&tree, &next, &files, Some(&first));
+        let mut out = Vec::new();
+        picture(&tree, "", &mut out);
+        let after = [
+            "set/",
+            "set/a.ini=2",
+            "set/a.ini.player=mine",
+            "set/seed=2",
+            "set/seed.player=mine, too",
+        ];
+        assert_eq!(out, after);
+    }
+
+    #[test]
+    fn a_changed_configuration_over_an_update_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let assert_is = |expected: &[&str]| {
+            let mut out = Vec::new();
+            picture(&tree, "", &mut out);
+            assert_eq!(out, expected);
+        };
+        let files = |version| [("a", version), ("set/a.ini", version)];
+        let [one, two] = [1, 2]
+            .map(|version: u8| release(version, &files(["", "1", "2"][usize::from(version)]), &[]));
+        let first = bring(&tree, &one, &files("1"), None);
+        std::fs::write(dir.path().join("set/a.ini"), "mine").unwrap();
+        let second = bring(&tree, &two, &files("2"), Some(&first));
+        assert_is(&["a=2", "set/", "set/a.ini=mine", "set/a.ini.new=2"]);
+        let back = bring(&tree, &one, &[], Some(&second));
+        assert_is(&["a=1", "set/", "set/a.ini=mine"]);
+        // Deleted, it comes as the release has it.
+        std::fs::remove_file(dir.path().join("set/a.ini")).unwrap();
+        bring(&tree, &two, &files("2"), Some(&back));
+        assert_is(&["a=2", "set/", "set/a.ini=2"]);
+    }
+
+    #[test]
+    fn a_folder_that_becomes_the_players_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let files = [("mine/mod", "old"), ("a", "1")];
+        let mut one = release(1, &files, &["mine/empty"]);
+        one.identity.rules = Rules::default();
+        let first = bring(&tree, &one, &files, None);
+        let files = [("a", "1"), ("b", "old")];
+        bring(&tree, &release(2, &files, &[]), &files, Some(&first));
+        let mut out = Vec::new();
+        picture(&tree, "", &mut out);
+        assert_eq!(out, ["a=1", "b=old", "mine/", "mine/empty/", "mine/mod=old"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_the_players_folder_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(other.path(), dir.path().join("mine")).unwrap();
+        let files = [("a", "1")];
+        bring(&tree, &release(1, &files, &["mine/saves"]), &files, None);
+        assert!(matches!(tree.node("mine"), Ok(Node::Symlink(_))));
+        assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn components_are_left_out_added_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open(dir.path()).unwrap();
+        let assert_is = |expected: &[&str]| {
+            let mut out = Vec::new();
+            picture(&tree, "", &mut out);
+            assert_eq!(out, expected);
+        };
+        let extra = Name::parse("extra").unwrap();
+        let without = Selection { without: [extra].into(), ..Selection::default() };
+        let files = [("a", "1"), ("extra/deep/e", "2"), ("extra/f", "3")];
+        let one = release(1, &files, &[]);
+        let first = bring_chosen(&tree, &one, &files, None, &without);
+        assert_is(&["a=1"]);
+        let all = bring(&tree, &one, &files, Some(&first));
+        assert_is(&["a=1", "extra/", "extra/deep/", "extra/deep/e=2", "extra/f=3"]);
+        std::fs::write(dir.path().join("extra/mod"), "mine").unwrap();
+        std::fs::write(dir.path().join("extra/f"), "changed").unwrap();
+        let next = [("a", "2"), ("extra/deep/e", "4"), ("extra/f", "3")];
+        let last = bring_chosen(&tree, &release(2, &next, &[]), &next, Some(&all), &without);
+        // What the player changed is the player's.
+        assert_is(&["a=2", "extra/", "extra/f=changed", "extra/mod=mine"]);
+        assert!(last.files[1..].iter().all(|file| file.place == FilePlace::Absent));
     }
 }

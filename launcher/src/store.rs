@@ -29,6 +29,7 @@ use updraft_manifests::feed::Feed;
 use updraft_manifests::hash::{ContentHash, from_hex, hex};
 use updraft_manifests::installed::{INSTALLED_BYTES_MAX, Installed};
 use updraft_manifests::names::Name;
+use updraft_manifests::rules::Selection;
 use updraft_manifests::trust::TrustState;
 
 /// The journal, below the install.
@@ -62,6 +63,8 @@ pub struct State {
     pub held: Option<u64>,
     /// This install's own number, which nobody else is told: it decides when staged releases come.
     pub number: InstallNumber,
+    /// Which components are wanted.
+    pub choice: Selection,
 }
 
 /// 16 random bytes.
@@ -107,6 +110,8 @@ struct StateText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     held: Option<u64>,
     number: InstallNumber,
+    #[serde(flatten)]
+    choice: Selection,
 }
 
 /// The records of one install.
@@ -172,8 +177,8 @@ impl Store {
             return Err(wrong("it was written by a newer version of this program".into()));
         }
         let feed = Feed::parse(&text.feed).map_err(|error| wrong(error.to_string()))?;
-        let StateText { channel, platform, upload, held, number, .. } = text;
-        Ok(Some(State { feed, channel, platform, upload, held, number }))
+        let StateText { channel, platform, upload, held, number, choice, .. } = text;
+        Ok(Some(State { feed, channel, platform, upload, held, number, choice }))
     }
 
     /// Records what the player decided.
@@ -181,7 +186,7 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn set_state(&self, state: &State) -> Result<(), Error> {
-        let State { feed, channel, platform, upload, held, number } = state;
+        let State { feed, channel, platform, upload, held, number, choice } = state;
         let text = toml::to_string(&StateText {
             format: 1,
             feed: feed.to_link(),
@@ -190,6 +195,7 @@ impl Store {
             upload: *upload,
             held: *held,
             number: *number,
+            choice: choice.clone(),
         })
         .expect("plain fields serialise");
         self.write_twin(STATE_PATH, text.as_bytes())
@@ -390,6 +396,7 @@ mod tests {
             upload: Some(false),
             held: Some(7),
             number: InstallNumber([5; 16]),
+            choice: Selection { with: [name("french")].into(), without: [name("hd")].into() },
         };
         store.set_state(&state).unwrap();
         store.set_trust(&TrustState::new(&feed)).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A file that the installed record lists, with the size and modification time noted there, is what
 //! it was. Everything else is read and its BEP 52 root computed. What comes out goes into
-//! [`updraft_manifests::plan`]: files whose content is *known*.
+//! [`updraft_manifests::plan`]: files whose content is *known*. The player's folders are not looked into.
 
 use crate::error::Error;
 use crate::kept;
@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::{Installed, InstalledFile};
 use updraft_manifests::path::RelPath;
+use updraft_manifests::places::{Bytes, Place, There};
 use updraft_manifests::plan::{Content, NewFile, OldFile};
+use updraft_manifests::rules::{Class, Rules, beside};
 use updraft_protocol::geometry::BLOCK_LEN;
 use updraft_protocol::ids::Sha256Hash;
 use updraft_protocol::merkle;
@@ -36,12 +38,22 @@ pub struct Question<'a> {
     pub installed: Option<&'a Installed>,
     /// The release that shall be there.
     pub wanted: &'a [NewFile],
+    /// Its rules.
+    pub rules: &'a Rules,
     /// Read every listed file, whatever size and time say.
     pub thorough: bool,
     /// Look at everything in the folder for content that can be used.
     pub adopt: bool,
     /// The record of the release whose files are kept, if any is.
     pub kept: Option<&'a Installed>,
+}
+
+impl Question<'_> {
+    /// True for what is the player's by the rules of either release.
+    fn is_owned(&self, path: &RelPath) -> bool {
+        let before = self.installed.is_some_and(|old| old.release.rules.is_owned(path));
+        before || self.rules.is_owned(path)
+    }
 }
 
 /// What was found.
@@ -53,6 +65,10 @@ pub struct Survey {
     pub times: HashMap<RelPath, i64>,
     /// Listed files that are not as the record says.
     pub damaged: Vec<Damage>,
+    /// The same of those that the player may change: where they lie.
+    pub changed: Vec<RelPath>,
+    /// Paths of `config` and `seed-once` files where something lies.
+    pub taken: HashSet<RelPath>,
     /// Other files of a folder that is adopted, with their bytes: nobody knows what is in them.
     pub unknown: Vec<(RelPath, u64)>,
 }
@@ -71,7 +87,22 @@ pub struct Damage {
 struct Job<'a> {
     path: RelPath,
     stat: Stat,
-    listed: Option<&'a InstalledFile>,
+    listed: Option<Listed<'a>>,
+}
+
+/// A file of the record.
+#[derive(Clone, Copy)]
+struct Listed<'a> {
+    file: &'a InstalledFile,
+    /// Its class by the rules of its release.
+    class: Class,
+}
+
+impl Listed<'_> {
+    /// True if the player may change it, or take it away.
+    fn may_change(self) -> bool {
+        self.class != Class::Immutable || self.file.place != Place::Own
+    }
 }
 
 /// Looks. `progress` is told bytes hashed and bytes to hash; called from several threads.
@@ -101,24 +132,48 @@ pub fn survey(
     Ok(survey)
 }
 
+/// Where the bytes of a file of the record lie, or lay.
+pub fn place_of(file: &InstalledFile) -> Option<RelPath> {
+    match file.place {
+        Place::Players => Some(file.path.clone()),
+        place @ (Place::Own | Place::Beside { .. } | Place::Absent) => place.of(&file.path),
+    }
+}
+
 impl Survey {
+    /// What lies at a path, as far as places depend on it.
+    pub fn there(&self) -> impl Fn(&RelPath) -> There + '_ {
+        let known = self.known.iter();
+        let known: HashMap<&RelPath, &Content> = known.map(|f| (&f.path, &f.content)).collect();
+        move |path| match known.get(path).and_then(|content| Bytes::of(content)) {
+            Some(bytes) => There::File(bytes),
+            None if self.taken.contains(path) => There::Other,
+            None => There::Nothing,
+        }
+    }
+
     fn take(&mut self, job: Job<'_>, root: Option<ContentHash>) {
         let Job { path, stat, listed } = job;
-        let right = |file: &InstalledFile| file.length == stat.len && file.root == root;
+        let right = |Listed { file, .. }: Listed<'_>| file.length == stat.len && file.root == root;
         let good = listed.is_some_and(right);
-        if let Some(file) = listed.filter(|_| !good) {
-            let path = file.path.clone();
-            self.damaged.push(Damage { path, missing: false, length: file.length });
+        match listed.filter(|_| !good) {
+            Some(listed) if listed.may_change() => self.changed.push(path.clone()),
+            Some(Listed { file, .. }) => {
+                let path = file.path.clone();
+                self.damaged.push(Damage { path, missing: false, length: file.length });
+            }
+            None => {}
         }
         // A read that failed leaves the content unknown.
         if stat.len > 0 && root.is_none() {
             return;
         }
-        let executable = executable(stat, listed);
+        let executable = executable(stat, listed.map(|listed| listed.file));
         self.times.insert(path.clone(), stat.mtime_ns);
         let content = Content::File { length: stat.len, root, executable };
+        let seeded = listed.is_some_and(|listed| listed.class == Class::SeedOnce);
         // Kept files are ours to use up, whatever is in them.
-        let listed = good || kept::is_kept(&path);
+        let listed = good && !seeded || kept::is_kept(&path);
         self.known.push(OldFile { path, content, listed });
     }
 }
@@ -134,8 +189,15 @@ fn look_at_listed<'a>(
     survey: &mut Survey,
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<(), Error> {
-    for file in question.installed.iter().flat_map(|installed| &installed.files) {
-        let path = file.path.clone();
+    let Some(installed) = question.installed else { return Ok(()) };
+    for file in &installed.files {
+        let Some(path) = place_of(file) else { continue };
+        if question.rules.is_owned(&path) {
+            // It has become the player's.
+            continue;
+        }
+        let class = installed.release.rules.class(&file.path);
+        let listed = Listed { file, class };
         match (look(tree, &path)?, &file.symlink) {
             (Node::Symlink(text), Some(target)) if text == link_text(&path, target) => {
                 let content = Content::Symlink { target: target.clone() };
@@ -151,11 +213,16 @@ fn look_at_listed<'a>(
                     survey.times.insert(path.clone(), stat.mtime_ns);
                     let executable = executable(stat, Some(file));
                     let content = Content::File { length: stat.len, root: file.root, executable };
-                    survey.known.push(OldFile { path, content, listed: true });
+                    let listed = class != Class::SeedOnce;
+                    survey.known.push(OldFile { path, content, listed });
                 } else {
-                    jobs.push(Job { path, stat, listed: Some(file) });
+                    jobs.push(Job { path, stat, listed: Some(listed) });
                 }
             }
+            (Node::Missing, _) if class == Class::Config && file.place == Place::Own => {
+                survey.damaged.push(Damage { path, missing: true, length: file.length });
+            }
+            (_, _) if listed.may_change() => survey.changed.push(path),
             (node, _) => survey.damaged.push(Damage {
                 path,
                 missing: node == Node::Missing,
@@ -174,24 +241,35 @@ fn look_at_places<'a>(
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<(), Error> {
     let listed = question.installed.iter().flat_map(|installed| &installed.files);
-    let listed: HashSet<_> = listed.map(|file| file.path.key()).collect();
+    let listed: HashSet<_> = listed.filter_map(place_of).map(|path| path.key()).collect();
     for file in question.wanted {
-        // By key: on a case-insensitive disk the listed `a` also answers to `A`.
-        if !listed.is_empty() && listed.contains(&file.path.key()) {
-            continue;
-        }
-        let path = file.path.clone();
-        match (look(tree, &path)?, &file.content) {
-            (Node::Symlink(text), Content::Symlink { target })
-                if text == link_text(&path, target) =>
-            {
-                let content = file.content.clone();
-                survey.known.push(OldFile { path, content, listed: false });
+        let class = question.rules.class(&file.path);
+        let beside = (class == Class::Config).then(|| beside(&file.path)).flatten();
+        for path in [file.path.clone()].into_iter().chain(beside) {
+            // By key: on a case-insensitive disk the listed `a` also answers to `A`.
+            let is_listed = !listed.is_empty() && listed.contains(&path.key());
+            if is_listed && class == Class::Immutable {
+                continue;
             }
-            (Node::File(stat), content @ Content::File { .. }) if stat.len == length(content) => {
-                jobs.push(Job { path, stat, listed: None });
+            let node = look(tree, &path)?;
+            if class != Class::Immutable && node != Node::Missing {
+                survey.taken.insert(path.clone());
             }
-            (_, Content::File { .. } | Content::Symlink { .. }) => {}
+            match (node, &file.content) {
+                _ if is_listed => {}
+                (Node::Symlink(text), Content::Symlink { target })
+                    if text == link_text(&path, target) =>
+                {
+                    let content = file.content.clone();
+                    survey.known.push(OldFile { path, content, listed: false });
+                }
+                (Node::File(stat), content @ Content::File { .. })
+                    if stat.len == length(content) =>
+                {
+                    jobs.push(Job { path, stat, listed: None });
+                }
+                (_, Content::File { .. } | Content::Symlink { .. }) => {}
+            }
         }
     }
     Ok(())
@@ -241,6 +319,9 @@ fn look_around(
             }
             let text = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             let Ok(path) = RelPath::parse(&text) else { continue };
+            if question.is_owned(&path) {
+                continue;
+            }
             count += 1;
             match look(tree, &path)? {
                 Node::Folder => folders.push(text),
@@ -423,6 +504,7 @@ mod tests {
         };
         let listed = |name: &str, data: &[u8], mtime_ns| InstalledFile {
             path: path(name),
+            place: Place::Own,
             length: data.len() as u64,
             root: hash(data),
             mtime_ns,
@@ -439,6 +521,7 @@ mod tests {
                 manifest: ContentHash([0; 32]),
                 torrent: ContentHash([0; 32]),
                 empty_folders: vec![],
+                rules: Rules::default(),
             },
             toward: None,
             files: vec![
@@ -457,6 +540,7 @@ mod tests {
             let question = Question {
                 installed: Some(&installed),
                 wanted: &wanted,
+                rules: &Rules::default(),
                 thorough,
                 adopt: false,
                 kept: None,

@@ -231,6 +231,7 @@ mod tests {
             executable: false,
         };
         let file = |path: &str| InstalledFile {
+            place: Default::default(),
             path: RelPath::parse(path).unwrap(),
             length: 1,
             root: Some(manifest),
@@ -248,6 +249,7 @@ mod tests {
                 manifest,
                 torrent: manifest,
                 empty_folders: vec![],
+                rules: Default::default(),
             },
             toward: None,
             files: vec![file("a"), file("c/b")],

@@ -27,6 +27,8 @@ pub enum Way {
     Leaves,
     /// All of it is fetched.
     Whole,
+    /// What lies there is the player's, or nothing does because it is not wanted: nothing is done.
+    Leave,
 }
 
 impl Way {
@@ -40,6 +42,7 @@ impl Way {
             Self::Patch => "patch",
             Self::Leaves => "leaves",
             Self::Whole => "whole",
+            Self::Leave => "leave",
         }
     }
 }
@@ -141,6 +144,10 @@ pub fn costs(
                 Way::Copy
             }
             Action::Make => Way::Make,
+            Action::Leave => {
+                writes = 0;
+                Way::Leave
+            }
             Action::Fetch => {
                 let known = built.binary_search_by_key(&number, |built| built.file);
                 let Built { found, patched, .. } = known.map_or(
@@ -168,7 +175,8 @@ pub fn costs(
     sum.disk_read = sides.searched + sides.patch_reads + sum.found + sum.copied;
     sum.disk_write += sides.patch;
     sum.extra_space += on_disk(sides.patch);
-    let total: u64 = files.iter().map(|file| file.length).sum();
+    let comes = files.iter().filter(|file| file.way != Way::Leave);
+    let total: u64 = comes.map(|file| file.length).sum();
     let parts = sum.kept + sum.moved + sum.copied + sum.found + sum.patched + sum.content;
     assert_eq!(total, parts, "every byte comes from somewhere, once");
     (files, sum)
@@ -179,6 +187,7 @@ mod tests {
     use super::*;
     use crate::hash::ContentHash;
     use crate::path::RelPath;
+    use crate::places::Place;
     use crate::plan::{OldFile, plan};
 
     #[test]
@@ -205,8 +214,12 @@ mod tests {
             new("patched", 5, 700),
             new("new", 6, 3),
             NewFile { path: path("link"), content: Content::Symlink { target: path("keep") } },
+            new("players", 7, 1),
+            new("absent", 8, 1),
         ];
-        let plan = plan(&olds, &news).unwrap();
+        let mut places = [Place::Own; 9];
+        places[7..].copy_from_slice(&[Place::Players, Place::Absent]);
+        let plan = plan(&olds, &news, &places).unwrap();
         let built = [
             Built { file: 4, found: 0, patched: true },
             Built { file: 3, found: 4000, patched: false },
@@ -214,7 +227,10 @@ mod tests {
         let sides = Sides { index: 8, patch: 70, searched: 5000, patch_reads: 600 };
         let (files, sum) = costs(&news, &plan, &built, &sides);
         let ways: Vec<&str> = files.iter().map(|file| file.way.as_str()).collect();
-        assert_eq!(ways, ["keep", "move", "copy", "leaves", "patch", "whole", "make"]);
+        assert_eq!(
+            ways,
+            ["keep", "move", "copy", "leaves", "patch", "whole", "make", "leave", "leave"]
+        );
         let expected = Costs {
             download: 1003 + 78,
             content: 1003,

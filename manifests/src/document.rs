@@ -25,7 +25,7 @@ pub const SIGNATURES_MAX: usize = 32;
 /// The longest header in bytes.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
 
-/// The newest payload format that this code reads.
+/// The format of payloads, but for those that need a newer one ([`Payload::FORMAT_MAX`]).
 pub const FORMAT: u32 = 1;
 
 const SEPARATOR: &str = "+++\n";
@@ -85,6 +85,10 @@ pub enum DocumentError {
 
 /// What is signed by a role: parsed from and formatted to the payload bytes of a document.
 pub trait Payload: Sized + Serialize + for<'de> Deserialize<'de> {
+    /// The newest format that this code reads. Fields that a reader does not know are passed over, so whatever must
+    /// not be needs a newer format.
+    const FORMAT_MAX: u32 = FORMAT;
+
     /// Checks everything that the types do not.
     ///
     /// # Errors
@@ -274,7 +278,7 @@ pub(crate) fn read_payload<T: Payload>(role: Role, payload: &[u8]) -> Result<T, 
     let refused = |why: String| DocumentError::Payload { role, why };
     let text = std::str::from_utf8(payload).map_err(|_| refused("it is not UTF-8".to_owned()))?;
     let Format { format } = toml::from_str(text).map_err(|error| refused(first_line(&error)))?;
-    if format != FORMAT {
+    if !(FORMAT..=T::FORMAT_MAX).contains(&format) {
         return Err(DocumentError::Newer { role, format });
     }
     let value: T = toml::from_str(text).map_err(|error| refused(first_line(&error)))?;

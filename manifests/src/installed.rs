@@ -2,10 +2,15 @@
 //!
 //! A sealed text: a TOML header, a separator line, then one line per file (`root length mtime flags
 //! path target`, tabs between). Lines, because a hundred thousand files must be read in a moment.
+//!
+//! A release with rules makes it format 2: the flags tell the place, too, and after the target comes the root and
+//! length of what a player's configuration was made from, if another version lies beside it.
 
 use crate::hash::ContentHash;
 use crate::names::{Name, Version};
 use crate::path::RelPath;
+use crate::places::{Bytes, Place};
+use crate::rules::{Rules, beside};
 use crate::sealed::{self, SealError};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
@@ -45,13 +50,18 @@ pub struct InstalledRelease {
     /// Folders without files that the release lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub empty_folders: Vec<RelPath>,
+    /// The release's rules.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// One file or link, and what the disk said about it when it was last known to be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstalledFile {
-    /// Where it lies.
+    /// Its path in the release.
     pub path: RelPath,
+    /// Where it lies.
+    pub place: Place,
     /// Bytes; 0 for a link.
     pub length: u64,
     /// BEP 52 `pieces root`; `None` for empty files and links.
@@ -76,20 +86,30 @@ struct Header {
 }
 
 const SEPARATOR: &str = "+++\n";
+/// The newest format that is read.
+const FORMAT_MAX: u32 = 2;
 
 impl Installed {
     /// The sealed text.
     pub fn to_text(&self) -> String {
-        let header = Header { format: 1, toward: self.toward, release: self.release.clone() };
+        let is_special = |file: &InstalledFile| file.place != Place::Own;
+        let special = !self.release.rules.is_empty() || self.files.iter().any(is_special);
+        let format = if special { FORMAT_MAX } else { 1 };
+        let header = Header { format, toward: self.toward, release: self.release.clone() };
         let mut text = toml::to_string(&header).expect("plain fields serialise");
         text.push_str(SEPARATOR);
         for file in &self.files {
             let root = file.root.map_or_else(|| "-".to_owned(), |root| root.to_string());
-            let flags = if file.executable { "x" } else { "-" };
+            let flag = if file.executable { 'x' } else { '-' };
             let target = file.symlink.as_ref().map_or("", RelPath::as_str);
             let InstalledFile { path, length, mtime_ns, .. } = file;
-            writeln!(text, "{root}\t{length}\t{mtime_ns}\t{flags}\t{path}\t{target}")
-                .expect("writing to a String cannot fail");
+            let place = place_text(file.place);
+            writeln!(
+                text,
+                "{root}\t{length}\t{mtime_ns}\t{flag}{}\t{path}\t{target}{}",
+                place.0, place.1
+            )
+            .expect("writing to a String cannot fail");
         }
         sealed::seal(text)
     }
@@ -107,7 +127,7 @@ impl Installed {
         let (header, lines) = text.split_once(SEPARATOR).ok_or_else(|| wrong("no file list"))?;
         let header: Header =
             toml::from_str(header).map_err(|e| SealError::Content(e.message().to_owned()))?;
-        if header.format != 1 {
+        if !(1..=FORMAT_MAX).contains(&header.format) {
             return Err(SealError::Newer);
         }
         let files = lines
@@ -126,9 +146,9 @@ fn parse_line(line: &str) -> Option<InstalledFile> {
     };
     let length = fields.next()?.parse().ok()?;
     let mtime_ns = fields.next()?.parse().ok()?;
-    let executable = match fields.next()? {
-        "x" => true,
-        "-" => false,
+    let (executable, place) = match fields.next()?.split_at_checked(1)? {
+        ("x", place) => (true, place),
+        ("-", place) => (false, place),
         _ => return None,
     };
     let path = RelPath::parse(fields.next()?).ok()?;
@@ -136,13 +156,47 @@ fn parse_line(line: &str) -> Option<InstalledFile> {
         "" => None,
         target => Some(RelPath::parse(target).ok()?),
     };
+    let place = match place {
+        "" => Place::Own,
+        "p" => Place::Players,
+        "a" => Place::Absent,
+        "b" => {
+            beside(&path)?;
+            Place::Beside { base: base(fields.next()?, fields.next()?)? }
+        }
+        _ => return None,
+    };
     fields.next().is_none().then_some(InstalledFile {
         path,
+        place,
         length,
         root,
         mtime_ns,
         executable,
         symlink,
+    })
+}
+
+/// What the flags and the end of a line say of a place.
+fn place_text(place: Place) -> (&'static str, String) {
+    match place {
+        Place::Own => ("", String::new()),
+        Place::Players => ("p", String::new()),
+        Place::Absent => ("a", String::new()),
+        Place::Beside { base: None } => ("b", "\t?\t0".to_owned()),
+        Place::Beside { base: Some(Bytes { length, root }) } => {
+            let root = root.map_or_else(|| "-".to_owned(), |root| root.to_string());
+            ("b", format!("\t{root}\t{length}"))
+        }
+    }
+}
+
+fn base(root: &str, length: &str) -> Option<Option<Bytes>> {
+    let length = length.parse().ok()?;
+    Some(match root {
+        "?" => None,
+        "-" => Some(Bytes { length, root: None }),
+        text => Some(Bytes { length, root: Some(ContentHash::from_hex(text)?) }),
     })
 }
 
@@ -164,11 +218,13 @@ mod tests {
                 manifest: ContentHash::of(b"m"),
                 torrent: ContentHash::of(b"t"),
                 empty_folders: vec![path("saves")],
+                rules: Rules::default(),
             },
             toward: None,
             files: vec![
                 InstalledFile {
                     path: path("bin/a b"),
+                    place: Place::Own,
                     length: 5,
                     root: Some(ContentHash::of(b"a")),
                     mtime_ns: -1,
@@ -177,6 +233,7 @@ mod tests {
                 },
                 InstalledFile {
                     path: path("link"),
+                    place: Place::Own,
                     length: 0,
                     root: None,
                     mtime_ns: 0,
@@ -194,10 +251,34 @@ mod tests {
     }
 
     #[test]
+    fn places_and_rules() {
+        let mut installed = installed();
+        let plain = installed.to_text();
+        assert!(plain.contains("updraft-installed = 1") && !plain.contains("rules"), "{plain}");
+        let base = |root| Some(Bytes { length: 7, root });
+        for place in [
+            Place::Absent,
+            Place::Players,
+            Place::Beside { base: None },
+            Place::Beside { base: base(None) },
+            Place::Beside { base: base(Some(ContentHash::of(b"b"))) },
+        ] {
+            installed.files[0].place = place;
+            let text = installed.to_text();
+            assert!(text.contains("updraft-installed = 2"), "{text}");
+            assert_eq!(Installed::parse(text.as_bytes()).unwrap(), installed, "{text}");
+        }
+        installed.release.rules = toml::from_str("[components.fr]\nfiles = [\"fr/**\"]").unwrap();
+        installed.toward = Some(ContentHash::of(b"next"));
+        let text = installed.to_text();
+        assert_eq!(Installed::parse(text.as_bytes()).unwrap(), installed, "{text}");
+    }
+
+    #[test]
     fn newer_and_foreign_files() {
         let newer = sealed::open(installed().to_text().as_bytes())
             .unwrap()
-            .replace("updraft-installed = 1", "updraft-installed = 2");
+            .replace("updraft-installed = 1", "updraft-installed = 3");
         assert_eq!(Installed::parse(sealed::seal(newer).as_bytes()), Err(SealError::Newer));
         assert!(Installed::parse(b"").is_err());
         assert!(Installed::parse(sealed::seal("+++\n".into()).as_bytes()).is_err());

@@ -9,6 +9,7 @@ use crate::leaf_index::INDEX_BYTES_MAX;
 use crate::names::{Name, Version};
 use crate::packs;
 use crate::path::RelPath;
+use crate::rules::{COMPONENTS_MAX, Rules};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +22,13 @@ pub const ARGUMENTS_MAX: usize = 64;
 /// The longest argument in bytes.
 pub const ARGUMENT_LEN_MAX: usize = 1024;
 
+/// The format of a manifest with rules: who does not know them must not install it.
+pub const FORMAT_WITH_RULES: u32 = 2;
+
 /// Payload of `manifests/<sha256>.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`crate::document::FORMAT`].
+    /// [`crate::document::FORMAT`], or [`FORMAT_WITH_RULES`] if there are any.
     pub format: u32,
     /// The product.
     pub product: Name,
@@ -63,6 +67,9 @@ pub struct Manifest {
     /// How to start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
+    /// What becomes of its files once they are installed, and which of them can be left out.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
 }
 
 /// Names the content.
@@ -97,7 +104,15 @@ pub struct Launch {
 }
 
 impl Payload for Manifest {
+    const FORMAT_MAX: u32 = FORMAT_WITH_RULES;
+
     fn check(&self) -> Result<(), String> {
+        if (self.format == FORMAT_WITH_RULES) == self.rules.is_empty() {
+            return Err(format!("rules make it format {FORMAT_WITH_RULES}, and nothing else does"));
+        }
+        if self.rules.components.len() > COMPONENTS_MAX {
+            return Err(format!("it has more than {COMPONENTS_MAX} components"));
+        }
         let piece_length = self.torrent.piece_length;
         if !piece_length.is_power_of_two() || piece_length < 16 << 10 {
             return Err(format!("{piece_length} is not a piece length of BEP 52"));
@@ -167,6 +182,11 @@ mod tests {
         assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), manifest, "{text}");
         let newer = format!("future = 1\n{text}");
         assert_eq!(toml::from_str::<Manifest>(&newer).unwrap(), manifest);
+        assert!(!text.contains("rules"), "without rules nobody can tell: {text}");
+        manifest.rules =
+            toml::from_str("config = [\"*.ini\"]\n[components.fr]\nfiles = [\"fr/**\"]").unwrap();
+        let text = toml::to_string(&manifest).unwrap();
+        assert_eq!(toml::from_str::<Manifest>(&text).unwrap(), manifest, "{text}");
     }
 
     #[test]
@@ -178,6 +198,8 @@ mod tests {
             change(&mut manifest);
             assert!(manifest.check().is_err(), "{manifest:?}");
         };
+        check(|m| m.format = FORMAT_WITH_RULES);
+        check(|m| m.rules = toml::from_str("config = [\"a\"]").unwrap());
         check(|m| m.torrent.piece_length = 16_385);
         check(|m| m.torrent.piece_length = 8192);
         check(|m| {

@@ -122,7 +122,7 @@ impl RelPath {
 
     /// Equal for paths that some file system takes for the same: case folded, Unicode composed.
     pub fn key(&self) -> PathKey {
-        PathKey(key(&self.0))
+        PathKey(folded(&self.0))
     }
 }
 
@@ -130,7 +130,11 @@ impl RelPath {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathKey(String);
 
-fn key(text: &str) -> String {
+/// The one spelling of all that such a file system takes for the same.
+pub(crate) fn folded(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     // Lower, upper, lower: reaches one spelling for ß/SS, ς/σ, ſ/s and their like, which is what
     // the case tables of NTFS and APFS come to, or stricter.
     let folded: String = text.nfd().collect::<String>().to_lowercase().to_uppercase();
@@ -253,7 +257,7 @@ impl NameSet {
     }
 
     fn add(&mut self, name: &str, is_folder: bool, whole: &RelPath) -> Result<(), Clash> {
-        let key = key(name);
+        let key = folded(name);
         match self.seen.get(&key) {
             None => {
                 self.seen.insert(key, Seen { name: name.to_owned(), is_folder });

@@ -5,7 +5,8 @@
 
 use crate::hash::ContentHash;
 use crate::path::{Clash, NameSet, RelPath};
-use std::collections::HashMap;
+use crate::places::Place;
+use std::collections::{HashMap, HashSet};
 
 /// What lies at a path, or shall.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub enum Action {
     Make,
     /// Has to be fetched: all its bytes.
     Fetch,
+    /// Nothing is done: it is the player's, or not wanted.
+    Leave,
 }
 
 /// Bytes and files by how they come.
@@ -93,6 +96,8 @@ pub struct Totals {
 pub struct Plan {
     /// What happens to every new file, in the order given.
     pub actions: Vec<Action>,
+    /// Where each of them comes to lie; nowhere if it is left.
+    pub places: Vec<Option<RelPath>>,
     /// Old paths that the old signed release listed and the new one does not.
     pub remove: Vec<RelPath>,
     /// Sums.
@@ -113,18 +118,33 @@ pub enum PlanError {
 impl Plan {
     /// True if nothing has to be done.
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.actions.iter().all(|action| *action == Action::Keep)
+        let idle = |action: &Action| matches!(action, Action::Keep | Action::Leave);
+        self.remove.is_empty() && self.actions.iter().all(idle)
     }
 }
 
-/// Plans the way from `old` to `new`. Old paths are taken as they are spelled: on a case-insensitive
+/// Plans the way from `old` to `new`, whose files come to lie in `places`. Old paths are taken as they are spelled: on a case-insensitive
 /// file system a change of case alone is a removal and a reuse, which the caller carries out through
 /// a temporary name.
 ///
 /// # Errors
 /// [`PlanError`] when `new` could not be installed anywhere.
-pub fn plan(old: &[OldFile], new: &[NewFile]) -> Result<Plan, PlanError> {
-    check(new)?;
+///
+/// # Panics
+/// If there are not as many places as new files.
+pub fn plan(old: &[OldFile], new: &[NewFile], places: &[Place]) -> Result<Plan, PlanError> {
+    assert_eq!(places.len(), new.len(), "a place for each file");
+    check(new, places)?;
+    // Whatever a record may say of it.
+    let players: HashSet<&RelPath> = new
+        .iter()
+        .zip(places)
+        .filter(|(_, place)| **place == Place::Players)
+        .map(|(file, _)| &file.path)
+        .collect();
+    let ours = |file: &OldFile| file.listed && !players.contains(&file.path);
+    let places: Vec<Option<RelPath>> =
+        new.iter().zip(places).map(|(file, place)| place.of(&file.path)).collect();
     let at: HashMap<&RelPath, &OldFile> = old.iter().map(|file| (&file.path, file)).collect();
     let mut sources: HashMap<(u64, ContentHash), &OldFile> = HashMap::new();
     for file in old {
@@ -132,47 +152,50 @@ pub fn plan(old: &[OldFile], new: &[NewFile]) -> Result<Plan, PlanError> {
             sources.entry(identity).or_insert(file);
         }
     }
-    let wanted: HashMap<&RelPath, &NewFile> = new.iter().map(|file| (&file.path, file)).collect();
+    let wanted: HashMap<&RelPath, &NewFile> =
+        places.iter().zip(new).filter_map(|(place, file)| Some((place.as_ref()?, file))).collect();
     let stays = |file: &OldFile| {
-        !file.listed && !wanted.contains_key(&file.path)
+        !ours(file) && !wanted.contains_key(&file.path)
             || wanted
                 .get(&file.path)
                 .is_some_and(|new| identity(&new.content) == identity(&file.content))
     };
 
-    let mut plan =
-        Plan { actions: Vec::with_capacity(new.len()), remove: vec![], totals: Totals::default() };
+    let mut actions = Vec::with_capacity(new.len());
+    let mut totals = Totals::default();
     let mut last_use: HashMap<&RelPath, usize> = HashMap::new();
     for (index, file) in new.iter().enumerate() {
-        let action = action(at.get(&file.path).copied(), file, &sources);
+        let action = match &places[index] {
+            Some(place) => action(at.get(place).copied(), file, &sources),
+            None => Action::Leave,
+        };
         if let Action::Reuse { .. } = action
             && let Some(source) = identity(&file.content).and_then(|id| sources.get(&id))
             && !stays(source)
         {
             last_use.insert(&source.path, index);
         }
-        plan.totals.count(&action, file);
-        plan.actions.push(action);
+        totals.count(&action, file);
+        actions.push(action);
     }
     for index in last_use.into_values() {
-        if let Action::Reuse { may_move, .. } = &mut plan.actions[index] {
+        if let Action::Reuse { may_move, .. } = &mut actions[index] {
             *may_move = true;
         }
     }
-    plan.remove = old
-        .iter()
-        .filter(|file| file.listed && !wanted.contains_key(&file.path))
-        .map(|file| file.path.clone())
-        .collect();
-    plan.totals.removed_files = plan.remove.len() as u64;
-    assert_eq!(plan.actions.len(), new.len());
-    Ok(plan)
+    let gone = old.iter().filter(|file| ours(file) && !wanted.contains_key(&file.path));
+    let remove: Vec<RelPath> = gone.map(|file| file.path.clone()).collect();
+    totals.removed_files = remove.len() as u64;
+    Ok(Plan { actions, places, remove, totals })
 }
 
-fn check(new: &[NewFile]) -> Result<(), PlanError> {
+fn check(new: &[NewFile], places: &[Place]) -> Result<(), PlanError> {
     let mut names = NameSet::new();
-    for file in new {
+    for (file, place) in new.iter().zip(places) {
         names.file(&file.path)?;
+        if let Place::Beside { .. } = place {
+            place.of(&file.path).map_or(Ok(()), |beside| names.file(&beside))?;
+        }
         if let Content::File { length: 1.., root: None, .. } = file.content {
             return Err(PlanError::NoRoot(file.path.clone()));
         }
@@ -242,6 +265,7 @@ impl Totals {
                 self.reused_bytes += bytes;
             }
             Action::Make => self.made_files += 1,
+            Action::Leave => {}
             Action::Fetch => {
                 self.fetched_files += 1;
                 self.fetched_bytes += bytes;
@@ -273,6 +297,10 @@ mod tests {
         NewFile { path: path(name), content: content(seed) }
     }
 
+    fn planned(old: &[OldFile], new: &[NewFile]) -> Result<Plan, PlanError> {
+        plan(old, new, &vec![Place::Own; new.len()])
+    }
+
     fn moved(from: &str, may_move: bool) -> Action {
         Action::Reuse { from: path(from), may_move }
     }
@@ -296,7 +324,7 @@ mod tests {
             new("copy", 9),
             new("was-changed", 4),
         ];
-        let plan = plan(&olds, &news).unwrap();
+        let plan = planned(&olds, &news).unwrap();
         assert_eq!(
             plan.actions,
             [
@@ -325,19 +353,19 @@ mod tests {
             NewFile { path: path("a"), content: file(32_768) },
             NewFile { path: path("b"), content: file(64) },
         ];
-        let plan = plan(&olds, &news).unwrap();
+        let plan = planned(&olds, &news).unwrap();
         assert_eq!(plan.actions, [Action::Fetch, moved("a", true)]);
     }
 
     #[test]
     fn refusals() {
-        assert!(matches!(plan(&[], &[new("a", 1), new("A", 2)]), Err(PlanError::Names(_))));
-        assert!(matches!(plan(&[], &[new("a", 1), new("a/b", 2)]), Err(PlanError::Names(_))));
+        assert!(matches!(planned(&[], &[new("a", 1), new("A", 2)]), Err(PlanError::Names(_))));
+        assert!(matches!(planned(&[], &[new("a", 1), new("a/b", 2)]), Err(PlanError::Names(_))));
         let bare = NewFile {
             path: path("a"),
             content: Content::File { length: 1, root: None, executable: false },
         };
-        assert_eq!(plan(&[], &[bare]), Err(PlanError::NoRoot(path("a"))));
+        assert_eq!(planned(&[], &[bare]), Err(PlanError::NoRoot(path("a"))));
     }
 
     #[test]
@@ -354,7 +382,7 @@ mod tests {
             NewFile { path: path("m"), content: link("y") },
             NewFile { path: path("e"), content: file(false) },
         ];
-        let plan = plan(&olds, &news).unwrap();
+        let plan = planned(&olds, &news).unwrap();
         assert_eq!(plan.actions, [Action::Keep, Action::Make, Action::SetExecutable(false)]);
     }
 
@@ -368,7 +396,7 @@ mod tests {
             let name = |n: &u8| format!("f{n}");
             let olds: Vec<_> = olds.iter().map(|(n, (seed, listed))| OldFile { listed: *listed, ..old(&name(n), *seed) }).collect();
             let news: Vec<_> = news.iter().map(|(n, seed)| new(&name(n), *seed)).collect();
-            let plan = plan(&olds, &news).unwrap();
+            let plan = planned(&olds, &news).unwrap();
             let before: BTreeMap<_, _> = olds.iter().map(|f| (f.path.clone(), f.content.clone())).collect();
             let mut staged = BTreeMap::new();
             let mut gone = BTreeSet::new();
@@ -383,6 +411,7 @@ mod tests {
                         staged.insert(file.path.clone(), before[from].clone());
                         if *may_move { gone.insert(from.clone()); }
                     }
+                    Action::Leave => prop_assert!(false),
                     Action::Make | Action::Fetch => { staged.insert(file.path.clone(), file.content.clone()); }
                 }
             }

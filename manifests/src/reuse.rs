@@ -71,6 +71,7 @@ pub fn search_order(old: &[OldContent<'_>], new: &[NewFile], plan: &Plan) -> Sea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::places::Place;
     use crate::plan::{OldFile, plan};
 
     /// `name=letter`: content of 100 000 bytes told apart by the letter; `name?`: unknown content.
@@ -100,7 +101,7 @@ mod tests {
             .into_iter()
             .map(|(path, content)| NewFile { path, content: content.unwrap() })
             .collect();
-        let plan = plan(&known, &new).unwrap();
+        let plan = plan(&known, &new, &vec![Place::Own; new.len()]).unwrap();
         let contents: Vec<OldContent<'_>> = old
             .iter()
             .map(|(path, content)| OldContent {

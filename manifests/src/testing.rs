@@ -74,6 +74,7 @@ impl World {
             leaf_index: None,
             packs: None,
             launch: None,
+            rules: Default::default(),
         }
     }
 

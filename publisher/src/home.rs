@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use updraft_manifests::keys::{Role, SECRET_KEY_BYTES_MAX, SecretKey};
 use updraft_manifests::names::Name;
+use updraft_manifests::rules::{COMPONENTS_MAX, Rules};
 use url::Url;
 
 /// The configuration's file name.
@@ -41,6 +42,9 @@ pub struct Config {
     /// Whether contents are packed for first installs over HTTP.
     #[serde(default = "default_packs")]
     pub packs: bool,
+    /// What becomes of files once they are installed, and which of them can be left out.
+    #[serde(default)]
+    pub files: Rules,
     /// Key files.
     #[serde(default)]
     pub keys: KeyFiles,
@@ -152,6 +156,9 @@ impl Home {
         if let Some(url) = config.urls.iter().find(|u| !matches!(u.scheme(), "http" | "https")) {
             return Err(refused(format!("`{url}` in urls is not http or https")));
         }
+        if config.files.components.len() > COMPONENTS_MAX {
+            return Err(refused(format!("there are more than {COMPONENTS_MAX} components")));
+        }
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = std::path::absolute(dir).map_err(Error::disk("find", dir))?;
         Ok(Self { dir, config })
@@ -244,6 +251,8 @@ mod tests {
         check("product = \"Game\"", "not a valid name");
         check("product = \"game\"\nlistne = 1", "listne");
         check("product = \"game\"\nhead_days = 0", "head_days");
+        check("product = \"game\"\n[files]\nconfig = [\"a\\\\b\"]", "parted by `/`");
+        check("product = \"game\"\n[files]\nmutable = [\"a\"]", "mutable");
         check("product = \"game\"\nurls = [\"ftp://x/\"]", "ftp");
         let error = Home::open(Path::new("/nonexistent")).unwrap_err();
         assert!(error.to_string().contains("init"), "{error}");

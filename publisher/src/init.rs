@@ -88,6 +88,14 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
          patches = 3\n\n\
          # Whether contents are also kept compressed, for first installs over HTTP.\n\
          packs = true\n\n\
+         # Files that players may change, folders that are theirs, parts that they may leave out:\n\
+         # [files]\n\
+         # config = [\"settings/*.ini\"]\n\
+         # seed-once = [\"settings/first.sav\"]\n\
+         # owned = [\"saves\", \"mods\"]\n\
+         # [files.components.french]\n\
+         # files = [\"audio/fr/**\"]\n\
+         # default = false\n\n\
          # The root key is needed by nobody from day to day: move it off this machine.\n\
          # `publish` needs the release and the head key, `publish-launcher` the launcher and\n\
          # the head key, `serve` at most the head key.\n\

@@ -11,13 +11,14 @@ use crate::scan::{Kind, Scan, ScannedFile, scan};
 use crate::{Error, channels, disk, head, leaf_index, packs};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use updraft_manifests::document::Signed;
+use updraft_manifests::document::{FORMAT, Signed};
 use updraft_manifests::hash::{ContentHash, V1Hash};
 use updraft_manifests::head::{Head, Release, Sources, as_folder};
 use updraft_manifests::keys::Role;
-use updraft_manifests::manifest::{self, Launch, Manifest, Torrent};
+use updraft_manifests::manifest::{self, FORMAT_WITH_RULES, Launch, Manifest, Torrent};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
+use updraft_manifests::plan::{Content, NewFile};
 use updraft_manifests::time::Time;
 use updraft_protocol::io::create::create;
 use updraft_protocol::metainfo::Metainfo;
@@ -157,8 +158,14 @@ pub fn publish(
 
     let scan = scan(&what.build, &what.allow)?;
     check_launch(what, &scan)?;
+    let rules = &home.config.files;
+    let listed = listed(&scan);
+    rules.check(&listed).map_err(|problem| Error::Refused { problems: vec![problem] })?;
     step(Step::Hash { files: scan.files.len() as u64, bytes: scan.total })?;
     let mut warnings = Vec::new();
+    warnings.extend(rules.idle(&listed).into_iter().map(|pattern| {
+        format!("`{pattern}` in [files] of updraft.toml fits no file of the build")
+    }));
     let metainfo = make_torrent(home, what, &scan, &mut warnings, hashed)?;
     let info = &metainfo.info;
     let v2 = info.hashes.v2.ok_or_else(|| Error::Internal("the torrent has no v2 hash".into()))?;
@@ -198,7 +205,7 @@ pub fn publish(
 
     let sequence = old.map_or(0, |old| old.sequence) + 1;
     let manifest = Manifest {
-        format: 1,
+        format: if rules.is_empty() { FORMAT } else { FORMAT_WITH_RULES },
         product: home.config.product.clone(),
         platform: platform.clone(),
         channel: channel.clone(),
@@ -214,6 +221,7 @@ pub fn publish(
         leaf_index,
         packs,
         launch: what.launch.clone(),
+        rules: rules.clone(),
     };
     let (files, added_bytes) = (manifest.file_count, objects.added_bytes);
     let published = |already, sequence, manifest, head: &Head| Published {
@@ -294,6 +302,19 @@ pub(crate) fn check_release_key(
         path: home.key_path(Role::Release),
         why: format!("{error}; is it the key that `init` made for this repository?"),
     })
+}
+
+/// The files of the build as its rules see them: their content does not matter.
+fn listed(scan: &Scan) -> Vec<NewFile> {
+    let content = |kind: &Kind| match kind {
+        Kind::File { length, executable, .. } => {
+            Content::File { length: *length, root: None, executable: *executable }
+        }
+        Kind::Symlink { target } => Content::Symlink { target: target.clone() },
+    };
+    let file =
+        |file: &ScannedFile| NewFile { path: file.path.clone(), content: content(&file.kind) };
+    scan.files.iter().map(file).collect()
 }
 
 fn make_parent(path: &Path) -> Result<(), Error> {
@@ -532,6 +553,33 @@ mod tests {
         assert!(!objects.flatten().any(|entry| unfinished(&entry.file_name())));
         // Hash, Index, an object for each of three files with bytes, Objects, Packs, Torrent, Manifest, Head.
         assert_eq!(stop_at, 10);
+    }
+
+    #[test]
+    fn rules_are_signed_and_their_contradictions_refused() {
+        let mut f = fixture();
+        let manifest = |f: &Fixture| {
+            let repository = Repository::open(&f.home.repository(), None).unwrap();
+            let head = repository.head(now()).unwrap().unwrap();
+            let release = head.head.release(&name("stable"), &name("any")).unwrap().clone();
+            repository.manifest(&head.head, &release).unwrap().into_inner()
+        };
+        run(&f, &what(&f, "1")).unwrap();
+        assert_eq!(manifest(&f).format, 1);
+        f.home.config.files =
+            toml::from_str("config = [\"data\", \"*.ini\"]\nowned = [\"saves\"]").unwrap();
+        let ruled = run(&f, &what(&f, "1")).unwrap();
+        assert!(!ruled.already, "other rules make another release");
+        assert_eq!(ruled.warnings.len(), 1, "{:?}", ruled.warnings);
+        assert!(ruled.warnings[0].contains("`*.ini`"), "{:?}", ruled.warnings);
+        let signed = manifest(&f);
+        assert_eq!((signed.format, &signed.rules), (2, &f.home.config.files));
+        assert!(run(&f, &what(&f, "1")).unwrap().already);
+        fs::create_dir_all(f.build.join("saves/deep")).unwrap();
+        fs::write(f.build.join("saves/deep/slot"), "x").unwrap();
+        let error = run(&f, &what(&f, "2")).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::REFUSED);
+        assert!(error.to_string().contains("`saves/deep/slot` lie in folders"), "{error}");
     }
 
     #[test]

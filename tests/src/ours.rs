@@ -357,6 +357,21 @@ impl Install {
         self.swarm("rollback", None, false)
     }
 
+    /// `components add` or `remove`.
+    pub fn components(&self, verb: &str, names: &[&str]) -> Proc {
+        let mut command = self.place.launcher();
+        command.args(["--json", "components", verb]).args(names).arg("--dir").arg(&self.dir);
+        command.args(["--listen", &self.listen.to_string()]).args(&self.flags);
+        Proc::start(&format!("{} components {verb}", self.name), command)
+    }
+
+    /// `components list`.
+    pub fn list_components(&self) -> Proc {
+        let mut command = self.place.launcher();
+        command.args(["--json", "components", "list", "--dir"]).arg(&self.dir);
+        Proc::start(&format!("{} components list", self.name), command)
+    }
+
     /// `seed`.
     pub fn seed(&self) -> Proc {
         self.swarm("seed", None, true)

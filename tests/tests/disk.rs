@@ -24,9 +24,9 @@ struct World {
     install: Install,
     disk: Disk,
     web: WebServer,
-    /// What the folder holds with the first release, with the second, and with the first again: by
-    /// [`FIRST`], [`SECOND`], [`BACK`].
-    trees: [PathBuf; 3],
+    /// What the folder holds with the first release, with the second, with the first again, and with the first
+    /// without a component: by [`FIRST`], [`SECOND`], [`BACK`], [`WITHOUT`].
+    trees: [PathBuf; 4],
     /// The disk with the first release installed.
     before: Model,
     _dir: tempfile::TempDir,
@@ -35,6 +35,15 @@ struct World {
 const FIRST: usize = 0;
 const SECOND: usize = 1;
 const BACK: usize = 2;
+const WITHOUT: usize = 3;
+
+/// Settings that the player changes, and a part that can be left out.
+const RULES: &str = r#"
+[files]
+config = ["settings/*"]
+[files.components.extra]
+files = ["extra/**"]
+"#;
 
 /// One way from one tree to another, and what it takes when nothing disturbs it.
 struct Journey<'w> {
@@ -67,6 +76,10 @@ fn releases(first: &Path, second: &Path) {
         ("swap/a", 8, 2_000),
         ("swap/b", 9, 2_500),
         ("tool", 10, 1_000),
+        ("settings/kept.ini", 16, 800),
+        ("settings/same.ini", 17, 800),
+        ("extra/deep/part.pak", 18, 40_000),
+        ("extra/small", 19, 500),
     ] {
         write(first, name, seed, len);
         write(second, name, seed, len);
@@ -75,6 +88,8 @@ fn releases(first: &Path, second: &Path) {
     fs::create_dir_all(second.join("empty/new")).expect("it can be made");
     let at = |name: &str| second.join(name);
     content::damage(&at("data/changed.pak"), 40_000, 700, 11);
+    content::damage(&at("settings/kept.ini"), 300, 20, 20);
+    content::damage(&at("settings/same.ini"), 300, 20, 21);
     let rename = |from: &str, to: &str| {
         fs::create_dir_all(at(to).parent().expect("below")).expect("it can be made");
         fs::rename(at(from), at(to)).expect("it can be moved");
@@ -107,7 +122,7 @@ impl World {
             fs::create_dir_all(&path).expect("a folder can be made");
             path
         };
-        let trees = [path("first"), path("second"), path("back")];
+        let trees = [path("first"), path("second"), path("back"), path("without")];
         releases(&trees[FIRST], &trees[SECOND]);
         content::copy_tree(&trees[FIRST], &trees[BACK]);
         let here = Place::Here;
@@ -115,6 +130,8 @@ impl World {
         let listener = TcpListener::bind(any).expect("a port is free");
         let addr = listener.local_addr().expect("it listens");
         let product = Product::init(&here, &path("product"), "game", addr);
+        let text = fs::read_to_string(product.config()).expect("it can be read");
+        fs::write(product.config(), text + RULES).expect("it can be written");
         let web = WebServer::on(listener, &product.repository(), |_, _| None);
         let disk = Disk::mount(&path("disk"));
         let install = Install::new(&here, "anna", &disk.path().join("game"), any);
@@ -130,6 +147,18 @@ impl World {
             content::write_file(&tree.join("saves/slot1"), 21, 700);
             content::write_file(&tree.join("in-the-way.player"), 22, 700);
         }
+        let settings = "settings/kept.ini";
+        if trees[FIRST].join(settings).exists() {
+            let new = format!("{settings}.new");
+            fs::copy(trees[SECOND].join(settings), trees[SECOND].join(new)).expect("a copy");
+            for dir in trees[..WITHOUT].iter().chain([&install.dir]) {
+                fs::write(dir.join(settings), "the player's").expect("it can be written");
+            }
+        }
+        content::copy_tree(&trees[FIRST], &trees[WITHOUT]);
+        if trees[WITHOUT].join("extra").exists() {
+            fs::remove_dir_all(trees[WITHOUT].join("extra")).expect("it is there");
+        }
         let before = disk.image();
         Self { install, disk, web, trees, before, _dir: dir }
     }
@@ -140,6 +169,7 @@ impl World {
         let mut proc = match verb {
             "update" => self.install.update(false),
             "rollback" => self.install.rollback(),
+            "remove" => self.install.components("remove", &["extra"]),
             verb => self.install.ask(verb),
         };
         self.disk.watch(&proc);
@@ -166,6 +196,11 @@ impl World {
     /// The update from the first release to the second.
     fn update(&self) -> Journey<'_> {
         Journey::new(self, self.before.clone(), "update", [FIRST, SECOND])
+    }
+
+    /// From the first release to the same without a component.
+    fn removal(&self) -> Journey<'_> {
+        Journey::new(self, self.before.clone(), "remove", [FIRST, WITHOUT])
     }
 
     /// The way back from there.
@@ -307,6 +342,16 @@ fn a_rollback_can_be_killed_at_any_change() {
 }
 
 #[test]
+fn a_component_can_be_removed_whatever_happens() {
+    let world = World::new(releases);
+    let journey = world.removal();
+    assert_eq!(journey.fetched, 0);
+    check_kills(&journey, 30);
+    check_power_cuts(&journey, 15, 2);
+    check_refusals(&journey, 20, 0);
+}
+
+#[test]
 fn the_power_can_fail_at_any_change() {
     let world = World::new(releases);
     check_power_cuts(&world.update(), 40, 2);
@@ -430,7 +475,7 @@ fn an_update_in_bounded_space_can_be_killed_at_any_change() {
 #[ignore = "minutes"]
 fn every_change_can_be_the_last() {
     let world = World::new(releases);
-    for journey in [world.update(), world.rollback()] {
+    for journey in [world.update(), world.rollback(), world.removal()] {
         check_kills(&journey, u64::MAX);
         check_recovery(&journey, 40);
     }
@@ -440,7 +485,7 @@ fn every_change_can_be_the_last() {
 #[ignore = "minutes"]
 fn the_power_can_fail_at_every_change() {
     let world = World::new(releases);
-    for journey in [world.update(), world.rollback()] {
+    for journey in [world.update(), world.rollback(), world.removal()] {
         check_power_cuts(&journey, u64::MAX, 20);
     }
 }
@@ -449,7 +494,7 @@ fn the_power_can_fail_at_every_change() {
 #[ignore = "minutes"]
 fn every_change_can_be_refused() {
     let world = World::new(releases);
-    for journey in [world.update(), world.rollback()] {
+    for journey in [world.update(), world.rollback(), world.removal()] {
         (0..4).for_each(|first| check_refusals(&journey, u64::MAX, first));
     }
 }

@@ -49,12 +49,37 @@ pub enum Command {
     Repair(SwarmArgs),
     /// Go back to the release before, whose files are kept for a while; downloads nothing.
     Rollback(SwarmArgs),
+    /// Show the parts of the game that can be left out, fetch some of them or remove some.
+    #[command(subcommand)]
+    Components(Components),
     /// Share the installed release until stopped.
     Seed(SwarmArgs),
     /// Show who else of the product is on this network, which release they have, and how new their news is.
     Lan(MeetArgs),
     /// Download a .torrent file's content into DIR/<name>: plain BitTorrent, no feed.
     Fetch(FetchArgs),
+}
+
+/// What to do with components.
+#[derive(Debug, Subcommand)]
+pub enum Components {
+    /// Show which there are and which are installed.
+    List(DirArgs),
+    /// Fetch some, and keep them over updates.
+    Add(ComponentArgs),
+    /// Remove some, and do without them over updates.
+    Remove(ComponentArgs),
+}
+
+/// Which components.
+#[derive(Debug, ClapArgs)]
+pub struct ComponentArgs {
+    /// Their names, as `components list` shows them.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<Name>,
+    /// How to take part in the swarm.
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
 }
 
 /// The folder.
@@ -161,6 +186,12 @@ pub struct InstallArgs {
     /// Use what is right in a folder that is not empty; nothing in it is deleted.
     #[arg(long)]
     pub adopt: bool,
+    /// Install this component, too; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub component: Vec<Name>,
+    /// Leave this component out; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub without: Vec<Name>,
     /// How to take part in the swarm.
     #[command(flatten)]
     pub swarm: SwarmArgs,

@@ -12,10 +12,15 @@ use crate::fetch::fetch;
 use crate::home::report_healthy;
 use crate::launcher::{InstallRequest, Launcher, Renewed, UpdateRequest, Updated};
 use crate::stop::Stop;
-use args::{Args, Command, FetchArgs, InstallArgs, SelfUpdateArgs, SwarmArgs, UpdateArgs};
+use args::{
+    Args, Command, ComponentArgs, Components, FetchArgs, InstallArgs, SelfUpdateArgs, SwarmArgs,
+    UpdateArgs,
+};
 use show::Face;
 use std::path::Path;
 use std::sync::Arc;
+use updraft_manifests::names::Name;
+use updraft_manifests::rules::Selection;
 use updraft_protocol::io::Preference;
 
 /// Runs one command to its end.
@@ -56,8 +61,10 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
     let (sink, stop) = (Arc::clone(sink), stop.clone());
     let asks = !args.json;
     match args.command {
-        Command::Install(InstallArgs { feed, channel, platform, adopt, swarm }) => {
-            let request = InstallRequest { feed, channel, platform, adopt };
+        Command::Install(install) => {
+            let InstallArgs { feed, channel, platform, adopt, component, without, swarm } = install;
+            let components = selection(component, without)?;
+            let request = InstallRequest { feed, channel, platform, adopt, components };
             let network = swarm.network();
             let dir = swarm.dir();
             let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
@@ -128,6 +135,16 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             launcher.close().await;
             done.map(|()| Exit::Done)
         }
+        Command::Components(Components::List(dir)) => {
+            Launcher::components(&dir.dir)?.into_iter().for_each(|event| sink(event));
+            Ok(Exit::Done)
+        }
+        Command::Components(Components::Add(ComponentArgs { names, swarm })) => {
+            choose(&selection(names, Vec::new())?, &swarm, asks, &sink, stop).await
+        }
+        Command::Components(Components::Remove(ComponentArgs { names, swarm })) => {
+            choose(&selection(Vec::new(), names)?, &swarm, asks, &sink, stop).await
+        }
         Command::Rollback(swarm) => {
             let network = swarm.network();
             let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
@@ -162,6 +179,38 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// Components that are wanted and that are not.
+fn selection(with: Vec<Name>, without: Vec<Name>) -> Result<Selection, Error> {
+    let (with, without) = (with.into_iter().collect(), without.into_iter().collect());
+    let asked = Selection { with, without };
+    match asked.with.intersection(&asked.without).next() {
+        Some(both) => Err(Error::Usage(format!("`{both}` is both wanted and not: name it once"))),
+        None => Ok(asked),
+    }
+}
+
+/// `components add` and `remove`.
+async fn choose(
+    asked: &Selection,
+    swarm: &SwarmArgs,
+    asks: bool,
+    sink: &Sink,
+    stop: Stop,
+) -> Result<Exit, Error> {
+    let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
+    consent(&mut launcher, swarm, asks).await?;
+    let mut done = launcher.choose(asked).await.map(|done| {
+        if !done {
+            sink(Event::UpToDate { message: "the components are as you want them".into() });
+        }
+    });
+    if done.is_ok() && swarm.stay {
+        done = launcher.seed().await;
+    }
+    launcher.close().await;
+    done.map(|()| Exit::Done)
 }
 
 /// `install` and `update` from the point where the install is open.

@@ -322,10 +322,20 @@ fn text(event: &Event) -> Option<String> {
             let what = if *missing { "missing" } else { "damaged" };
             format!("{what}: {path} ({})", units::bytes(*bytes))
         }
-        Event::Verified { version, files, bytes, damaged } => format!(
-            "verified: {version}, {files} files, {}; {damaged} damaged or missing",
-            units::bytes(*bytes)
-        ),
+        Event::Verified { version, files, bytes, damaged, changed } => {
+            let changed = match changed {
+                0 => String::new(),
+                some => format!(", {some} changed by you, as they may be"),
+            };
+            format!(
+                "verified: {version}, {files} files, {}; {damaged} damaged or missing{changed}",
+                units::bytes(*bytes)
+            )
+        }
+        Event::Component { name, installed, files, bytes, .. } => {
+            let state = if *installed { "installed" } else { "not installed" };
+            format!("{name}: {state}, {files} files, {}", units::bytes(*bytes))
+        }
         Event::Status {
             dir,
             product,

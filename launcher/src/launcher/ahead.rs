@@ -49,10 +49,12 @@ impl Launcher {
         if let Some(Ahead { handle: Some(handle), .. }) = self.ahead.take() {
             handle.remove().await;
         }
-        let found = self.look(Some(&installed), &release.files, Manner::default())?;
-        let stage = Stage::new(self.store.tree(), &release, Some(&installed), found, false)
+        let found = self.look(Some(&installed), Some(&release), Manner::default())?;
+        let (tree, choice) = (self.store.tree(), &self.state.choice);
+        let stage = Stage::new(tree, &release, Some(&installed), choice, found, false)
             .map_err(|error| unusable(&release, &error))?;
-        let is_here = |action: &Action| !matches!(action, Action::Make | Action::Fetch);
+        let is_here =
+            |action: &Action| !matches!(action, Action::Make | Action::Fetch | Action::Leave);
         let here: Vec<bool> = stage
             .plan()
             .actions

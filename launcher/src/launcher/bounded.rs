@@ -102,8 +102,9 @@ impl Launcher {
         let dir = self.store.tree().path();
         let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
         let installed = self.store.installed()?;
-        let found = self.look(installed.as_ref(), &release.files, Manner::default())?;
-        let stage = Stage::new(&tree, release, installed.as_ref(), found, false)
+        let found = self.look(installed.as_ref(), Some(release), Manner::default())?;
+        let choice = &self.state.choice;
+        let stage = Stage::new(&tree, release, installed.as_ref(), choice, found, false)
             .map_err(|error| unusable(release, &error))?
             .only(part);
         let bases = supplied.gathered.bases(release);
@@ -145,7 +146,7 @@ impl Parts {
             let mut reads = sources.remove(&number).unwrap_or_default();
             let mut bytes = on_disk(length(&new.content));
             match action {
-                Action::Keep | Action::SetExecutable(_) => continue,
+                Action::Keep | Action::SetExecutable(_) | Action::Leave => continue,
                 Action::Reuse { from, may_move } => {
                     reads.extend(at.get(from));
                     if *may_move {
@@ -158,7 +159,9 @@ impl Parts {
                 }
                 Action::Make | Action::Fetch => {}
             }
-            outputs.push(Output { bytes, reads, replaces: at.get(&new.path).copied() });
+            let place = plan.places[number as usize].as_ref();
+            let replaces = place.and_then(|place| at.get(place).copied());
+            outputs.push(Output { bytes, reads, replaces });
             files.push(number);
         }
         let removed = plan.remove.iter().filter_map(|path| at.get(path).copied()).collect();

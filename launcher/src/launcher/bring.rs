@@ -124,6 +124,8 @@ impl Launcher {
         drop(sources);
         let before = installed.as_ref().map(|installed| &installed.release);
         let release = self.offered_release(&news, &manifest, before).await?;
+        let asked = std::mem::take(&mut self.asked);
+        self.decide(&asked, &release.identity.rules)?;
         let path = torrent_path(&release.identity.torrent);
         if let Some(installed) = &installed
             && installed.release == release.identity
@@ -170,7 +172,7 @@ impl Launcher {
         let (mut before, mut batched) = (Split::default(), Split::default());
         while attempts < ATTEMPTS_MAX {
             let installed = self.store.installed()?;
-            let found = self.look(installed.as_ref(), &release.files, manner)?;
+            let found = self.look(installed.as_ref(), Some(release), manner)?;
             if manner.salvage {
                 self.tell_damaged(&found);
             }
@@ -178,7 +180,8 @@ impl Launcher {
             // The stage borrows the folder while the rest of us goes on: a handle of its own.
             let tree = Tree::open(self.store.tree().path())
                 .map_err(Error::disk("open the folder", self.store.tree().path()))?;
-            let stage = Stage::new(&tree, release, installed.as_ref(), found, salvage)
+            let choice = &self.state.choice;
+            let stage = Stage::new(&tree, release, installed.as_ref(), choice, found, salvage)
                 .map_err(|error| unusable(release, &error))?;
             if stage.is_done() {
                 return Ok(done);
@@ -246,9 +249,10 @@ impl Launcher {
         sum.extra_space += records_space(release);
         let saved = gathered.packs.saved(release, &stage.fetched());
         if explain {
-            for (new, cost) in release.files.iter().zip(files) {
+            let places = stage.plan().places.iter();
+            for ((new, place), cost) in release.files.iter().zip(places).zip(files) {
                 (self.events)(Event::PlannedFile {
-                    path: new.path.to_string(),
+                    path: place.as_ref().unwrap_or(&new.path).to_string(),
                     way: cost.way.as_str(),
                     bytes: cost.length,
                     fetch_bytes: cost.download,

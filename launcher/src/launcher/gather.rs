@@ -73,7 +73,7 @@ impl Launcher {
         supplied: Supplied,
     ) -> Result<Split, Error> {
         let fetched = stage.fetched();
-        let total = release.total();
+        let total = stage.total();
         if !fetched.contains(&true) {
             return Ok(Split { reused: total, ..Split::default() });
         }

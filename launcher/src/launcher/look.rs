@@ -7,15 +7,20 @@ use crate::events::Event;
 use crate::kept;
 use crate::lock::Lock;
 use crate::news::{self, News, Origin};
+use crate::release::Release;
 use crate::store::Store;
-use crate::survey::{Question, Survey, survey};
+use crate::survey::{Question, Survey, place_of, survey};
 use crate::switch::peek;
 use crate::tree::Node;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use updraft_manifests::installed::Installed;
+use updraft_manifests::installed::{Installed, InstalledFile};
+use updraft_manifests::path::RelPath;
+use updraft_manifests::places::Place;
 use updraft_manifests::rollout::Turn;
+use updraft_manifests::rules::{Class, Rules};
 use updraft_manifests::trust::TrustError;
 
 /// How often hashing progress is told.
@@ -47,24 +52,24 @@ impl Launcher {
     pub fn verify(&mut self) -> Result<(), Error> {
         let mut installed = self.installed()?;
         let found =
-            self.look(Some(&installed), &[], Manner { thorough: true, ..Manner::default() })?;
+            self.look(Some(&installed), None, Manner { thorough: true, ..Manner::default() })?;
+        let damaged: u64 = found.damaged.len() as u64;
+        let wrong = found.damaged.iter().map(|damage| &damage.path).chain(&found.changed);
+        let wrong: HashSet<&RelPath> = wrong.collect();
         for file in &mut installed.files {
             // What is right now need not be hashed again until it changes.
-            file.mtime_ns = found.times.get(&file.path).copied().unwrap_or(0);
-        }
-        let damaged: u64 = found.damaged.len() as u64;
-        for damage in &found.damaged {
-            for file in installed.files.iter_mut().filter(|file| file.path == damage.path) {
-                file.mtime_ns = 0;
-            }
+            let place = place_of(file).filter(|place| !wrong.contains(place));
+            let time = place.and_then(|place| found.times.get(&place).copied());
+            file.mtime_ns = time.unwrap_or(0);
         }
         self.store.set_installed(&installed)?;
         self.tell_damaged(&found);
         (self.events)(Event::Verified {
             version: installed.release.version.to_string(),
-            files: installed.files.len() as u64,
-            bytes: installed.files.iter().map(|file| file.length).sum(),
+            files: here(&installed).count() as u64,
+            bytes: here(&installed).map(|file| file.length).sum(),
             damaged,
+            changed: found.changed.len() as u64,
         });
         if damaged > 0 {
             let bytes = found.damaged.iter().map(|damage| damage.length).sum();
@@ -76,12 +81,18 @@ impl Launcher {
     pub(super) fn look(
         &self,
         installed: Option<&Installed>,
-        wanted: &[updraft_manifests::plan::NewFile],
+        wanted: Option<&Release>,
         manner: Manner,
     ) -> Result<Survey, Error> {
         let Manner { thorough, adopt, .. } = manner;
         let kept = self.kept()?;
-        let question = Question { installed, wanted, thorough, adopt, kept: kept.as_ref() };
+        let kept = kept.as_ref();
+        let none = Rules::default();
+        let release = wanted.map(|wanted| &wanted.identity);
+        let release = release.or_else(|| installed.map(|installed| &installed.release));
+        let rules = release.map_or(&none, |release| &release.rules);
+        let wanted = wanted.map_or(&[][..], |wanted| &wanted.files);
+        let question = Question { installed, wanted, rules, thorough, adopt, kept };
         let progress = self.tell_checking();
         let look = || survey(self.store.tree(), &question, &self.stop, &progress);
         tokio::task::block_in_place(look)
@@ -100,7 +111,14 @@ impl Launcher {
     }
 
     pub(super) fn nothing_missing(&self, installed: &Installed) -> Result<bool, Error> {
+        let rules = &installed.release.rules;
         for file in &installed.files {
+            if rules.wants(&file.path, &self.state.choice) == (file.place == Place::Absent) {
+                return Ok(false); // The choice is not carried out yet.
+            }
+            if file.place != Place::Own || rules.class(&file.path) == Class::SeedOnce {
+                continue;
+            }
             let full = || file.path.under(self.store.tree().path());
             let there = self.store.tree().exists(file.path.as_str());
             if !there.map_err(|error| Error::disk("look at", full())(error))? {
@@ -166,9 +184,11 @@ impl Launcher {
         let store = Store::open(dir)?;
         let state = store.state()?.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
         let installed = store.installed()?;
-        let files = installed.as_ref().map(|i| i.files.as_slice()).unwrap_or_default();
+        let files: Vec<_> = installed.iter().flat_map(here).collect();
         let changed = files.iter().filter(|file| {
-            let node = store.tree().node(file.path.as_str());
+            let place = place_of(file);
+            let Some(place) = place else { return false };
+            let node = store.tree().node(place.as_str());
             !match (node, &file.symlink) {
                 (Ok(Node::File(stat)), None) => {
                     stat.len == file.length && (stat.mtime_ns == file.mtime_ns || stat.len == 0)
@@ -201,4 +221,9 @@ impl Launcher {
             busy: Lock::is_taken(store.tree()),
         })
     }
+}
+
+/// The files of a record but those of components that are not installed.
+fn here(installed: &Installed) -> impl Iterator<Item = &InstalledFile> {
+    installed.files.iter().filter(|file| file.place != Place::Absent)
 }

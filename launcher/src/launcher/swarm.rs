@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::news::{self, News, Origin, Sources};
 use crate::room::Room;
-use crate::stage::{Stage, installed_paths};
+use crate::stage::Stage;
 use crate::status::Status;
 use crate::store::State;
 use crate::transfer;
@@ -51,8 +51,9 @@ impl Launcher {
             let installed = self.installed()?;
             let release = self.installed_release(&installed).await?;
             let swarm = self.swarm_sources().await;
-            let found = self.look(Some(&installed), &release.files, Manner::default())?;
-            let stage = Stage::new(self.store.tree(), &release, Some(&installed), found, false)
+            let found = self.look(Some(&installed), Some(&release), Manner::default())?;
+            let (tree, choice) = (self.store.tree(), &self.state.choice);
+            let stage = Stage::new(tree, &release, Some(&installed), choice, found, false)
                 .map_err(|error| unusable(&release, &error))?;
             let whole: Vec<bool> = stage
                 .plan()
@@ -69,10 +70,7 @@ impl Launcher {
                     message: format!("{changed} files are not as released and are not shared"),
                 });
             }
-            let mut add = AddTorrent::new(
-                Arc::clone(&release.info),
-                installed_paths(self.store.tree(), &release),
-            );
+            let mut add = AddTorrent::new(Arc::clone(&release.info), stage.paths_installed());
             add.priorities = whole.iter().copied().map(Priority::from).collect();
             add.have = Have::Files(whole);
             add.seed_only = true;
