@@ -35,6 +35,7 @@ pub mod lock;
 pub mod news;
 pub mod packs;
 pub mod patch;
+pub mod pristine;
 pub mod release;
 pub mod reuse;
 pub mod room;

@@ -8,6 +8,7 @@
 use crate::apply::{Clear, Ending, Place, Slot, Target, Transaction};
 use crate::error::Error;
 use crate::kept;
+use crate::pristine;
 use crate::release::{Release, length, link_text};
 use crate::survey::Survey;
 use crate::tree::{Node, Tree};
@@ -16,8 +17,8 @@ use std::io;
 use std::path::PathBuf;
 use updraft_manifests::installed::{Installed, InstalledFile};
 use updraft_manifests::path::RelPath;
-use updraft_manifests::places::{Place as FilePlace, Situation, places};
-use updraft_manifests::plan::{Action, Content, Plan, PlanError, plan};
+use updraft_manifests::places::{Bytes as FileBytes, Place as FilePlace, Situation, places};
+use updraft_manifests::plan::{Action, Content, NewFile, Plan, PlanError, plan};
 use updraft_manifests::rules::{Class, Rules, Selection};
 
 /// A release on its way into the folder.
@@ -29,6 +30,8 @@ pub struct Stage<'a> {
     survey: Survey,
     /// Where each file of the release belongs.
     places: Vec<FilePlace>,
+    /// Copies of what the player may change, by number.
+    pristine: HashMap<u32, RelPath>,
     plan: Plan,
     target: Target,
     salvage: bool,
@@ -83,7 +86,9 @@ impl<'a> Stage<'a> {
         plan.remove.retain(|path| !kept::is_kept(path));
         plan.totals.removed_files = plan.remove.len() as u64;
         let target = release.target();
-        Ok(Self { tree, release, installed, survey, places, plan, target, salvage, part: None })
+        let pristine = pristine_copies(release, &survey);
+        let part = None;
+        Ok(Self { tree, release, installed, survey, places, pristine, plan, target, salvage, part })
     }
 
     /// The same for a part of the release.
@@ -113,7 +118,15 @@ impl<'a> Stage<'a> {
 
     /// True if the folder is this release already, and the record says so.
     pub fn is_done(&self) -> bool {
-        let release = |installed: &Installed| installed.release == self.release.identity;
+        let left_out = |installed: &Installed| {
+            let mut both = installed.files.iter().zip(&self.places);
+            both.all(|(file, place)| {
+                (file.place == FilePlace::Absent) == (*place == FilePlace::Absent)
+            })
+        };
+        let release = |installed: &Installed| {
+            installed.release == self.release.identity && left_out(installed)
+        };
         self.plan.is_empty()
             && self
                 .installed
@@ -131,7 +144,8 @@ impl<'a> Stage<'a> {
         let whole = |(number, _, action): (u32, &Content, &Action)| match action {
             Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. } => true,
             Action::Reuse { may_move: false, .. } | Action::Make => self.takes(number),
-            Action::Fetch | Action::Leave => false,
+            Action::Leave => self.copy_of(number).is_some(),
+            Action::Fetch => false,
         };
         self.each().map(whole).collect()
     }
@@ -141,15 +155,17 @@ impl<'a> Stage<'a> {
         let there = self.whole();
         self.each()
             .map(|(number, content, action)| {
-                let here = self.takes(number) || there[number as usize];
-                length(content) > 0 && *action != Action::Leave && here
+                let comes = *action != Action::Leave && self.takes(number);
+                length(content) > 0 && (comes || there[number as usize])
             })
             .collect()
     }
 
     /// Bytes of all files but those that are left out.
     pub fn total(&self) -> u64 {
-        let wanted = self.each().filter(|(.., action)| **action != Action::Leave);
+        let wanted = self.each().filter(|(number, _, action)| {
+            **action != Action::Leave || self.copy_of(*number).is_some()
+        });
         wanted.map(|(_, content, _)| length(content)).sum()
     }
 
@@ -177,14 +193,7 @@ impl<'a> Stage<'a> {
 
     /// Where each file's bytes are until the switch.
     pub fn paths_staged(&self) -> Vec<PathBuf> {
-        self.paths(|action, path, slot| match action {
-            Action::Keep | Action::SetExecutable(_) => path.to_owned(),
-            Action::Reuse { from, may_move: true } => from.as_str().to_owned(),
-            Action::Reuse { may_move: false, .. }
-            | Action::Make
-            | Action::Fetch
-            | Action::Leave => slot,
-        })
+        self.paths(place_staged)
     }
 
     /// Where the bytes are now; for files that are not here, where they would be until the switch.
@@ -240,7 +249,9 @@ impl<'a> Stage<'a> {
             let slot = self.slot(number);
             let path = self.path(number);
             let done = match (action, content) {
-                (Action::Reuse { from, may_move: false }, _) => copy(tree, from.as_str(), &slot),
+                (Action::Reuse { from, may_move: false }, _) => {
+                    tree.copy_file(from.as_str(), &slot)
+                }
                 (Action::Make, Content::Symlink { target }) => tree
                     .remove_all(&slot)
                     .and_then(|()| tree.make_symlink(&link_text(path, target), &slot)),
@@ -265,6 +276,18 @@ impl<'a> Stage<'a> {
             done.map_err(Error::disk("prepare", tree.path().join(path.as_str())))?;
         }
         tree.sync_folder(&folder).map_err(Error::disk("sync", tree.path().join(&folder)))
+    }
+
+    /// Copies what the player may change, where there is no copy yet. To be called when all is verified.
+    pub fn keep_pristine(&self) {
+        let staged = self.below(place_staged);
+        let files = self.each().zip(staged).filter_map(|((number, content, action), from)| {
+            let changes =
+                self.class(number) != Class::Immutable && !self.pristine.contains_key(&number);
+            let bytes = FileBytes::of(content)?;
+            (changes && *action != Action::Leave).then_some((bytes, from))
+        });
+        pristine::keep(self.tree, files);
     }
 
     /// Makes durable what lies in the slots of fetched files, whoever wrote it.
@@ -300,7 +323,7 @@ impl<'a> Stage<'a> {
     fn salvage(&self, path: &RelPath, slot: &str) -> io::Result<()> {
         let here = self.tree.node(path.as_str())?;
         if matches!(here, Node::File(_)) && !self.tree.exists(slot)? {
-            copy(self.tree, path.as_str(), slot)?;
+            self.tree.copy_file(path.as_str(), slot)?;
         }
         Ok(())
     }
@@ -535,18 +558,61 @@ impl<'a> Stage<'a> {
         self.release.identity.rules.class(&self.release.files[number as usize].path)
     }
 
+    /// The copy of a file at whose path lies what is the player's.
+    fn copy_of(&self, number: u32) -> Option<&RelPath> {
+        let is_players = self.places[number as usize] == FilePlace::Players;
+        self.pristine.get(&number).filter(|_| is_players)
+    }
+
     fn slot(&self, number: u32) -> String {
         Slot::New(number).path(&self.target)
     }
 
     fn paths(&self, place: impl Fn(&Action, &str, String) -> String) -> Vec<PathBuf> {
-        self.each()
-            .map(|(number, _, action)| {
-                let below = place(action, self.path(number).as_str(), self.slot(number));
-                below.split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
-            })
-            .collect()
+        let join = |below: String| {
+            below.split('/').fold(self.tree.path().to_path_buf(), |at, part| at.join(part))
+        };
+        self.below(place).map(join).collect()
     }
+
+    /// The same below the install. The place is told the action, the file's path, and its slot, which is the copy
+    /// of a file that is left.
+    fn below<'s>(
+        &'s self,
+        place: impl Fn(&Action, &str, String) -> String + 's,
+    ) -> impl Iterator<Item = String> + 's {
+        self.each().map(move |(number, _, action)| {
+            let copy = self.copy_of(number).map(RelPath::to_string);
+            let slot = copy.unwrap_or_else(|| self.slot(number));
+            place(action, self.path(number).as_str(), slot)
+        })
+    }
+}
+
+fn place_staged(action: &Action, path: &str, slot: String) -> String {
+    match action {
+        Action::Keep | Action::SetExecutable(_) => path.to_owned(),
+        Action::Reuse { from, may_move: true } => from.as_str().to_owned(),
+        Action::Reuse { may_move: false, .. } | Action::Make | Action::Fetch | Action::Leave => {
+            slot
+        }
+    }
+}
+
+/// The copies that were found and are right, by the number of the file.
+fn pristine_copies(release: &Release, survey: &Survey) -> HashMap<u32, RelPath> {
+    let known = survey.known.iter().filter(|file| pristine::is_pristine(&file.path));
+    let known: HashMap<&RelPath, Option<FileBytes>> =
+        known.map(|file| (&file.path, FileBytes::of(&file.content))).collect();
+    if known.is_empty() {
+        return HashMap::new();
+    }
+    let copy = |(number, file): (u32, &NewFile)| {
+        let bytes = FileBytes::of(&file.content)?;
+        let path = pristine::path(bytes)?;
+        (known.get(&path) == Some(&Some(bytes))).then_some((number, path))
+    };
+    (0..).zip(&release.files).filter_map(copy).collect()
 }
 
 /// The record of a folder in which a part of `new` has come to `old`.
@@ -574,17 +640,6 @@ fn folders<'p>(files: impl Iterator<Item = &'p RelPath>, empty: &'p [RelPath]) -
     folders
 }
 
-/// Copies (or reflinks, where the system does) a file; `to` appears only when it is whole and synced.
-fn copy(tree: &Tree, from: &str, to: &str) -> io::Result<()> {
-    let part = format!("{to}.part");
-    let mut source = tree.open_file(from)?;
-    let mut copy = tree.create_file(&part)?;
-    io::copy(&mut source, &mut copy)?;
-    copy.sync_all()?;
-    drop(copy);
-    tree.rename(&part, to)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -594,7 +649,6 @@ mod tests {
     use updraft_manifests::hash::ContentHash;
     use updraft_manifests::installed::InstalledRelease;
     use updraft_manifests::names::{Name, Version};
-    use updraft_manifests::plan::NewFile;
     use updraft_protocol::geometry::Geometry;
     use updraft_protocol::ids::InfoHashes;
     use updraft_protocol::metainfo::Info;

@@ -12,6 +12,7 @@
 //! | `resume/<v2 info-hash>` | which of its pieces are verified; written by the engine |
 //! | `old/` | replaced files, until the switch is committed |
 //! | `kept/` | the same afterwards, for a while ([`crate::kept`]) |
+//! | `pristine/` | copies of what the player may change, as released ([`crate::pristine`]) |
 //! | `documents/` | verified documents by repository path ([`crate::documents`]) |
 //! | `peers` | addresses of peers seen last, one a line |
 //! | `evidence/` | contradicting signed documents |

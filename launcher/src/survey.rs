@@ -6,10 +6,11 @@
 
 use crate::error::Error;
 use crate::kept;
+use crate::pristine;
 use crate::release::{length, link_text};
 use crate::stop::Stop;
 use crate::tree::{Node, Stat, Tree};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -120,6 +121,7 @@ pub fn survey(
     look_at_listed(tree, question, &mut survey, &mut jobs)?;
     look_at_places(tree, question, &mut survey, &mut jobs)?;
     look_at_kept(tree, question, &mut survey, &mut jobs)?;
+    look_at_pristine(tree, question, &mut jobs)?;
     if question.adopt {
         look_around(tree, question, &mut survey, &mut jobs)?;
     }
@@ -293,6 +295,31 @@ fn look_at_kept<'a>(
             survey.known.push(OldFile { path, content, listed: true });
         } else {
             jobs.push(Job { path, stat, listed: None });
+        }
+    }
+    Ok(())
+}
+
+/// Copies of what the player may change.
+fn look_at_pristine<'a>(
+    tree: &Tree,
+    question: &Question<'a>,
+    jobs: &mut Vec<Job<'a>>,
+) -> Result<(), Error> {
+    let rules = question.rules;
+    let files = question.wanted.iter().filter(|file| rules.class(&file.path) != Class::Immutable);
+    let copies: BTreeSet<(RelPath, u64)> = files
+        .filter_map(|file| {
+            let bytes = Bytes::of(&file.content)?;
+            Some((pristine::path(bytes)?, bytes.length))
+        })
+        .collect();
+    for (path, length) in copies {
+        match look(tree, &path)? {
+            Node::File(stat) if stat.len == length => {
+                jobs.push(Job { path, stat, listed: None });
+            }
+            Node::File(_) | Node::Missing | Node::Folder | Node::Symlink(_) | Node::Other => {}
         }
     }
     Ok(())

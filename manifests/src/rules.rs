@@ -139,15 +139,16 @@ impl Rules {
         let is_link = |file: &&NewFile| matches!(file.content, Content::Symlink { .. });
         let links = files.iter().filter(is_link).filter(is_class);
         refuse(links, "are links, which cannot be `config` or `seed-once`")?;
+        const TAKEN: &str = "leave no name for a new version beside them (`<name>.new`)";
+        let configs = || files.iter().filter(|file| self.class(&file.path) == Class::Config);
+        refuse(configs().filter(|file| beside(&file.path).is_none()), TAKEN)?;
         let mut names = NameSet::new();
         if files.iter().any(|file| names.file(&file.path).is_err()) {
             return Ok(()); // The planner says which.
         }
-        let configs = files.iter().filter(|file| self.class(&file.path) == Class::Config);
-        let mut is_taken =
-            |path: &RelPath| beside(path).is_none_or(|beside| names.file(&beside).is_err());
-        let taken = configs.filter(|file| is_taken(&file.path));
-        refuse(taken, "leave no name for a new version beside them (`<name>.new`)")
+        let mut is_taken = |path: &RelPath| names.file(path).is_err();
+        let taken = configs().filter(|file| beside(&file.path).is_some_and(|path| is_taken(&path)));
+        refuse(taken, TAKEN)
     }
 
     /// Patterns that fit no file: perhaps somebody mistyped them.
@@ -393,7 +394,10 @@ mod tests {
         check(&["a", "saves/1", "Profiles/x/mods/m"], Err("`saves/1`, `Profiles/x/mods/m` lie"));
         check(&["-> settings/a.ini"], Err("links"));
         check(&["settings/a.ini", "settings/A.ini.NEW"], Err("`settings/a.ini` leave no name"));
-        check(&[&format!("{}/keys.cfg", "a/".repeat(62).trim_end_matches('/'))], Ok(()));
+        let long = format!("{}/keys.cfg", "a/".repeat(62).trim_end_matches('/'));
+        check(&[&long], Ok(()));
+        let long = format!("settings/{}.ini", "x".repeat(250));
+        check(&[&long], Err("leave no name"));
         let many: Vec<String> = (0..12).map(|n| format!("saves/{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         check(&many, Err("`saves/9` and 2 more"));

@@ -169,8 +169,10 @@ fn what_the_player_changed_stays_over_an_update_and_back() {
     world.publish("1.1");
     let ways = ways(&mut anna);
     let way = |path: &str| ways.iter().find(|(file, _)| file == path).map(|(_, way)| way.as_str());
+    // The patch makes all but what it would make out of the file that is the player's now.
     assert_eq!(way("settings/a.ini.new"), Some("whole"), "{ways:?}");
-    assert_eq!(way("settings/b.ini"), Some("whole"), "{ways:?}");
+    assert_eq!(way("settings/b.ini"), Some("patch"), "{ways:?}");
+    assert_eq!(way("game.pak"), Some("patch"), "{ways:?}");
     assert_eq!(way("settings/start.sav"), Some("leave"), "{ways:?}");
     assert_eq!(way("audio/fr/voices.pak"), Some("leave"), "{ways:?}");
     done(anna.update(false));
@@ -323,4 +325,26 @@ fn a_player_without_a_component_serves_the_rest() {
     assert_eq!((report.peers, report.http), (BIG + SMALL, 0), "{report:?}");
     let base = world.expected("base", &[("audio", None), ("textures", None)]);
     content::assert_same(&base, &ben.dir, &[STATE_FOLDER]);
+}
+
+/// Settings of their own, a first save that was played on: the player still has all of the release for others.
+#[test]
+fn a_player_with_settings_of_their_own_is_a_full_seed() {
+    let mut world = World::new();
+    let anna = world.installed(&["--component", "hd"]);
+    write(&anna.dir.join("settings/a.ini"), b"my settings");
+    write(&anna.dir.join("settings/start.sav"), b"my progress");
+    edit(&world.build.join("game.pak"), |bytes| bytes[1000] ^= 1);
+    edit(&world.build.join("settings/a.ini"), |bytes| bytes[10] ^= 1);
+    world.publish("1.1");
+    done(anna.update(false));
+    fs::remove_file(anna.dir.join("settings/a.ini.new")).unwrap();
+    let nginx = world.only_players();
+    let _seeding = anna.seed();
+    let mut ben = world.install(&world.lab.node(), "ben");
+    let peer = anna.listen().to_string();
+    ben.flags = ["--peer", &peer, "--component", "hd"].map(str::to_owned).to_vec();
+    let report = done(ben.install(world.product.feed_at(&nginx.url), false));
+    assert_eq!((report.peers, report.http), (BIG + SMALL + FRENCH + HD, 0), "{report:?}");
+    content::assert_same(&world.build, &ben.dir, &[STATE_FOLDER]);
 }

@@ -136,7 +136,9 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             done.map(|()| Exit::Done)
         }
         Command::Components(Components::List(dir)) => {
-            Launcher::components(&dir.dir)?.into_iter().for_each(|event| sink(event));
+            for component in Launcher::components(&dir.dir)? {
+                sink(component);
+            }
             Ok(Exit::Done)
         }
         Command::Components(Components::Add(ComponentArgs { names, swarm })) => {
@@ -199,7 +201,7 @@ async fn choose(
     sink: &Sink,
     stop: Stop,
 ) -> Result<Exit, Error> {
-    let mut launcher = Launcher::open(&swarm.dir.dir, swarm.network(), sink.clone(), stop)?;
+    let mut launcher = Launcher::open(swarm.dir(), swarm.network(), sink.clone(), stop)?;
     consent(&mut launcher, swarm, asks).await?;
     let mut done = launcher.choose(asked).await.map(|done| {
         if !done {

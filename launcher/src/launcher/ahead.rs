@@ -53,8 +53,7 @@ impl Launcher {
         let (tree, choice) = (self.store.tree(), &self.state.choice);
         let stage = Stage::new(tree, &release, Some(&installed), choice, found, false)
             .map_err(|error| unusable(&release, &error))?;
-        let is_here =
-            |action: &Action| !matches!(action, Action::Make | Action::Fetch | Action::Leave);
+        let is_here = |action: &Action| !matches!(action, Action::Make | Action::Fetch);
         let here: Vec<bool> = stage
             .plan()
             .actions

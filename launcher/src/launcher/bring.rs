@@ -7,6 +7,7 @@ use crate::apply::Report;
 use crate::error::Error;
 use crate::events::Event;
 use crate::news;
+use crate::pristine;
 use crate::release::Release;
 use crate::reuse::Gathered;
 use crate::space;
@@ -215,7 +216,9 @@ impl Launcher {
             let split = split.after(batched).after(before);
             match stage.transaction() {
                 Ok((work, next)) => {
+                    tokio::task::block_in_place(|| stage.keep_pristine());
                     let report = self.commit(&stage, &work, &next).await?;
+                    self.tidy_pristine()?;
                     done = Some(split);
                     if report.missing.is_empty() {
                         (self.events)(split.complete(release.identity.version.to_string(), since));
@@ -278,6 +281,13 @@ impl Launcher {
             removed_files: stage.plan().totals.removed_files,
         });
         sum.extra_space
+    }
+
+    /// Removes copies that belong neither to what is installed nor to what is kept.
+    fn tidy_pristine(&self) -> Result<(), Error> {
+        let (installed, kept) = (self.store.installed()?, self.kept()?);
+        let records: Vec<&Installed> = installed.iter().chain(&kept).collect();
+        pristine::tidy(self.store.tree(), &records)
     }
 
     /// `extra` bytes have to find room, but for what an earlier run has put into `stage`.

@@ -63,13 +63,17 @@ impl Launcher {
             file.mtime_ns = time.unwrap_or(0);
         }
         self.store.set_installed(&installed)?;
+        let is_changed = |file: &InstalledFile| {
+            matches!(file.place, Place::Beside { .. })
+                || place_of(file).is_some_and(|place| found.changed.contains(&place))
+        };
         self.tell_damaged(&found);
         (self.events)(Event::Verified {
             version: installed.release.version.to_string(),
             files: here(&installed).count() as u64,
             bytes: here(&installed).map(|file| file.length).sum(),
             damaged,
-            changed: found.changed.len() as u64,
+            changed: here(&installed).filter(|file| is_changed(file)).count() as u64,
         });
         if damaged > 0 {
             let bytes = found.damaged.iter().map(|damage| damage.length).sum();

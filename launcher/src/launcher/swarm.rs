@@ -61,7 +61,9 @@ impl Launcher {
                 .iter()
                 .zip(stage.wanted())
                 .map(|(action, wanted)| {
-                    wanted && matches!(action, Action::Keep | Action::SetExecutable(_))
+                    // Of what is left, there is a copy if it is wanted at all.
+                    wanted
+                        && matches!(action, Action::Keep | Action::SetExecutable(_) | Action::Leave)
                 })
                 .collect();
             let changed = stage.wanted().iter().zip(&whole).filter(|(w, h)| **w && !**h).count();

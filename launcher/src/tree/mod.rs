@@ -84,6 +84,20 @@ impl Tree {
         Ok(self.node(path)? != Node::Missing)
     }
 
+    /// Copies (or reflinks, where the system does) a file; `to` appears only when it is whole and synced.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn copy_file(&self, from: &str, to: &str) -> io::Result<()> {
+        let part = format!("{to}.part");
+        let mut source = self.open_file(from)?;
+        let mut copy = self.create_file(&part)?;
+        io::copy(&mut source, &mut copy)?;
+        copy.sync_all()?;
+        drop(copy);
+        self.rename(&part, to)
+    }
+
     /// Moves whatever is at `path` to the first free one of `<path>.player`, `<path>.player1`…
     /// Returns the new path.
     ///
