@@ -4,7 +4,7 @@
     libtorrent_client.py make '{"path": ..., "out": ..., "kind": "v1|v2|hybrid", ...}'
     libtorrent_client.py info FILE...
 
-Commands: add (torrent, dir, peers, web_seeds), peers (torrent, peers), stat (torrent), connections (torrent).
+Commands: add (torrent, dir, peers, web_seeds), add_magnet (link, dir, peers), peers (torrent, peers), stat (torrent), connections (torrent).
 Events: up, added, checked, finished (verified), done (and written), stat, connections (ip, and whether it
 came by peer exchange), note, error.
 """
@@ -90,6 +90,17 @@ class Session:
             handle.add_url_seed(url)
         self.do_peers(torrent, peers)
         say("added", torrent=torrent)
+
+    def do_add_magnet(self, link, dir, peers=()):
+        params = lt.parse_magnet_uri(link)
+        params.save_path = dir
+        params.flags &= ~lt.torrent_flags.auto_managed
+        params.flags &= ~lt.torrent_flags.paused
+        handle = self.session.add_torrent(params)
+        with self.lock:
+            self.handles[link] = handle
+        self.do_peers(link, peers)
+        say("added", torrent=link)
 
     def do_peers(self, torrent, peers):
         for ip, port in peers:

@@ -157,6 +157,13 @@ impl Libtorrent {
         self.command(&json!({"do": "add", "torrent": torrent, "dir": dir, "peers": peers}));
     }
 
+    /// Adds a magnet link with peers to dial. The link stands where a torrent's path would.
+    pub fn add_magnet(&mut self, link: &str, dir: &Path, peers: &[SocketAddr]) {
+        let peers: Vec<_> =
+            peers.iter().map(|peer| json!([peer.ip().to_string(), peer.port()])).collect();
+        self.command(&json!({"do": "add_magnet", "link": link, "dir": dir, "peers": peers}));
+    }
+
     /// Payload bytes that it has sent of a torrent.
     pub fn uploaded(&mut self, torrent: &Path) -> u64 {
         let asked = self.proc.json().len();

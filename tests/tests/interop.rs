@@ -177,6 +177,34 @@ fn we_download_what_aria2_seeds() {
     we_download(Kind::Aria2);
 }
 
+/// What a .torrent file holds comes from our seed: the info dictionary (BEP 9), and for v2 the hashes of
+/// pieces (BEP 52), without which libtorrent verifies nothing.
+#[test]
+fn libtorrent_downloads_by_magnet_links_of_what_we_seed() {
+    for format in ["v1", "hybrid", "v2"] {
+        let lab = Lab::new();
+        let source = build(&lab, 7);
+        let torrent = lab.path("game.torrent");
+        ours::create_torrent(&source, &torrent, format, &[]);
+        let mut magnet = Place::Here.publisher();
+        magnet.args(["torrent", "magnet"]).arg(&torrent);
+        let mut magnet = Proc::start("torrent magnet", magnet);
+        magnet.finish(ours::READY_WAIT);
+        let text = magnet.text();
+        let link = text.split_whitespace().find(|word| word.starts_with("magnet:"));
+        let link = link.expect("a link is printed");
+        let node = lab.node();
+        let listen = node.addr(PEER_PORT);
+        let seed = ours::seed(&Place::from(&node), &torrent, parent(&source), listen);
+        ours::wait_seeding(&seed, ours::READY_WAIT);
+        let mut leech = Libtorrent::start(&lab.node());
+        let into = lab.folder("into");
+        leech.add_magnet(link, &into, &[listen]);
+        leech.wait_done(Path::new(link), SWARM_WAIT);
+        assert_arrived(&source, &into);
+    }
+}
+
 /// Three foreign clients and two of ours, one seed of ours that is slow enough that they need each
 /// other, and everybody finishes.
 #[test]

@@ -9,6 +9,7 @@ pub mod hash;
 pub mod magnet;
 pub(crate) mod name;
 mod parse;
+pub mod trees;
 
 pub use parse::{INFO_BYTES_MAX, MetainfoError, PIECE_LENGTH_MAX, SOURCES_MAX, TEXT_BYTES_MAX};
 

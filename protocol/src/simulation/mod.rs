@@ -401,7 +401,7 @@ impl World {
             documents: false,
             private: false,
             spread: node.host.spread,
-            metadata: Bytes::new(),
+            info: None,
             sources: node.host.sources,
             packs: Vec::new(),
             supplied: false,

@@ -3,12 +3,14 @@
 use super::Misbehaviour;
 use crate::geometry::{Block, Span};
 use crate::ids::{FileIndex, PeerId, PeerKey, PieceIndex};
+use crate::metainfo::Info;
 use crate::policy::http::Packed;
 use crate::policy::transport::{Preference, Transport};
 use crate::wire::handshake::Abilities;
 use crate::wire::message::Message;
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who may be sent payload.
@@ -43,8 +45,9 @@ pub struct Config {
     pub private: bool,
     /// The publisher's seed: gives each piece to somebody once before any twice.
     pub spread: bool,
-    /// The info dictionary, served to peers that came by a magnet link (BEP 9); empty to not serve.
-    pub metadata: Bytes,
+    /// The torrent, of which the info dictionary (BEP 9) and hashes of pieces (BEP 52) are served to
+    /// peers that came by a magnet link; `None` to not serve.
+    pub info: Option<Arc<Info>>,
     /// How many HTTP sources there are.
     pub sources: usize,
     /// What HTTP sources may have compressed, in the torrent's order; no piece is in two.

@@ -25,6 +25,7 @@ pub use peer::{Misbehaviour, PeerSummary};
 use crate::bitfield::Bitfield;
 use crate::geometry::Geometry;
 use crate::ids::PeerKey;
+use crate::metainfo::trees::{HASHES_MAX, Trees};
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
@@ -34,7 +35,7 @@ use crate::policy::rate::Rate;
 use crate::policy::spread::Spread;
 use crate::policy::transport::Transport;
 use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
-use crate::wire::message::Message;
+use crate::wire::message::{HashRange, Message};
 use bytes::Bytes;
 use peer::Peer;
 use sources::Http;
@@ -115,6 +116,7 @@ pub struct Swarm {
     rechoke_at: Option<Duration>,
     spread: Option<Spread>,
     limited: bool,
+    trees: Option<Trees>,
     down: Rate,
     up: Rate,
     stats: Stats,
@@ -157,6 +159,7 @@ impl Swarm {
             rechoke_at: None,
             spread,
             limited: false,
+            trees: config.info.clone().filter(|info| info.is_v2()).map(Trees::new),
             down: Rate::default(),
             up: Rate::default(),
             stats: Stats::default(),
@@ -449,11 +452,11 @@ impl Swarm {
             return;
         }
         let hello = ExtensionHandshake {
-            metadata: (!self.config.metadata.is_empty()).then_some(ours::METADATA),
+            metadata: self.config.info.as_ref().map(|_| ours::METADATA),
             documents: self.config.documents.then_some(ours::DOCUMENTS),
             pex: (!self.config.private).then_some(ours::PEX),
             parcels: self.config.parcels.then_some(ours::PARCELS),
-            metadata_size: u32::try_from(self.config.metadata.len()).ok().filter(|&n| n > 0),
+            metadata_size: u32::try_from(self.metadata().len()).ok().filter(|&n| n > 0),
             listen_port: self.config.listen_port,
             requests_max: Some(REQUESTS_IN_MAX),
             client: Some(self.config.client.clone()),
@@ -554,8 +557,8 @@ impl Swarm {
                 self.ban(now, key, Misbehaviour::MalformedParcel);
             }
             Message::Extended { .. } => peer.opening = opens_with,
-            Message::HashRequest(range) => self.send(now, key, Message::HashReject(range)),
-            Message::Hashes | Message::HashReject(_) => {}
+            Message::HashRequest(range) => self.on_hash_request(now, key, range),
+            Message::Hashes { .. } | Message::HashReject(_) => {}
         }
     }
 
@@ -595,7 +598,7 @@ impl Swarm {
         let Some(id) = self.peers.get(&key).and_then(|peer| peer.extensions.metadata) else {
             return;
         };
-        let metadata = &self.config.metadata;
+        let metadata = self.metadata();
         let pieces = u32::try_from(metadata.len().div_ceil(METADATA_PIECE)).unwrap_or(u32::MAX);
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.metadata_sent += 1;
@@ -611,6 +614,30 @@ impl Swarm {
             MetadataMessage::Reject { piece }
         };
         self.send(now, key, Message::Extended { id, payload: answer.encode() });
+    }
+
+    /// The info dictionary; empty if it is not served.
+    fn metadata(&self) -> Bytes {
+        self.config.info.as_ref().map_or_else(Bytes::new, |info| info.raw.clone())
+    }
+
+    /// Hashes of pieces for who has none, four times at the most (BEP 52).
+    fn on_hash_request(&mut self, now: Duration, key: PeerKey, range: HashRange) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.hashes_sent = peer.hashes_sent.saturating_add(range.length.min(HASHES_MAX));
+        // Each layer is filled up to a power of two, and a request has at least two.
+        let most = self.geometry.piece_count().saturating_mul(2 * METADATA_ROUNDS_MAX);
+        let hashes = (peer.hashes_sent <= most.max(HASHES_MAX))
+            .then(|| self.trees.as_mut()?.answer(&range))
+            .flatten();
+        let message = match hashes {
+            Some(hashes) => {
+                let hashes = hashes.iter().flat_map(|hash| hash.0).collect();
+                Message::Hashes { range, hashes }
+            }
+            None => Message::HashReject(range),
+        };
+        self.send(now, key, message);
     }
 
     /// Throws a peer out for `reason` and keeps it out for a while.

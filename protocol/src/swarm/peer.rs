@@ -157,6 +157,8 @@ pub(super) struct Peer {
     pub(super) overflow: u32,
     /// Pieces of metadata it asked for.
     pub(super) metadata_sent: u32,
+    /// Hashes it asked for.
+    pub(super) hashes_sent: u32,
     /// Payload read for it and not yet sent, in bytes.
     pub(super) reading: u64,
     pub(super) down: Rate,
@@ -217,6 +219,7 @@ impl Peer {
             hidden: false,
             overflow: 0,
             metadata_sent: 0,
+            hashes_sent: 0,
             reading: 0,
             down: Rate::default(),
             up: Rate::default(),

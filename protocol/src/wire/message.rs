@@ -1,5 +1,5 @@
 //! The messages after the handshake: BEP 3, fast extension (BEP 6), extension messages (BEP 10) and
-//! the hash messages of BEP 52 (refused politely: see [`Message::HashRequest`]).
+//! the hash messages of BEP 52.
 
 use crate::geometry::Block;
 use crate::ids::{PieceIndex, Sha256Hash};
@@ -73,8 +73,13 @@ pub enum Message {
     },
     /// BEP 52: asks for hashes of a file's tree.
     HashRequest(HashRange),
-    /// BEP 52: answers with hashes; not asked for by this engine, so never acted on.
-    Hashes,
+    /// BEP 52: answers with hashes. This engine asks for none, so those of others are never acted on.
+    Hashes {
+        /// What was asked for.
+        range: HashRange,
+        /// The hashes, then the uncles, 32 bytes each.
+        hashes: Bytes,
+    },
     /// BEP 52: the hashes asked for will not come.
     HashReject(HashRange),
     /// A message of a kind not known here; peers may send them, and they are skipped.
@@ -161,7 +166,10 @@ pub fn decode(body: &Bytes) -> Result<Message, WireError> {
         20 if !rest.is_empty() => Message::Extended { id: rest[0], payload: body.slice(2..) },
         20 => return Err(wrong),
         21 => sized(48).map(|()| Message::HashRequest(hash_range()))?,
-        22 => Message::Hashes,
+        22 if rest.len() >= 48 && rest.len() % 32 == 16 => {
+            Message::Hashes { range: hash_range(), hashes: body.slice(1 + 48..) }
+        }
+        22 => return Err(wrong),
         23 => sized(48).map(|()| Message::HashReject(hash_range()))?,
         other => Message::Unknown(other),
     };
@@ -241,7 +249,13 @@ pub fn encode(message: &Message, out: &mut BytesMut) {
         }
         Message::HashRequest(range) => hashes(out, 21, range),
         Message::HashReject(range) => hashes(out, 23, range),
-        Message::Hashes | Message::Unknown(_) => {}
+        Message::Hashes { range, hashes: found } => {
+            let from = out.len();
+            hashes(out, 22, range);
+            out[from..from + 4].copy_from_slice(&length(found, 49).to_be_bytes());
+            out.put_slice(found);
+        }
+        Message::Unknown(_) => {}
     }
 }
 
@@ -260,6 +274,16 @@ mod tests {
 
     fn any_bytes() -> impl Strategy<Value = Bytes> {
         prop::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from)
+    }
+
+    fn any_range() -> impl Strategy<Value = HashRange> {
+        any::<([u8; 32], u32, u32)>().prop_map(|(root, index, length)| HashRange {
+            root: Sha256Hash(root),
+            base_layer: 0,
+            index,
+            length,
+            proof_layers: 3,
+        })
     }
 
     fn any_message() -> impl Strategy<Value = Message> {
@@ -286,15 +310,11 @@ mod tests {
                 offset,
                 data
             }),
-            any::<([u8; 32], u32, u32)>().prop_map(|(root, index, length)| {
-                Message::HashRequest(HashRange {
-                    root: Sha256Hash(root),
-                    base_layer: 0,
-                    index,
-                    length,
-                    proof_layers: 3,
-                })
-            }),
+            any_range().prop_map(Message::HashRequest),
+            any_range().prop_map(Message::HashReject),
+            (any_range(), prop::collection::vec(any::<[u8; 32]>(), 0..5)).prop_map(
+                |(range, hashes)| Message::Hashes { range, hashes: hashes.concat().into() }
+            ),
         ]
     }
 

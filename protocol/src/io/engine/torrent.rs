@@ -222,7 +222,7 @@ impl Torrent {
             connections_max: setup.config.connections_max,
             upload: setup.config.upload,
             documents: self.documents.is_some(),
-            metadata: self.info.raw.clone(),
+            info: (!self.info.raw.is_empty()).then(|| Arc::clone(&self.info)),
             sources: self.web_seeds.len(),
             packs: self.packs.iter().map(Pack::packed).collect(),
             supplied: self.supply.is_some(),

@@ -35,7 +35,7 @@ impl Alone {
             documents: false,
             private: false,
             spread: false,
-            metadata: Bytes::new(),
+            info: None,
             sources: 1,
             packs: vec![Packed { pieces: 4..12, bytes: PACKED }],
             supplied: false,

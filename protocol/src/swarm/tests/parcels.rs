@@ -29,7 +29,7 @@ impl Seed {
             documents: false,
             private: false,
             spread: false,
-            metadata: Bytes::new(),
+            info: None,
             sources: 0,
             packs: Vec::new(),
             supplied: false,

@@ -31,7 +31,7 @@ impl Alone {
             documents: false,
             private,
             spread: false,
-            metadata: Bytes::new(),
+            info: None,
             sources: 0,
             packs: Vec::new(),
             supplied: false,

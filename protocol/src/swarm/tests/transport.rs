@@ -21,7 +21,7 @@ fn swarm(transport: Preference) -> (Swarm, Limiter) {
         documents: false,
         private: false,
         spread: false,
-        metadata: Bytes::new(),
+        info: None,
         sources: 0,
         packs: Vec::new(),
         supplied: false,
