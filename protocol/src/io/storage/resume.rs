@@ -196,7 +196,7 @@ mod tests {
     fn grows_is_compacted_and_survives_torn_tails() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        assert_eq!(loaded(&path), []);
+        assert_eq!(loaded(&path), [0_u32; 0]);
         write(&path, &[5, 4, 3, 99]);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), (HEADER_LEN + 4 * RECORD_LEN) as u64);
         assert_eq!(loaded(&path), [3, 4, 5, 99]);
@@ -224,7 +224,7 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
-            assert_eq!(loaded(&path), [], "bit of byte {at}");
+            assert_eq!(loaded(&path), [0_u32; 0], "bit of byte {at}");
         }
     }
 }
