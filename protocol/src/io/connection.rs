@@ -163,11 +163,13 @@ impl Dial {
     /// Connects and exchanges handshakes. `None` if anything on the way fails.
     pub(super) async fn dial(self, addr: SocketAddr, route: Route) -> Option<(Stream, Handshake)> {
         if let (Route::QuicFirst(port) | Route::Quic(port), Some(quic)) = (route, &self.quic) {
-            let addr = SocketAddr::new(addr.ip(), port);
-            match timeout(QUIC_PATIENCE, quic.connect(addr)).await {
-                Ok(Ok(stream)) => return self.exchange(addr, stream).await,
-                Ok(Err(error)) => tracing::debug!(%addr, %error, "dialling by QUIC failed"),
-                Err(_) => tracing::debug!(%addr, "dialling by QUIC timed out"),
+            // With its scope, if it has one.
+            let mut at = addr;
+            at.set_port(port);
+            match timeout(QUIC_PATIENCE, quic.connect(at)).await {
+                Ok(Ok(stream)) => return self.exchange(at, stream).await,
+                Ok(Err(error)) => tracing::debug!(%at, %error, "dialling by QUIC failed"),
+                Err(_) => tracing::debug!(%at, "dialling by QUIC timed out"),
             }
         }
         if matches!(route, Route::Quic(_)) {
@@ -267,21 +269,51 @@ async fn read_messages(shared: &Shared, peer: PeerKey, mut stream: ReadHalf) -> 
         match read_batch(shared, &mut stream, &mut tail).await {
             Ok(messages) if messages.is_empty() => {}
             Ok(messages) => {
-                let (messages, spared) = parcels::unpack_all(messages);
-                let payload: usize = messages.iter().map(payload_len).sum();
-                let permits = u32::try_from(payload).expect("a batch is far below 4 GiB");
-                let Ok(permit) = shared.budget.acquire_many(permits).await else {
-                    return CloseReason::ByPeer;
-                };
-                let event = NetEvent::Messages { peer, messages, payload, spared };
-                if shared.events.send(event).await.is_err() {
+                if deliver_all(shared, peer, messages).await.is_none() {
                     return CloseReason::ByPeer;
                 }
-                permit.forget(); // The engine gives it back once the bytes are written.
             }
             Err(reason) => return reason,
         }
     }
+}
+
+/// Hands messages to the engine. A parcel goes by itself, and has its part of the budget before it is
+/// unpacked: a few hundred bytes may hold a megabyte. `None` when the engine is gone.
+async fn deliver_all(shared: &Shared, peer: PeerKey, messages: Vec<Message>) -> Option<()> {
+    let mut plain = Vec::with_capacity(messages.len());
+    for message in messages {
+        match parcels::content_len(&message) {
+            None => plain.push(message),
+            Some(content) => {
+                deliver(shared, peer, std::mem::take(&mut plain), 0).await?;
+                let permits = u32::try_from(content).expect("a parcel's content is bounded");
+                let permit = shared.budget.acquire_many(permits).await.ok()?;
+                let (unpacked, spared) = parcels::unpack(message);
+                drop(permit);
+                deliver(shared, peer, unpacked, spared).await?;
+            }
+        }
+    }
+    deliver(shared, peer, plain, 0).await
+}
+
+async fn deliver(
+    shared: &Shared,
+    peer: PeerKey,
+    messages: Vec<Message>,
+    spared: usize,
+) -> Option<()> {
+    if messages.is_empty() {
+        return Some(());
+    }
+    let payload: usize = messages.iter().map(payload_len).sum();
+    let permits = u32::try_from(payload).expect("a batch is far below 4 GiB");
+    let permit = shared.budget.acquire_many(permits).await.ok()?;
+    let event = NetEvent::Messages { peer, messages, payload, spared };
+    shared.events.send(event).await.ok()?;
+    permit.forget(); // The engine gives it back once the bytes are written.
+    Some(())
 }
 
 /// Payload of a message, in bytes; compressed blocks count as what they become.
@@ -300,7 +332,7 @@ fn queued_len(message: &Message) -> usize {
     PLAIN
         + match message {
             Message::Extended { payload, .. } => payload.len(),
-            Message::Bitfield(bytes) => bytes.len(),
+            Message::Bitfield(bytes) | Message::Hashes { hashes: bytes, .. } => bytes.len(),
             _ => 0,
         }
 }

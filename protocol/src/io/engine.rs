@@ -504,7 +504,7 @@ impl Engine {
                 if let Some(entry) = self.peers.get(&peer)
                     && spared > 0
                 {
-                    self.input(entry.torrent, Input::Spared { bytes: spared as u64 });
+                    self.input(entry.torrent, Input::Spared { peer, bytes: spared as u64 });
                 }
                 self.on_messages(peer, messages, payload);
             }
@@ -534,7 +534,8 @@ impl Engine {
         if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
             return;
         }
-        if swarm.refuses(now, addr, is_lan(addr.ip())) {
+        let expected = swarm.is_expected(theirs.peer_id, addr, stream.transport());
+        if !expected && swarm.refuses(now, addr, is_lan(addr.ip())) {
             return;
         }
         let hashes = torrent.info.hashes;
@@ -864,6 +865,9 @@ impl Engine {
 
     fn upgrade(&self, torrent: TorrentKey, addr: SocketAddr, quic: u16) {
         let Some(dial) = self.dial_setup(torrent) else { return };
+        if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
+            return;
+        }
         let events = self.shared.events.clone();
         tokio::spawn(async move {
             let Some((stream, handshake)) = dial.dial(addr, Route::Quic(quic)).await else {

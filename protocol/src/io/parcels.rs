@@ -7,8 +7,7 @@ use crate::ids::PeerKey;
 use crate::policy::packing::{Effort, Share, is_worth};
 use crate::wire::extension::ours;
 use crate::wire::message::Message;
-use crate::wire::parcel::{self, CONTENT_MAX, Malformed, Parcel};
-use bytes::Bytes;
+use crate::wire::parcel::{self, CONTENT_MAX, Parcel};
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -138,42 +137,32 @@ impl Worker {
     }
 }
 
-/// Puts the blocks of parcels in their place, and says how many bytes of these did not travel. A parcel that
-/// is malformed stays as it is: nobody but a liar sends one.
-pub(super) fn unpack_all(messages: Vec<Message>) -> (Vec<Message>, usize) {
-    let is_parcel =
-        |message: &Message| matches!(message, Message::Extended { id: ours::PARCELS, .. });
-    if !messages.iter().any(is_parcel) {
-        return (messages, 0);
-    }
-    let (mut unpacked, mut spared) = (Vec::with_capacity(messages.len()), 0);
-    for message in messages {
-        match &message {
-            Message::Extended { id: ours::PARCELS, payload } => match unpack(payload) {
-                Ok(blocks) => {
-                    let plain: usize = blocks.iter().map(|(_, data)| data.len()).sum();
-                    spared += plain.saturating_sub(payload.len());
-                    unpacked.extend(blocks.into_iter().map(|(block, data)| Message::Piece {
-                        piece: block.piece,
-                        offset: block.offset,
-                        data,
-                    }));
-                }
-                Err(Malformed) => unpacked.push(message),
-            },
-            _ => unpacked.push(message),
-        }
-    }
-    (unpacked, spared)
+/// Bytes that unpacking a message takes; `None` if it is no parcel, or one that says nothing honest.
+pub(super) fn content_len(message: &Message) -> Option<usize> {
+    let Message::Extended { id: ours::PARCELS, payload } = message else { return None };
+    let said = zstd::zstd_safe::get_frame_content_size(payload).ok().flatten()?;
+    usize::try_from(said).ok().filter(|&length| length <= CONTENT_MAX)
 }
 
-/// Memory is taken for what the frame says that it holds, and only if that is what a parcel may.
-fn unpack(frame: &[u8]) -> Result<Vec<(crate::geometry::Block, Bytes)>, Malformed> {
-    let said = zstd::zstd_safe::get_frame_content_size(frame);
-    let length = said.ok().flatten().and_then(|length| usize::try_from(length).ok());
-    let length = length.filter(|&length| length <= CONTENT_MAX).ok_or(Malformed)?;
-    let content = zstd::bulk::decompress(frame, length).map_err(|_| Malformed)?;
-    parcel::parse(&content.into())
+/// The blocks of a parcel, and how many bytes of these did not travel. One that is malformed stays as it
+/// is: nobody but a liar sends it.
+pub(super) fn unpack(message: Message) -> (Vec<Message>, usize) {
+    let blocks = content_len(&message).and_then(|length| match &message {
+        Message::Extended { payload, .. } => {
+            let content = zstd::bulk::decompress(payload, length).ok()?;
+            let blocks = parcel::parse(&content.into()).ok()?;
+            let plain: usize = blocks.iter().map(|(_, data)| data.len()).sum();
+            Some((blocks, plain.saturating_sub(payload.len())))
+        }
+        _ => None,
+    });
+    let Some((blocks, spared)) = blocks else { return (vec![message], 0) };
+    let messages = blocks.into_iter().map(|(block, data)| Message::Piece {
+        piece: block.piece,
+        offset: block.offset,
+        data,
+    });
+    (messages.collect(), spared)
 }
 
 #[cfg(test)]
@@ -213,11 +202,9 @@ mod tests {
         assert_eq!((*plain as usize, saved), (text.len(), text.len() - frame.len()));
         assert_eq!(tried, Some((text.len(), frame.len())));
         assert!(saved > text.len() * 9 / 10);
-        let arrives =
-            vec![Message::Unchoke, Message::Extended { id: ours::PARCELS, payload: frame.clone() }];
-        let (came, spared) = unpack_all(arrives);
-        assert_eq!((&came[0], spared), (&Message::Unchoke, saved));
-        assert_eq!(came[1..], plainly(parcel_of(&text)));
+        let arrives = Message::Extended { id: ours::PARCELS, payload: frame.clone() };
+        assert!(content_len(&arrives).is_some_and(|length| length >= text.len()));
+        assert_eq!(unpack(arrives), (plainly(parcel_of(&text)), saved));
 
         let mut noise = vec![0; 300_000];
         fastrand::Rng::with_seed(4).fill(&mut noise);
@@ -235,7 +222,7 @@ mod tests {
         liar[5] ^= 0x10;
         for payload in [bomb, liar, honest[..honest.len() - 1].to_vec(), Vec::new(), vec![7; 90]] {
             let message = Message::Extended { id: ours::PARCELS, payload: payload.into() };
-            assert_eq!(unpack_all(vec![message.clone()]), (vec![message], 0));
+            assert_eq!(unpack(message.clone()), (vec![message], 0));
         }
     }
 
@@ -249,7 +236,7 @@ mod tests {
                 let at = at.index(frame.len());
                 frame[at] = byte;
             }
-            let _ = unpack(&frame);
+            let _ = unpack(Message::Extended { id: ours::PARCELS, payload: frame.into() });
         }
     }
 }

@@ -11,6 +11,7 @@ mod tests;
 
 use super::connection::{self, NetEvent};
 use super::engine::Command;
+use super::lsd;
 use super::stream::{Stream, canonical};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
@@ -46,12 +47,17 @@ const IDLE: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug)]
 pub(super) struct Quic {
     endpoints: Arc<[Endpoint]>,
+    local_only: bool,
 }
 
 impl Quic {
     /// Opens QUIC at `sockets`, on the runtime this is called on. With `yields`, what is sent makes way
-    /// for other traffic.
-    pub(super) fn open(sockets: Vec<std::net::UdpSocket>, yields: bool) -> io::Result<Self> {
+    /// for other traffic; with `local_only` nobody beyond the links is answered.
+    pub(super) fn open(
+        sockets: Vec<std::net::UdpSocket>,
+        yields: bool,
+        local_only: bool,
+    ) -> io::Result<Self> {
         let transport = Arc::new(transport(yields)?);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (certificate, key) = certificate()?;
@@ -66,6 +72,8 @@ impl Quic {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server
             .transport_config(Arc::clone(&transport))
+            // Limits, bans and what counts as the LAN go by the address that a peer came from.
+            .migration(false)
             .max_incoming(HANDSHAKES_MAX)
             .incoming_buffer_size(INCOMING_BYTES)
             .incoming_buffer_size_total(INCOMING_BYTES * HANDSHAKES_MAX as u64);
@@ -89,7 +97,7 @@ impl Quic {
             Ok(endpoint)
         };
         let endpoints = sockets.into_iter().map(endpoint).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { endpoints: endpoints.into() })
+        Ok(Self { endpoints: endpoints.into(), local_only })
     }
 
     /// The port others reach us at.
@@ -116,7 +124,12 @@ impl Quic {
         alive: &mpsc::WeakSender<Command>,
     ) {
         for endpoint in self.endpoints.iter() {
-            tokio::spawn(accept_all(endpoint.clone(), events.clone(), alive.clone()));
+            tokio::spawn(accept_all(
+                endpoint.clone(),
+                self.local_only,
+                events.clone(),
+                alive.clone(),
+            ));
         }
     }
 
@@ -128,6 +141,7 @@ impl Quic {
 
 async fn accept_all(
     endpoint: Endpoint,
+    local_only: bool,
     events: mpsc::Sender<NetEvent>,
     alive: mpsc::WeakSender<Command>,
 ) {
@@ -140,6 +154,10 @@ async fn accept_all(
         let Some(incoming) = incoming else { return };
         if alive.upgrade().is_none() {
             return;
+        }
+        if local_only && !lsd::is_on_link(canonical(incoming.remote_address()).ip()) {
+            incoming.ignore();
+            continue;
         }
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             incoming.ignore();

@@ -384,7 +384,9 @@ impl Session {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let quic = if config.transport.has_quic() {
             let sockets = datagram_sockets(&addrs).map_err(SessionError::Start)?;
-            Some(Quic::open(sockets, config.transport.yields()).map_err(SessionError::Start)?)
+            let local_only = config.local_network == LocalNetwork::Only;
+            let yields = config.transport.yields();
+            Some(Quic::open(sockets, yields, local_only).map_err(SessionError::Start)?)
         } else {
             None
         };

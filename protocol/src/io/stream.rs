@@ -200,5 +200,9 @@ pub(super) fn tcp(stream: TcpStream) -> io::Result<Stream> {
 
 /// An address as everybody writes it: IPv4 is IPv4, whatever socket it came to.
 pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+    match addr {
+        // With its scope, if it has one.
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => addr,
+        _ => SocketAddr::new(addr.ip().to_canonical(), addr.port()),
+    }
 }

@@ -20,15 +20,14 @@ pub struct Trees {
     info: Arc<Info>,
     /// Files of more than one piece, by their root; made when somebody asks.
     by_root: Option<HashMap<Sha256Hash, FileIndex>>,
-    /// The tree that was asked for last, from the pieces' level up: requests for one file follow each
-    /// other.
-    last: Option<(Sha256Hash, Vec<Vec<Sha256Hash>>)>,
+    /// The trees that were asked for, from the pieces' level up: twice the layers at the most.
+    built: HashMap<Sha256Hash, Vec<Vec<Sha256Hash>>>,
 }
 
 impl Trees {
     /// The trees of `info`; costs nothing yet.
     pub fn new(info: Arc<Info>) -> Self {
-        Self { info, by_root: None, last: None }
+        Self { info, by_root: None, built: HashMap::new() }
     }
 
     /// The hashes that `range` asks for, then the uncles, from below. `None` if the torrent has no such
@@ -36,15 +35,17 @@ impl Trees {
     /// allow such a request.
     pub fn answer(&mut self, range: &HashRange) -> Option<Vec<Sha256Hash>> {
         let base_level = piece_level(self.info.geometry.piece_length());
-        let levels = self.levels(&range.root)?;
-        let base = usize::try_from(range.base_layer).ok()?.checked_sub(base_level)?;
         let (index, length) = (range.index as usize, range.length as usize);
-        let width = 1_usize << (levels.len() - 1).checked_sub(base)?;
+        let base = usize::try_from(range.base_layer).ok()?.checked_sub(base_level)?;
         let allowed = (2..=HASHES_MAX).contains(&range.length)
             && range.length.is_power_of_two()
-            && range.index.is_multiple_of(range.length)
-            && index + length <= width;
+            && range.index.is_multiple_of(range.length);
         if !allowed {
+            return None;
+        }
+        let levels = self.levels(&range.root)?;
+        let width = 1_usize << (levels.len() - 1).checked_sub(base)?;
+        if index + length > width {
             return None;
         }
         let hash = |level: usize, at: usize| {
@@ -65,14 +66,13 @@ impl Trees {
     }
 
     fn levels(&mut self, root: &Sha256Hash) -> Option<&[Vec<Sha256Hash>]> {
-        let known = self.last.as_ref().is_some_and(|(known, _)| known == root);
-        if !known {
+        if !self.built.contains_key(root) {
             let file = *self.by_root().get(root)?;
             let base_level = piece_level(self.info.geometry.piece_length());
             let levels = levels_above(&self.info.files[file.get()].layer, base_level);
-            self.last = Some((*root, levels));
+            self.built.insert(*root, levels);
         }
-        self.last.as_ref().map(|(_, levels)| &levels[..])
+        self.built.get(root).map(Vec::as_slice)
     }
 
     fn by_root(&mut self) -> &HashMap<Sha256Hash, FileIndex> {

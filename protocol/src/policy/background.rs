@@ -41,13 +41,17 @@ const SAMPLES: usize = 4;
 #[derive(Debug, Default)]
 pub struct Pauses {
     until: Duration,
+    /// How long the last one was.
+    length: Duration,
     next: Option<Duration>,
     longest_trip: Duration,
 }
 
 impl Pauses {
-    /// Asks for a pause at `at`, if none comes sooner.
+    /// Asks for a pause at `at`, if none comes sooner; not so soon after the last one that pauses would
+    /// cost more than they may, whoever comes and goes.
     fn ask(&mut self, at: Duration) {
+        let at = at.max(self.until + self.length * PAUSE_SHARE);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
@@ -56,7 +60,7 @@ impl Pauses {
         self.longest_trip = self.longest_trip.max(trip.min(PAUSE_TRIP_MAX));
         if self.next.is_some_and(|next| next <= now) {
             let length = self.longest_trip * 2;
-            self.until = now + length;
+            (self.until, self.length) = (now + length, length);
             self.next = Some(self.until + PAUSE_EVERY.max(length * PAUSE_SHARE));
             self.longest_trip = Duration::ZERO;
         }

@@ -190,6 +190,8 @@ pub enum Input {
     },
     /// So many bytes of the payload from a peer did not have to travel, as it came compressed.
     Spared {
+        /// From whom.
+        peer: PeerKey,
         /// Bytes.
         bytes: u64,
     },

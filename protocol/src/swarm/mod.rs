@@ -24,7 +24,7 @@ pub use peer::{Misbehaviour, PeerSummary};
 
 use crate::bitfield::Bitfield;
 use crate::geometry::Geometry;
-use crate::ids::PeerKey;
+use crate::ids::{PeerId, PeerKey};
 use crate::metainfo::trees::{HASHES_MAX, Trees};
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
@@ -225,7 +225,12 @@ impl Swarm {
                 }
                 self.stats.up_saved += bytes;
             }
-            Input::Spared { bytes } => self.stats.down_spared += bytes,
+            Input::Spared { peer, bytes } => {
+                if self.peers.get(&peer).is_some_and(|peer| !peer.lan) {
+                    limiter.down.give_back(bytes);
+                }
+                self.stats.down_spared += bytes;
+            }
             Input::SetUpload(policy) => {
                 self.config.upload = policy;
                 self.choke_now = true;
@@ -387,7 +392,8 @@ impl Swarm {
         }
         let twin = self.peers.iter().find(|(_, other)| other.id == peer.id).map(|(&key, _)| key);
         if let Some(twin) = twin {
-            if !self.takes_over(&peer, twin) {
+            let (id, outgoing, transport) = (peer.id, peer.outgoing, peer.transport);
+            if !self.takes_over((id, addr, outgoing, transport), twin) {
                 self.outputs.push_back(Output::Close { peer: key });
                 self.dialer.forget(addr);
                 return;
@@ -434,15 +440,28 @@ impl Swarm {
     }
 
     /// Whether a second connection with a peer takes the place of the first; both ends agree on it.
-    fn takes_over(&self, new: &Peer, old: PeerKey) -> bool {
+    fn takes_over(
+        &self,
+        (id, addr, outgoing, transport): (PeerId, SocketAddr, bool, Transport),
+        old: PeerKey,
+    ) -> bool {
         let Some(old) = self.peers.get(&old) else { return true };
-        if new.transport != old.transport {
+        if transport != old.transport {
             // A name is public: whoever takes over the connection of another must be at its address.
-            return new.transport == Transport::Quic && new.addr.ip() == old.addr.ip();
+            return transport == Transport::Quic && addr.ip() == old.addr.ip();
         }
         // Both dialled: the connection of the lower peer id stays.
-        let ours_is_lower = self.config.peer_id < new.id;
-        old.outgoing != new.outgoing && new.outgoing == ours_is_lower
+        let ours_is_lower = self.config.peer_id < id;
+        old.outgoing != outgoing && outgoing == ours_is_lower
+    }
+
+    /// True if somebody who comes by `transport` is a peer that is connected already, and takes its own
+    /// place.
+    pub fn is_expected(&self, id: PeerId, addr: SocketAddr, transport: Transport) -> bool {
+        self.peers
+            .iter()
+            .find(|(_, peer)| peer.id == id)
+            .is_some_and(|(&twin, _)| self.takes_over((id, addr, false, transport), twin))
     }
 
     /// Says, or says anew, who we are.
@@ -580,12 +599,13 @@ impl Swarm {
         }
         let upgrade = hello.quic.filter(|_| {
             // Where there is nothing to send, nothing has to make way.
-            let new = peer.extensions.quic.is_none() && self.geometry.piece_count() > 0;
+            let new = !peer.upgrade_tried && self.geometry.piece_count() > 0;
             new && self.config.transport.upgrades(peer.transport, peer.lan)
         });
         let at = if peer.outgoing { peer.addr } else { peer.listens.unwrap_or(peer.addr) };
         self.dialer.set_quic(at, hello.quic);
         if let Some(quic) = upgrade {
+            peer.upgrade_tried = true;
             self.outputs.push_back(Output::Upgrade { addr: at, quic });
         }
         peer.extensions = hello;
@@ -624,12 +644,14 @@ impl Swarm {
     /// Hashes of pieces for who has none, four times at the most (BEP 52).
     fn on_hash_request(&mut self, now: Duration, key: PeerKey, range: HashRange) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.hashes_sent = peer.hashes_sent.saturating_add(range.length.min(HASHES_MAX));
-        // Each layer is filled up to a power of two, and a request has at least two.
-        let most = self.geometry.piece_count().saturating_mul(2 * METADATA_ROUNDS_MAX);
+        // Each layer is filled up to a power of two, a request has at least two, and as many uncles come
+        // with it.
+        let most = self.geometry.piece_count().saturating_mul(4 * METADATA_ROUNDS_MAX);
         let hashes = (peer.hashes_sent <= most.max(HASHES_MAX))
             .then(|| self.trees.as_mut()?.answer(&range))
             .flatten();
+        let cost = hashes.as_ref().map_or(2, Vec::len);
+        peer.hashes_sent = peer.hashes_sent.saturating_add(u32::try_from(cost).unwrap_or(u32::MAX));
         let message = match hashes {
             Some(hashes) => {
                 let hashes = hashes.iter().flat_map(|hash| hash.0).collect();

@@ -137,6 +137,8 @@ pub(super) struct Peer {
     /// Wrong pieces that it alone delivered.
     pub(super) strikes: u32,
     pub(super) upload_queue: VecDeque<Block>,
+    /// It was dialled by QUIC when it said that it has it: once is enough.
+    pub(super) upgrade_tried: bool,
     /// When its requests no longer wait for more to go with them.
     pub(super) parcel_due: Option<Duration>,
     /// Payload read for it since it was last unchoked, in bytes.
@@ -209,6 +211,7 @@ impl Peer {
             proven: false,
             strikes: 0,
             upload_queue: VecDeque::new(),
+            upgrade_tried: false,
             parcel_due: None,
             turn_bytes: 0,
             turn_sent: 0,

@@ -278,7 +278,7 @@ impl Swarm {
         let most = rate.clamp(PARCEL_MIN, parcel::BYTES_MAX as u64);
         let (mut blocks, mut bytes) = (0, 0);
         for block in peer.upload_queue.iter().take(parcel::BLOCKS_MAX) {
-            if bytes + u64::from(block.len) > most {
+            if blocks > 0 && bytes + u64::from(block.len) > most {
                 break;
             }
             (blocks, bytes) = (blocks + 1, bytes + u64::from(block.len));

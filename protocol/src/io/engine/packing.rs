@@ -36,6 +36,10 @@ impl Engine {
             self.input(torrent, Input::Unsent { peer, blocks: failed });
         }
         let Some(id) = id.filter(|_| looks || goes_with_others) else {
+            // It no longer takes parcels: what was gathered for one goes, too.
+            let gathered =
+                self.peers.get_mut(&peer).map(|entry| std::mem::take(&mut entry.gathered.parcel));
+            self.send(peer, gathered.map_or_else(Vec::new, plainly));
             let messages = blocks.into_iter().map(|(block, data)| Message::Piece {
                 piece: block.piece,
                 offset: block.offset,

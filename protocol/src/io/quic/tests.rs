@@ -134,7 +134,8 @@ async fn who_does_not_answer_by_quic_is_dialled_by_tcp() {
     let (session, _meeting, addr) = host().await;
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
-    let quic = Quic::open(vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()], true).unwrap();
+    let quic =
+        Quic::open(vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()], true, false).unwrap();
     let dial = || connection::Dial {
         bind: None,
         quic: Some(quic.clone()),
