@@ -150,13 +150,19 @@ impl<'a> Stage<'a> {
         self.each().map(whole).collect()
     }
 
-    /// Which files the engine has to do with, by number: those with bytes.
+    /// Which files the engine has to do with, by number: those with bytes. While it writes, not those that
+    /// lie where they belong and the player may change: it would mend what they have become.
     pub fn wanted(&self) -> Vec<bool> {
         let there = self.whole();
         self.each()
             .map(|(number, content, action)| {
                 let comes = *action != Action::Leave && self.takes(number);
-                length(content) > 0 && (comes || there[number as usize])
+                let in_place = matches!(
+                    action,
+                    Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
+                );
+                let risks = in_place && self.may_be_changed(number);
+                length(content) > 0 && !risks && (comes || there[number as usize])
             })
             .collect()
     }
@@ -340,14 +346,6 @@ impl<'a> Stage<'a> {
             .filter_map(|(number, file)| Some((file.place.of(&file.path)?, number)))
             .collect();
         // By the rules of either release.
-        let may_be_changed = |number: u32| {
-            let path = &self.release.files[number as usize].path;
-            let before = self.installed.map(|installed| installed.release.rules.class(path));
-            [before, Some(self.class(number))]
-                .iter()
-                .flatten()
-                .any(|class| *class != Class::Immutable)
-        };
         let as_recorded = self.survey.known.iter().filter(|file| file.listed);
         let as_recorded: HashSet<&RelPath> = as_recorded.map(|file| &file.path).collect();
         let whole = |installed: &Installed| {
@@ -412,7 +410,7 @@ impl<'a> Stage<'a> {
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
                     // What the player may have changed is replaced only as it was recorded.
                     let replace = listed.contains_key(path)
-                        && (!may_be_changed(number) || as_recorded.contains(path));
+                        && (!self.may_be_changed(number) || as_recorded.contains(path));
                     if replace && !moved.contains(path) {
                         take_away(path, &mut work);
                     }
@@ -461,8 +459,7 @@ impl<'a> Stage<'a> {
     /// True if something lies where a `config` or `seed-once` file comes to lie, and it is not what was found.
     fn is_the_players_by_now(&self, number: u32, action: &Action) -> Result<bool, Error> {
         let comes = matches!(action, Action::Reuse { .. } | Action::Make | Action::Fetch);
-        let place = self.places[number as usize];
-        if !comes || place != FilePlace::Own || self.class(number) == Class::Immutable {
+        if !comes || !self.may_be_changed(number) {
             return Ok(false);
         }
         let path = self.path(number);
@@ -552,6 +549,16 @@ impl<'a> Stage<'a> {
     fn path(&self, number: u32) -> &RelPath {
         let number = number as usize;
         self.plan.places[number].as_ref().unwrap_or(&self.release.files[number].path)
+    }
+
+    /// Whether the player may change a file, by the rules of either release.
+    fn may_be_changed(&self, number: u32) -> bool {
+        let path = &self.release.files[number as usize].path;
+        let before = self.installed.map(|installed| installed.release.rules.class(path));
+        [Some(self.class(number)), before]
+            .into_iter()
+            .flatten()
+            .any(|class| class != Class::Immutable)
     }
 
     fn class(&self, number: u32) -> Class {

@@ -20,7 +20,7 @@ pub use error::TrustError;
 pub use floor::Floor;
 pub use launchers::check_launcher;
 
-use crate::document::{Signed, Verified, read_payload};
+use crate::document::{KeySet, Signed, Verified, read_payload};
 use crate::feed::Feed;
 use crate::hash::ContentHash;
 use crate::head::{Head, Release};
@@ -210,16 +210,27 @@ impl TrustState {
         }
         let mut next = self.clone();
         if let Some(old) = &self.root {
-            if old.roles.head.keys != root.roles.head.keys {
+            // Only where a key is gone: one more takes nothing back that the others signed.
+            let gone = |old: &KeySet, new: &KeySet| !old.keys.is_subset(&new.keys);
+            let head = gone(&old.roles.head, &root.roles.head);
+            let release = gone(&old.roles.release.keys, &root.roles.release.keys);
+            let launcher = match (&old.roles.launcher, &root.roles.launcher) {
+                (Some(old), Some(new)) => gone(old, new),
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if head {
                 next.head = None;
             }
-            if old.roles.release.keys.keys != root.roles.release.keys.keys {
+            if release {
                 next.manifests.clear();
             }
-            if old.roles.launcher.as_ref().map(|set| &set.keys)
-                != root.roles.launcher.as_ref().map(|set| &set.keys)
-            {
+            if launcher {
                 next.launchers.clear();
+            }
+            if head || release || launcher {
+                // A stolen key may have signed any time; the clock would never get past it.
+                next.time_floor = root.created;
             }
         }
         next.time_floor = next.time_floor.max(root.created);

@@ -62,6 +62,7 @@ pub fn promote(
         let platform = release.platform.clone();
         if let Some(before) = before
             && is_same(&before, &old)
+            && !there.is_some_and(|there| head.revoked.contains(&there.manifest))
         {
             promoted.push(Promoted { platform, sequence: before.sequence, already: true });
             continue;

@@ -72,9 +72,11 @@ pub fn list(home: &Home) -> Result<Vec<Listed>, Error> {
 pub fn rotate(home: &Home, roles: &[Role], extra: &[SecretKey]) -> Result<Changed, Error> {
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    finish_swaps(home, &repository)?;
     let mut change = Change::new(home, &repository)?;
     let mut swaps = Vec::new();
-    for &role in roles {
+    let named_before = |at: usize| roles[..at].contains(&roles[at]);
+    for (_, &role) in roles.iter().enumerate().filter(|(at, _)| !named_before(*at)) {
         let path = home.key_path(role);
         let next_path = beside(&path, "next");
         let next = init_key(role, &next_path)?;
@@ -114,6 +116,23 @@ pub fn rotate(home: &Home, roles: &[Role], extra: &[SecretKey]) -> Result<Change
     Ok(changed)
 }
 
+/// Puts new keys in their place where an earlier run was stopped between moving the old one away and that.
+fn finish_swaps(home: &Home, repository: &Repository) -> Result<(), Error> {
+    let roles = &root_of(repository).roles;
+    for role in [Role::Root, Role::Release, Role::Launcher, Role::Head] {
+        let path = home.key_path(role);
+        let next_path = beside(&path, "next");
+        let Some(set) = set_of(roles, role) else { continue };
+        if !path.exists()
+            && next_path.exists()
+            && set.keys.contains(&init_key(role, &next_path)?.public())
+        {
+            rename(&next_path, &path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes one more key of `role`, in `file`, and lets it count beside the others.
 ///
 /// # Errors
@@ -121,6 +140,7 @@ pub fn rotate(home: &Home, roles: &[Role], extra: &[SecretKey]) -> Result<Change
 pub fn add(home: &Home, role: Role, file: &Path, extra: &[SecretKey]) -> Result<Changed, Error> {
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    finish_swaps(home, &repository)?;
     let mut change = Change::new(home, &repository)?;
     let key = init_key(role, file)?;
     let public = key.public();
@@ -140,6 +160,7 @@ pub fn add(home: &Home, role: Role, file: &Path, extra: &[SecretKey]) -> Result<
 pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Changed, Error> {
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    finish_swaps(home, &repository)?;
     let mut change = Change::new(home, &repository)?;
     let all = [Role::Root, Role::Release, Role::Launcher, Role::Head];
     let listing =
@@ -248,8 +269,12 @@ impl<'a> Change<'a> {
                 self.sign_manifest(Role::Launcher, &launcher.manifest, keys)?;
             }
         }
-        if !self.signers.iter().any(|key| key.role() == Role::Head) {
-            self.signers.push(self.home.key(Role::Head)?);
+        let signs = |key: &SecretKey| key.role() == Role::Head;
+        match self.home.key(Role::Head) {
+            Ok(key) if self.signers.iter().any(|other| other.public() == key.public()) => {}
+            Ok(key) => self.signers.push(key),
+            Err(_) if self.signers.iter().any(signs) => {}
+            Err(error) => return Err(error),
         }
         let keys: Vec<_> = self.signers.iter().filter(|key| key.role() == Role::Head).collect();
         let trusts = [&self.repository.trust, after];
