@@ -345,7 +345,6 @@ impl<'a> Stage<'a> {
             .zip(listed)
             .filter_map(|(number, file)| Some((file.place.of(&file.path)?, number)))
             .collect();
-        // By the rules of either release.
         let as_recorded = self.survey.known.iter().filter(|file| file.listed);
         let as_recorded: HashSet<&RelPath> = as_recorded.map(|file| &file.path).collect();
         let whole = |installed: &Installed| {

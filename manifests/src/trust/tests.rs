@@ -94,6 +94,27 @@ fn new_head_keys_drop_the_head_floor() {
 }
 
 #[test]
+fn one_more_key_takes_no_floor_back_and_a_time_that_a_stolen_key_signed_goes_with_it() {
+    let world = World::new();
+    let mut head = world.head();
+    // A thief says that it is the year 2100.
+    head.created = Time::from_unix(4_102_444_800);
+    head.expires = Time::from_unix(4_102_448_400);
+    let (state, _) =
+        rooted(&world).accept_head(&world.sign(&head, &world.head_key), now()).unwrap();
+    let mut second = world.root();
+    second.version = 2;
+    let new_key = SecretKey::from_random(Role::Head, [98; 32]);
+    second.roles.head.keys.insert(new_key.public());
+    let (more, _) = state.accept_root(&world.sign(&second, &world.root_key)).unwrap();
+    assert_eq!(more.head_floor(), state.head_floor());
+    second.roles.head.keys = [new_key.public()].into();
+    let (state, _) = state.accept_root(&world.sign(&second, &world.root_key)).unwrap();
+    let (_, accepted) = state.accept_head(&world.sign(&world.head(), &new_key), now()).unwrap();
+    assert_eq!(accepted.freshness, Freshness::Fresh);
+}
+
+#[test]
 fn replays_jumps_and_equivocation() {
     let world = World::new();
     let head = |sequence, expires_in| {

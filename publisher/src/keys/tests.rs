@@ -139,3 +139,41 @@ fn thresholds_hold_and_say_so() {
     assert!(!home.repository().join(root::path(second.version + 1)).exists());
     rotate(&home, &[Role::Head], &[read_key(Role::Root, &spare).unwrap()]).unwrap();
 }
+
+#[test]
+fn a_role_that_is_named_twice_changes_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let away = open(&home).trust;
+    let changed = rotate(&home, &[Role::Head, Role::Root, Role::Head], &[]).unwrap();
+    assert_eq!(changed.new.len(), 2);
+    assert!(list(&home).unwrap().iter().all(|key| key.at_hand));
+    is_installable(&home, away).unwrap();
+}
+
+/// Stopped between moving the old key away and putting the new one in its place.
+#[test]
+fn a_change_of_keys_that_was_stopped_at_its_end_is_finished_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let away = open(&home).trust;
+    rotate(&home, &ALL, &[]).unwrap();
+    for role in ALL {
+        let path = home.key_path(role);
+        std::fs::rename(&path, beside(&path, "next")).unwrap();
+    }
+    rotate(&home, &[Role::Head], &[]).unwrap();
+    assert!(list(&home).unwrap().iter().all(|key| key.at_hand));
+    is_installable(&home, away).unwrap();
+}
+
+#[test]
+fn a_spare_key_may_be_made_for_every_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let away = open(&home).trust;
+    for role in ALL {
+        add(&home, role, &dir.path().join(format!("spare-{}.key", role.as_str())), &[]).unwrap();
+        is_installable(&home, away.clone()).unwrap();
+    }
+}

@@ -211,3 +211,16 @@ fn who_has_nothing_to_send_does_not_grow() {
     }
     assert_eq!(flow.window(), 2800);
 }
+
+#[test]
+fn flows_that_come_and_go_do_not_make_pauses_follow_each_other() {
+    let (mut pauses, trip, mut held) = (Pauses::default(), Duration::from_millis(500), 0);
+    for tenth in 0..6000_u64 {
+        let now = Duration::from_millis(100 * tenth);
+        if tenth % 10 == 0 {
+            pauses.ask(now + trip * 2);
+        }
+        held += u32::from(pauses.holds(now, trip));
+    }
+    assert!(held < 750, "{held} of 6000");
+}

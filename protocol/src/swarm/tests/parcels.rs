@@ -9,7 +9,7 @@ use crate::wire::parcel;
 
 const PEER: PeerKey = PeerKey(1);
 
-/// A seed of 64 pieces of 64 KiB, with one peer unchoked.
+/// A seed of 32 pieces of 128 KiB, with one peer unchoked.
 struct Seed {
     swarm: Swarm,
     limiter: Limiter,
@@ -36,9 +36,9 @@ impl Seed {
             parcels: true,
             seed: 1,
         };
-        let geometry = Arc::new(Geometry::new(65_536, 64 * 65_536, Vec::new()).unwrap());
-        let have = Bitfield::full(64);
-        let swarm = Swarm::new(config, geometry, &have, vec![Priority::NORMAL; 64]);
+        let geometry = Arc::new(Geometry::new(131_072, 32 * 131_072, Vec::new()).unwrap());
+        let have = Bitfield::full(32);
+        let swarm = Swarm::new(config, geometry, &have, vec![Priority::NORMAL; 32]);
         let mut seed = Self { swarm, limiter: Limiter::new(limit, None), now: Duration::ZERO };
         let abilities = Abilities { extensions: true, fast: true, v2: false };
         seed.input(Input::Connected {
@@ -73,7 +73,7 @@ impl Seed {
     fn ask(&mut self, from: u32, until: u32) -> usize {
         (from..until)
             .map(|block| {
-                let (piece, offset) = (PieceIndex(block / 4), block % 4 * BLOCK_LEN);
+                let (piece, offset) = (PieceIndex(block / 8), block % 8 * BLOCK_LEN);
                 let block = Block { piece, offset, len: BLOCK_LEN };
                 read(&self.hear(Message::Request(block)))
             })
@@ -164,4 +164,13 @@ fn a_malformed_parcel_is_a_ban() {
 #[test]
 fn a_parcel_fits_what_is_read_ahead() {
     const { assert!(parcel::BYTES_MAX as u64 * 2 <= 12 << 20) };
+}
+
+/// Others may ask for 128 KiB at once (BEP 3 leaves it open).
+#[test]
+fn a_request_longer_than_a_parcel_is_served_all_the_same() {
+    let mut seed = Seed::new(false, true, None);
+    seed.input(Input::Shrinks(true));
+    seed.hear(Message::Request(Block { piece: PieceIndex(3), offset: 0, len: 131_072 }));
+    assert_eq!(seed.wait(Duration::from_millis(31)), 1);
 }

@@ -93,6 +93,8 @@ fn who_says_that_it_has_quic_is_met_there_once_if_nobody_waits() {
         assert_eq!(upgrades(&hello(&mut alone, 1, None, None)), 0);
         assert_eq!(upgrades(&hello(&mut alone, 1, Some(7001), None)), expected);
         assert_eq!(upgrades(&hello(&mut alone, 1, Some(7001), None)), 0, "it was tried");
+        hello(&mut alone, 1, None, None);
+        assert_eq!(upgrades(&hello(&mut alone, 1, Some(7001), None)), 0, "whatever it says since");
     }
 }
 
