@@ -150,21 +150,28 @@ impl<'a> Stage<'a> {
         self.each().map(whole).collect()
     }
 
-    /// Which files the engine has to do with, by number: those with bytes. While it writes, not those that
-    /// lie where they belong and the player may change: it would mend what they have become.
+    /// Which files the engine has to do with, by number: those with bytes.
     pub fn wanted(&self) -> Vec<bool> {
         let there = self.whole();
         self.each()
             .map(|(number, content, action)| {
                 let comes = *action != Action::Leave && self.takes(number);
-                let in_place = matches!(
-                    action,
-                    Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
-                );
-                let risks = in_place && self.may_be_changed(number);
-                length(content) > 0 && !risks && (comes || there[number as usize])
+                length(content) > 0 && (comes || there[number as usize])
             })
             .collect()
+    }
+
+    /// Which files the engine must not have to do with while it writes, by number: those that lie where
+    /// they belong and that the player may change. It would mend what they have become.
+    pub fn at_risk(&self) -> Vec<bool> {
+        let at_risk = |(number, _, action): (u32, &Content, &Action)| {
+            let in_place = matches!(
+                action,
+                Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
+            );
+            in_place && self.may_be_changed(number)
+        };
+        self.each().map(at_risk).collect()
     }
 
     /// Bytes of all files but those that are left out.

@@ -78,11 +78,16 @@ impl Launcher {
             return Ok(Split { reused: total, ..Split::default() });
         }
         let mut add = AddTorrent::new(Arc::clone(&release.info), stage.paths_staged());
-        add.priorities = stage.wanted().into_iter().map(Priority::from).collect();
+        let at_risk = stage.at_risk();
+        let without_risk = |files: Vec<bool>| -> Vec<bool> {
+            files.into_iter().zip(&at_risk).map(|(file, risk)| file && !risk).collect()
+        };
+        add.priorities = without_risk(stage.wanted()).into_iter().map(Priority::from).collect();
+        let whole = without_risk(stage.whole());
         add.have = if stage.is_salvage() {
-            Have::Mixed { right: stage.whole(), check: fetched }
+            Have::Mixed { right: whole, check: fetched }
         } else {
-            Have::Files(stage.whole())
+            Have::Files(whole)
         };
         let resumed = !self.resumed(release).is_empty();
         add.resume = Some(self.resume_path(release));
