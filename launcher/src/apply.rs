@@ -93,6 +93,10 @@ pub struct Clear {
     pub from: String,
     /// Where it goes.
     pub slot: Slot,
+    /// If given, only while it has this time of change: what it became since is the player's. Days may lie
+    /// between the decision and the switch, and a game that was played.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime_ns: Option<i64>,
 }
 
 /// One step of the second phase.
@@ -187,7 +191,7 @@ pub fn clear(
 ) -> Result<(), ApplyError> {
     tree.make_folders(OLD_FOLDER).map_err(at("make", OLD_FOLDER))?;
     let mut touched = BTreeSet::from([OLD_FOLDER.to_owned(), work.target.staging()]);
-    for Clear { from, slot } in &work.clear {
+    for Clear { from, slot, mtime_ns } in &work.clear {
         let to = slot.path(&work.target);
         touched.insert(parent(from).to_owned());
         if tree.exists(&to).map_err(at("look at", &to))? {
@@ -195,7 +199,12 @@ pub fn clear(
         }
         // A folder there is the player's: no release file is one.
         let node = tree.node(from).map_err(at("look at", from))?;
-        if matches!(node, Node::File(_) | Node::Symlink(_)) {
+        let is_what_it_was = match &node {
+            Node::File(stat) => mtime_ns.is_none_or(|then| then == stat.mtime_ns),
+            Node::Symlink(_) => mtime_ns.is_none(),
+            Node::Folder | Node::Missing | Node::Other => false,
+        };
+        if is_what_it_was {
             step().map_err(at("move", from))?;
             tree.rename(from, &to).map_err(at("move", from))?;
         }
@@ -390,7 +399,11 @@ mod tests {
         places: &[Place],
         after: &[(&str, &str)],
     ) {
-        let clears = clears.iter().map(|(from, slot)| Clear { from: (*from).into(), slot: *slot });
+        let clears = clears.iter().map(|(from, slot)| Clear {
+            from: (*from).into(),
+            slot: *slot,
+            mtime_ns: None,
+        });
         let work = Transaction {
             target: target(),
             clear: clears.collect(),
@@ -557,12 +570,50 @@ mod tests {
         tree.make_folders(&target().staging()).unwrap();
         let work = Transaction {
             target: target(),
-            clear: vec![Clear { from: "gone".into(), slot: Slot::New(0) }],
+            clear: vec![Clear { from: "gone".into(), slot: Slot::New(0), mtime_ns: None }],
             place: vec![put(0, "new", false)],
             ending: Ending::Discard,
         };
         clear(&tree, &work, &mut || Ok(())).unwrap();
         let report = place(&tree, &work, &mut || Ok(())).unwrap();
         assert_eq!(report.missing, ["new"]);
+    }
+
+    /// A game was played between the decision and the switch.
+    #[test]
+    fn what_a_file_became_since_the_decision_is_the_players() {
+        for changed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            build(dir.path(), &[("settings.ini", "ours"), ("fr/settings.ini", "ours")]);
+            let tree = Tree::open(dir.path()).unwrap();
+            let staging = dir.path().join(target().staging());
+            std::fs::create_dir_all(&staging).unwrap();
+            build(&staging, &[("0", "new")]);
+            let old = |from: &str, number| {
+                let Ok(Node::File(stat)) = tree.node(from) else { panic!("it is there") };
+                Clear { from: from.into(), slot: Slot::Old(number), mtime_ns: Some(stat.mtime_ns) }
+            };
+            let work = Transaction {
+                target: target(),
+                clear: vec![old("settings.ini", 0), old("fr/settings.ini", 1)],
+                place: vec![put(0, "settings.ini", false)],
+                ending: Ending::Discard,
+            };
+            if changed {
+                for path in ["settings.ini", "fr/settings.ini"] {
+                    let file = std::fs::File::options().write(true).open(dir.path().join(path));
+                    let later = std::time::SystemTime::UNIX_EPOCH;
+                    file.unwrap().set_modified(later).unwrap();
+                }
+            }
+            clear(&tree, &work, &mut || Ok(())).unwrap();
+            let report = place(&tree, &work, &mut || Ok(())).unwrap();
+            assert!(report.missing.is_empty());
+            let text = |path: &str| std::fs::read_to_string(dir.path().join(path)).ok();
+            assert_eq!(text("settings.ini").as_deref(), Some("new"));
+            assert_eq!(text("fr/settings.ini"), changed.then(|| "ours".to_owned()));
+            let aside = report.aside.first().and_then(|(_, to)| text(to));
+            assert_eq!(aside, changed.then(|| "ours".to_owned()));
+        }
     }
 }

@@ -352,6 +352,13 @@ impl<'a> Stage<'a> {
             .zip(listed)
             .filter_map(|(number, file)| Some((file.place.of(&file.path)?, number)))
             .collect();
+        // What they were when they were looked at leaves its place, and nothing that they become later.
+        let players = self.players_files();
+        let clear = |path: &RelPath, slot| Clear {
+            from: path.to_string(),
+            slot,
+            mtime_ns: self.survey.times.get(path).filter(|_| players.contains(path)).copied(),
+        };
         let as_recorded = self.survey.known.iter().filter(|file| file.listed);
         let as_recorded: HashSet<&RelPath> = as_recorded.map(|file| &file.path).collect();
         let whole = |installed: &Installed| {
@@ -375,8 +382,7 @@ impl<'a> Stage<'a> {
         for (number, _, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
             if let Action::Reuse { from, may_move: true } = action {
                 if self.is_as_surveyed(from)? {
-                    let slot = Slot::New(number);
-                    work.clear.push(Clear { from: from.to_string(), slot });
+                    work.clear.push(clear(from, Slot::New(number)));
                     moved.insert(from);
                 } else {
                     changed.push(from.clone());
@@ -391,7 +397,7 @@ impl<'a> Stage<'a> {
         }
         let take_away = |path: &RelPath, work: &mut Transaction| {
             if let Some(number) = listed.get(path) {
-                work.clear.push(Clear { from: path.to_string(), slot: Slot::Old(*number) });
+                work.clear.push(clear(path, Slot::Old(*number)));
             }
         };
         let removes =
@@ -414,12 +420,13 @@ impl<'a> Stage<'a> {
                         .push(Place::Mode { path: path.to_string(), executable: *executable });
                 }
                 Action::Reuse { .. } | Action::Make | Action::Fetch => {
-                    // What the player may have changed is replaced only as it was recorded.
-                    let replace = listed.contains_key(path)
-                        && (!self.may_be_changed(number) || as_recorded.contains(path));
-                    if replace && !moved.contains(path) {
+                    // What the player may change is taken away only as it was recorded, and what lies
+                    // there after that is never replaced.
+                    let may_be_changed = self.may_be_changed(number);
+                    if !moved.contains(path) && (!may_be_changed || as_recorded.contains(path)) {
                         take_away(path, &mut work);
                     }
+                    let replace = listed.contains_key(path) && !may_be_changed;
                     let to = path.to_string();
                     work.place.push(Place::Put { slot: number, to, replace, executable });
                 }
@@ -557,14 +564,24 @@ impl<'a> Stage<'a> {
         self.plan.places[number].as_ref().unwrap_or(&self.release.files[number].path)
     }
 
-    /// Whether the player may change a file, by the rules of either release.
+    /// Where the files of the old release lie that the player may change.
+    fn players_files(&self) -> HashSet<RelPath> {
+        let installed = self.installed.map(|installed| installed.files.as_slice());
+        let files = installed.unwrap_or_default().iter();
+        let files = files.filter(|file| self.is_changeable(&file.path));
+        files.filter_map(|file| file.place.of(&file.path)).collect()
+    }
+
+    /// Whether the player may change a file.
     fn may_be_changed(&self, number: u32) -> bool {
-        let path = &self.release.files[number as usize].path;
+        self.is_changeable(&self.release.files[number as usize].path)
+    }
+
+    /// Whether the player may change what the releases have at `path`, by the rules of either.
+    fn is_changeable(&self, path: &RelPath) -> bool {
+        let after = self.release.identity.rules.class(path);
         let before = self.installed.map(|installed| installed.release.rules.class(path));
-        [Some(self.class(number)), before]
-            .into_iter()
-            .flatten()
-            .any(|class| class != Class::Immutable)
+        after != Class::Immutable || before.is_some_and(|class| class != Class::Immutable)
     }
 
     fn class(&self, number: u32) -> Class {

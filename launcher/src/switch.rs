@@ -254,7 +254,8 @@ mod tests {
             toward: None,
             files: vec![file("a"), file("c/b")],
         };
-        let clear = clear.map(|(from, slot)| Clear { from: from.into(), slot }).to_vec();
+        let clear =
+            clear.map(|(from, slot)| Clear { from: from.into(), slot, mtime_ns: None }).to_vec();
         let place = vec![put(0, "a"), put(1, "c/b")];
         (Transaction { target, clear, place, ending: Ending::Discard }, next)
     }
