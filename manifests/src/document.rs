@@ -192,6 +192,11 @@ impl Signed {
         self.signatures.insert(key.public(), key.sign(&self.payload));
     }
 
+    /// Drops the signatures of keys that count for nobody any more: a header has only so many.
+    pub fn keep(&mut self, counts: impl Fn(&PublicKey) -> bool) {
+        self.signatures.retain(|key, _| counts(key));
+    }
+
     /// Takes over the signatures of another copy of the same payload. False if it is another payload.
     pub fn merge(&mut self, other: &Self) -> bool {
         if other.role != self.role || other.payload != self.payload {

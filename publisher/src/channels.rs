@@ -362,6 +362,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_revoked_is_not_offered_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = product(dir.path());
+        let (beta, stable) = (name("beta"), name("stable"));
+        promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
+        revoke(&home, &version("1.0"), Some(&stable), false).unwrap();
+        let again = promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
+        assert_eq!((again[0].already, again[0].sequence), (false, 2));
+        revoke(&home, &version("1.0"), Some(&stable), false).unwrap();
+        publish_on(&home, dir.path(), "1.0", "stable");
+        let head = head(&home);
+        let offered = head.releases.iter().find(|release| release.channel == stable).unwrap();
+        assert!(offered.sequence == 3 && !head.revoked.contains(&offered.manifest));
+    }
+
+    #[test]
     fn paces() {
         let dir = tempfile::tempdir().unwrap();
         let home = product(dir.path());

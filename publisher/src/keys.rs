@@ -297,6 +297,11 @@ impl<'a> Change<'a> {
         for key in self.signers.iter().filter(|key| key.role() == role) {
             signed.sign(key);
         }
+        // Until the new root is there the old keys count.
+        let before = set_of(&root_of(self.repository).roles, role);
+        signed.keep(|key| {
+            keys.keys.contains(key) || before.is_some_and(|set| set.keys.contains(key))
+        });
         let held = signed.signed_by(keys);
         if held < keys.threshold as usize {
             return Err(failed(&format!(

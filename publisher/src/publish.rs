@@ -241,6 +241,7 @@ pub fn publish(
     if let (Some(accepted), Some(old)) = (&old_head, old)
         && let Ok(before) = repository.manifest(&accepted.head, old)
         && is_same_release(&before, &manifest)
+        && !accepted.head.revoked.contains(&old.manifest)
     {
         if now() < accepted.head.expires {
             return Ok(published(true, old.sequence, old.manifest, &accepted.head));

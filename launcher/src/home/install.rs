@@ -78,17 +78,15 @@ pub fn admit(home: &Home, own: u64, new: &LauncherManifest) -> Result<(), String
              will be tried"
         ));
     }
-    let previous = home.current().ok().and_then(|current| current.previous);
-    let kept = [Some(own), previous.map(|slot| slot.sequence)];
-    for (_, old) in kept.into_iter().flatten().filter_map(|sequence| manifest_of(home, sequence)) {
-        let (was, is) = (old.version.as_str(), new.version.as_str());
-        if old.files == new.files {
-            return Err(format!("it is {was} under another number"));
-        }
-        let newer = self_update::version::bump_is_greater(was, is);
-        if old.sequence == own && !newer.map_err(|error| error.to_string())? {
-            return Err(format!("its version {is} is not newer than this one's, {was}"));
-        }
+    // Only this one: a studio may go back to what it had before, as a newer version.
+    let Some((_, old)) = manifest_of(home, own) else { return Ok(()) };
+    let (was, is) = (old.version.as_str(), new.version.as_str());
+    if old.files == new.files {
+        return Err(format!("it is {was} under another number"));
+    }
+    let newer = self_update::version::bump_is_greater(was, is);
+    if !newer.map_err(|error| error.to_string())? {
+        return Err(format!("its version {is} is not newer than this one's, {was}"));
     }
     Ok(())
 }
@@ -141,7 +139,16 @@ pub fn install(
     step(Step::Write)?;
     // The newest that works here.
     let proven = Some(&before.start).filter(|slot| home.is_healthy(slot.sequence)).cloned();
-    let previous = proven.or_else(|| slot_of(home, &before, own));
+    let is_here = |slot: &Slot| home.dir().join(slot.folder()).is_dir();
+    let before_that = || before.previous.clone().filter(|slot| home.is_healthy(slot.sequence));
+    let previous = proven
+        .or_else(|| before_that().filter(is_here))
+        .or_else(|| slot_of(home, &before, own).filter(is_here));
+    if previous.is_none() {
+        let why = "while it was fetched others were installed, and none has worked yet to go back to: start the \
+                   launcher again";
+        return Err(refused(why.to_owned()));
+    }
     write_beside(home, &Current { start: new, previous, root: before.root })?;
 
     step(Step::Switch)?;

@@ -177,3 +177,15 @@ fn a_spare_key_may_be_made_for_every_role() {
         is_installable(&home, away.clone()).unwrap();
     }
 }
+
+/// More often than a document may have signatures.
+#[test]
+fn keys_may_change_any_number_of_times_while_one_release_is_offered() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let away = open(&home).trust;
+    for _ in 0..40 {
+        rotate(&home, &[Role::Release], &[]).unwrap();
+    }
+    is_installable(&home, away).unwrap();
+}
