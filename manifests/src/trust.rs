@@ -26,7 +26,7 @@ use crate::hash::ContentHash;
 use crate::head::{Head, Release};
 use crate::keys::Role;
 use crate::manifest::Manifest;
-use crate::names::Name;
+use crate::names::{Name, Version};
 use crate::root::Root;
 use crate::time::Time;
 use floor::raise;
@@ -273,18 +273,8 @@ impl TrustState {
         bytes: &[u8],
     ) -> Result<(Self, Verified<Manifest>), TrustError> {
         let root = self.root.as_ref().ok_or(TrustError::NoRoot)?;
-        if let Freshness::ExpiredSince(since) = head.freshness {
-            return Err(TrustError::HeadExpired(since));
-        }
-        let signed = Signed::parse(Role::Release, bytes)?;
-        let hash = signed.hash();
-        if hash != release.manifest || signed.payload().len() as u64 != release.length {
-            return Err(TrustError::ManifestHash { expected: release.manifest });
-        }
-        if head.head.revoked.contains(&hash) {
-            let (product, version) = (self.product.clone(), release.version.clone());
-            return Err(TrustError::Revoked { product, version });
-        }
+        let named = (release.manifest, release.length, &release.version);
+        let (signed, hash) = self.named_by(head, Role::Release, named, bytes)?;
         let keys = root.roles.release.for_channel(&release.channel);
         let manifest: Verified<Manifest> = signed.verify(&keys)?;
         self.check_product(Role::Release, &manifest.product)?;
@@ -306,6 +296,30 @@ impl TrustState {
         step.result(&next)?;
         next.time_floor = next.time_floor.max(manifest.created);
         Ok((next, manifest))
+    }
+
+    /// Reads a manifest that `head` names with this hash, payload length and version. Its signatures are
+    /// not checked here.
+    fn named_by(
+        &self,
+        head: &AcceptedHead,
+        role: Role,
+        (expected, length, version): (ContentHash, u64, &Version),
+        bytes: &[u8],
+    ) -> Result<(Signed, ContentHash), TrustError> {
+        if let Freshness::ExpiredSince(since) = head.freshness {
+            return Err(TrustError::HeadExpired(since));
+        }
+        let signed = Signed::parse(role, bytes)?;
+        let hash = signed.hash();
+        if hash != expected || signed.payload().len() as u64 != length {
+            return Err(TrustError::ManifestHash { expected });
+        }
+        if head.head.revoked.contains(&hash) {
+            let (product, version) = (self.product.clone(), version.clone());
+            return Err(TrustError::Revoked { product, version });
+        }
+        Ok((signed, hash))
     }
 
     /// What that head offers on `channel` and `platform`.

@@ -1,8 +1,8 @@
 //! The launcher's own releases: a role of their own, a floor of their own.
 
 use super::floor::raise;
-use super::{AcceptedHead, FLOORS_MAX, Freshness, LauncherFloor, TrustError, TrustState};
-use crate::document::{Signed, Verified};
+use super::{AcceptedHead, FLOORS_MAX, LauncherFloor, TrustError, TrustState};
+use crate::document::Verified;
 use crate::head::LauncherRelease;
 use crate::keys::Role;
 use crate::launcher::LauncherManifest;
@@ -22,20 +22,10 @@ impl TrustState {
         bytes: &[u8],
     ) -> Result<(Self, Verified<LauncherManifest>), TrustError> {
         let root = self.root.as_ref().ok_or(TrustError::NoRoot)?;
-        if let Freshness::ExpiredSince(since) = head.freshness {
-            return Err(TrustError::HeadExpired(since));
-        }
         let no_keys = || TrustError::NoLauncherKeys { product: self.product.clone() };
         let keys = root.roles.launcher.as_ref().ok_or_else(no_keys)?;
-        let signed = Signed::parse(Role::Launcher, bytes)?;
-        let hash = signed.hash();
-        if hash != release.manifest || signed.payload().len() as u64 != release.length {
-            return Err(TrustError::ManifestHash { expected: release.manifest });
-        }
-        if head.head.revoked.contains(&hash) {
-            let (product, version) = (self.product.clone(), release.version.clone());
-            return Err(TrustError::Revoked { product, version });
-        }
+        let named = (release.manifest, release.length, &release.version);
+        let (signed, hash) = self.named_by(head, Role::Launcher, named, bytes)?;
         let manifest: Verified<LauncherManifest> = signed.verify(keys)?;
         self.check_product(Role::Launcher, &manifest.product)?;
         for (what, same) in [

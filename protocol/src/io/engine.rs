@@ -4,29 +4,27 @@
 //! orders. It never waits for a peer, a disk or a tracker: what cannot go on at once is refused or
 //! closed.
 
+mod connecting;
 mod packing;
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
-use super::connection::{self, Connection, Dial, NetEvent, Route};
+use super::connection::{self, Connection, NetEvent};
 use super::documents::{Documents, Order};
-use super::lsd::{self, Lsd};
+use super::lsd::Lsd;
 use super::parcels::{Packed, Packer};
 use super::quic::Quic;
 use super::session::{
     AddTorrent, LocalNetwork, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
 };
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
-use super::stream::Stream;
 use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
 use crate::policy::limiter::Limiter;
-use crate::policy::locality::is_lan;
 use crate::swarm::{FetchEnd, Input, Output, PeerSummary, UploadPolicy};
 use crate::wire::documents::DocumentMessage;
 use crate::wire::extension::ours;
-use crate::wire::handshake::Handshake;
 use crate::wire::message::Message;
 use bytes::Bytes;
 use packing::Gathered;
@@ -523,58 +521,6 @@ impl Engine {
         }
     }
 
-    fn on_incoming(&mut self, stream: Stream, addr: SocketAddr, theirs: Handshake) {
-        let now = self.now();
-        let Some(&key) = self.by_hash.get(&theirs.info_hash) else {
-            tracing::debug!(%addr, hash = %theirs.info_hash, "asked for a torrent that is not here");
-            return;
-        };
-        let Some(torrent) = self.torrents.get(&key) else { return };
-        let State::Running(swarm) = &torrent.state else { return };
-        if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
-            return;
-        }
-        let expected = swarm.is_expected(theirs.peer_id, addr, stream.transport());
-        if !expected && swarm.refuses(now, addr, is_lan(addr.ip())) {
-            return;
-        }
-        let hashes = torrent.info.hashes;
-        // BEP 52: whoever shows the v2 bit under the v1 hash of a hybrid is answered with the v2 hash.
-        let hash = match hashes.v2 {
-            Some(v2) if theirs.abilities.v2 => v2.truncated(),
-            _ => theirs.info_hash,
-        };
-        let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
-        self.connect(key, stream, addr, false, theirs, hello);
-    }
-
-    fn connect(
-        &mut self,
-        torrent: TorrentKey,
-        stream: Stream,
-        addr: SocketAddr,
-        outgoing: bool,
-        theirs: Handshake,
-        hello: Vec<u8>,
-    ) {
-        if !self.torrents.contains_key(&torrent) {
-            return;
-        }
-        let peer = PeerKey(self.next_peer);
-        self.next_peer = (self.next_peer + 1) & (u32::MAX >> 1);
-        let transport = stream.transport();
-        tracing::debug!(%peer, %addr, %transport, outgoing, "connected");
-        let connection = connection::start(&self.shared, peer, stream, hello);
-        let gathered = Gathered::default();
-        self.peers.insert(peer, PeerEntry { torrent, connection, gathered });
-        let lan = is_lan(addr.ip());
-        let (id, abilities) = (theirs.peer_id, theirs.abilities);
-        self.input(
-            torrent,
-            Input::Connected { peer, addr, outgoing, id, abilities, lan, transport },
-        );
-    }
-
     fn on_messages(&mut self, peer: PeerKey, messages: Vec<Message>, payload: usize) {
         let Some(entry) = self.peers.get(&peer) else {
             return self.shared.budget.add_permits(payload);
@@ -847,43 +793,6 @@ impl Engine {
             State::Running(swarm) => swarm.poll(),
             State::Checking { .. } | State::Failed(_) => None,
         }
-    }
-
-    fn dial(&self, key: TorrentKey, addr: SocketAddr, quic: Option<u16>) {
-        let Some(dial) = self.dial_setup(key) else { return };
-        let events = self.shared.events.clone();
-        let local_only = self.is_local_only();
-        tokio::spawn(async move {
-            let result = if local_only && !lsd::is_on_link(addr.ip()) {
-                None
-            } else {
-                dial.dial(addr, quic.map_or(Route::Tcp, Route::QuicFirst)).await
-            };
-            let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
-        });
-    }
-
-    fn upgrade(&self, torrent: TorrentKey, addr: SocketAddr, quic: u16) {
-        let Some(dial) = self.dial_setup(torrent) else { return };
-        if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
-            return;
-        }
-        let events = self.shared.events.clone();
-        tokio::spawn(async move {
-            let Some((stream, handshake)) = dial.dial(addr, Route::Quic(quic)).await else {
-                return;
-            };
-            let _ = events.send(NetEvent::Upgraded { torrent, addr, stream, handshake }).await;
-        });
-    }
-
-    fn dial_setup(&self, key: TorrentKey) -> Option<Dial> {
-        Some(Dial {
-            bind: self.setup.bind,
-            quic: self.setup.quic.clone(),
-            hashes: self.torrents.get(&key)?.info.hashes,
-            peer_id: self.setup.peer_id,
-        })
     }
 }
 

@@ -17,6 +17,7 @@ mod parallel;
 mod parcels;
 mod quic;
 mod session;
+mod sockets;
 pub mod storage;
 mod stream;
 #[cfg(test)]

@@ -55,9 +55,12 @@ fn paths(info: &Info, base: &Path) -> Vec<PathBuf> {
 }
 
 async fn session_on(listen: SocketAddr) -> Session {
-    Session::start(SessionConfig { listen: vec![listen], ..SessionConfig::default() })
-        .await
-        .unwrap()
+    session_over(Preference::default(), listen).await
+}
+
+async fn session_over(transport: Preference, listen: SocketAddr) -> Session {
+    let config = SessionConfig { listen: vec![listen], transport, ..SessionConfig::default() };
+    Session::start(config).await.unwrap()
 }
 
 async fn session() -> Session {
@@ -86,26 +89,36 @@ fn same(info: &Info, a: &Path, b: &Path) {
     }
 }
 
-async fn pair(format: Format, listen: SocketAddr) {
-    let (dir, info) = build(format);
-    let (from, to) = (session_on(listen).await, session_on(listen).await);
-    let origin = dir.path().join("build");
-    seed(&from, &info, &origin).await;
-    let target = dir.path().join("copy");
+/// Moves `build` from one session to the other, and compares. With `quic` that is begun over TCP and
+/// goes on over QUIC.
+async fn transfer(info: &Arc<Info>, build: &Path, [from, to]: [Session; 2], quic: bool) -> Status {
+    seed(&from, info, build).await;
+    let target = tempfile::tempdir().unwrap();
     let add = AddTorrent {
         peers: from.listen_addrs().to_vec(),
-        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
+        ..AddTorrent::new(Arc::clone(info), paths(info, target.path()))
     };
     let leech = to.add(add).await.unwrap();
+    if quic {
+        let mut status = leech.status();
+        timeout(PATIENCE, status.wait_for(|status| status.quic == 1)).await.unwrap().unwrap();
+    }
     timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
-    same(&info, &origin, &target);
+    same(info, build, target.path());
     let status = leech.status().borrow().clone();
+    from.stop().await;
+    to.stop().await;
+    status
+}
+
+async fn pair(format: Format, listen: SocketAddr) {
+    let (dir, info) = build(format);
+    let sessions = [session_on(listen).await, session_on(listen).await];
+    let status = transfer(&info, &dir.path().join("build"), sessions, false).await;
     assert_eq!(
         (status.phase, status.have_bytes, status.wasted),
         (Phase::Seeding, status.wanted_bytes, 0)
     );
-    from.stop().await;
-    to.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,72 +133,27 @@ async fn ipv6() {
     pair(Format::Hybrid, (Ipv6Addr::LOCALHOST, 0).into()).await;
 }
 
-async fn session_over(transport: Preference, listen: SocketAddr) -> Session {
-    let config = SessionConfig { listen: vec![listen], transport, ..SessionConfig::default() };
-    Session::start(config).await.unwrap()
-}
-
-/// Everybody is dialled by TCP at first, and met over QUIC once it says that it has it; whoever was is
-/// dialled by QUIC later. TCP goes on serving those who do not have it, or do not want it.
+/// Everybody is dialled by TCP at first, and met over QUIC once it says that it has it. TCP goes on serving
+/// those who do not have it, or do not want it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_quic_where_both_have_it() {
     use Preference::{Now, Quic, Tcp};
+    // Many times what fits a window, so that it lasts and flow control is at work.
+    let (large, large_info) = large_build();
+    let (small, small_info) = build(Format::Hybrid);
     let loopback: [SocketAddr; 2] =
         [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
-    for (seeds, leeches, expected) in
-        [(Now, Quic, 1), (Quic, Now, 1), (Quic, Quic, 1), (Now, Now, 0), (Tcp, Quic, 0)]
-    {
-        for listen in loopback {
-            let (dir, info) = build(Format::Hybrid);
-            let (from, to) =
-                (session_over(seeds, listen).await, session_over(leeches, listen).await);
-            let origin = dir.path().join("build");
-            let held = seed(&from, &info, &origin).await;
-            let target = dir.path().join("copy");
-            let add = AddTorrent {
-                peers: from.listen_addrs().to_vec(),
-                ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
-            };
-            let leech = to.add(add).await.unwrap();
-            timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
-            same(&info, &origin, &target);
-            if expected == 1 {
-                // A small torrent may be through before the second connection is there.
-                let mut status = held.status();
-                let upgraded = status.wait_for(|status| status.quic == 1 || status.peers == 0);
-                timeout(PATIENCE, upgraded).await.unwrap().unwrap();
-            } else {
-                assert_eq!(leech.status().borrow().quic, 0);
-            }
-            from.stop().await;
-            to.stop().await;
+    for listen in loopback {
+        for (seeds, leeches) in [(Now, Quic), (Quic, Now), (Quic, Quic)] {
+            let sessions = [session_over(seeds, listen).await, session_over(leeches, listen).await];
+            transfer(&large_info, &large.path().join("build"), sessions, true).await;
+        }
+        for (seeds, leeches) in [(Now, Now), (Tcp, Quic), (Quic, Tcp)] {
+            let sessions = [session_over(seeds, listen).await, session_over(leeches, listen).await];
+            let origin = small.path().join("build");
+            assert_eq!(transfer(&small_info, &origin, sessions, false).await.quic, 0);
         }
     }
-}
-
-/// A hundred times what fits a window, so that flow control and long messages are at work.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quic_carries_what_tcp_does() {
-    let (dir, info) = large_build();
-    let listen = (Ipv4Addr::LOCALHOST, 0).into();
-    let (from, to) = (
-        session_over(Preference::Quic, listen).await,
-        session_over(Preference::Quic, listen).await,
-    );
-    let origin = dir.path().join("build");
-    seed(&from, &info, &origin).await;
-    let target = dir.path().join("copy");
-    let add = AddTorrent {
-        peers: from.listen_addrs().to_vec(),
-        ..AddTorrent::new(Arc::clone(&info), paths(&info, &target))
-    };
-    let leech = to.add(add).await.unwrap();
-    let mut status = leech.status();
-    timeout(PATIENCE, status.wait_for(|status| status.quic == 1)).await.unwrap().unwrap();
-    timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
-    same(&info, &origin, &target);
-    from.stop().await;
-    to.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@
 
 mod downloads;
 mod interface;
+mod metadata;
 mod peer;
 mod pex;
 mod sources;
@@ -25,7 +26,7 @@ pub use peer::{Misbehaviour, PeerSummary};
 use crate::bitfield::Bitfield;
 use crate::geometry::Geometry;
 use crate::ids::{PeerId, PeerKey};
-use crate::metainfo::trees::{HASHES_MAX, Trees};
+use crate::metainfo::trees::Trees;
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
@@ -34,8 +35,8 @@ use crate::policy::picker::{Picker, Priority, run_pieces};
 use crate::policy::rate::Rate;
 use crate::policy::spread::Spread;
 use crate::policy::transport::Transport;
-use crate::wire::extension::{ExtensionHandshake, METADATA_PIECE, MetadataMessage, ours};
-use crate::wire::message::{HashRange, Message};
+use crate::wire::extension::{ExtensionHandshake, ours};
+use crate::wire::message::Message;
 use bytes::Bytes;
 use peer::Peer;
 use sources::Http;
@@ -58,8 +59,6 @@ const BANS_PER_IP: u32 = 3;
 const PEERS_PER_IP_MAX: usize = 8;
 /// IP addresses remembered for that.
 const BANNED_IPS_MAX: usize = 1000;
-/// How often one peer may ask for the whole info dictionary.
-const METADATA_ROUNDS_MAX: u32 = 4;
 /// Requests that a peer may keep queued with us; told in the extension handshake.
 pub const REQUESTS_IN_MAX: u32 = 2000;
 
@@ -609,57 +608,6 @@ impl Swarm {
             self.outputs.push_back(Output::Upgrade { addr: at, quic });
         }
         peer.extensions = hello;
-    }
-
-    fn on_metadata_message(&mut self, now: Duration, key: PeerKey, payload: &Bytes) {
-        let Some(MetadataMessage::Request { piece }) = MetadataMessage::parse(payload) else {
-            return;
-        };
-        let Some(id) = self.peers.get(&key).and_then(|peer| peer.extensions.metadata) else {
-            return;
-        };
-        let metadata = self.metadata();
-        let pieces = u32::try_from(metadata.len().div_ceil(METADATA_PIECE)).unwrap_or(u32::MAX);
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        peer.metadata_sent += 1;
-        if peer.metadata_sent > METADATA_ROUNDS_MAX.saturating_mul(pieces) {
-            return self.ban(now, key, Misbehaviour::RequestFlood);
-        }
-        let from = (piece as usize).saturating_mul(METADATA_PIECE);
-        let answer = if from < metadata.len() {
-            let data = metadata.slice(from..metadata.len().min(from + METADATA_PIECE));
-            let total = u32::try_from(metadata.len()).expect("an info dictionary is below 4 GiB");
-            MetadataMessage::Data { piece, total, data }
-        } else {
-            MetadataMessage::Reject { piece }
-        };
-        self.send(now, key, Message::Extended { id, payload: answer.encode() });
-    }
-
-    /// The info dictionary; empty if it is not served.
-    fn metadata(&self) -> Bytes {
-        self.config.info.as_ref().map_or_else(Bytes::new, |info| info.raw.clone())
-    }
-
-    /// Hashes of pieces for who has none, four times at the most (BEP 52).
-    fn on_hash_request(&mut self, now: Duration, key: PeerKey, range: HashRange) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        // Each layer is filled up to a power of two, a request has at least two, and as many uncles come
-        // with it.
-        let most = self.geometry.piece_count().saturating_mul(4 * METADATA_ROUNDS_MAX);
-        let hashes = (peer.hashes_sent <= most.max(HASHES_MAX))
-            .then(|| self.trees.as_mut()?.answer(&range))
-            .flatten();
-        let cost = hashes.as_ref().map_or(2, Vec::len);
-        peer.hashes_sent = peer.hashes_sent.saturating_add(u32::try_from(cost).unwrap_or(u32::MAX));
-        let message = match hashes {
-            Some(hashes) => {
-                let hashes = hashes.iter().flat_map(|hash| hash.0).collect();
-                Message::Hashes { range, hashes }
-            }
-            None => Message::HashReject(range),
-        };
-        self.send(now, key, message);
     }
 
     /// Throws a peer out for `reason` and keeps it out for a while.

@@ -9,9 +9,33 @@ mod transport;
 use super::*;
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::ids::PieceIndex;
+use crate::policy::transport::Preference;
 use crate::simulation::{Behaviour, Crowd, Host, Report, World, addr};
+use crate::wire::extension::MetadataMessage;
 
 const PIECE: u32 = 64 * 1024;
+
+/// An engine that wants nothing special, with the name 1.
+fn plain_config() -> Config {
+    Config {
+        peer_id: PeerId([1; 20]),
+        client: "alone".into(),
+        listen_port: None,
+        quic_port: None,
+        transport: Preference::Tcp,
+        connections_max: 50,
+        upload: UploadPolicy::Everyone,
+        documents: false,
+        private: false,
+        spread: false,
+        info: None,
+        sources: 0,
+        packs: Vec::new(),
+        supplied: false,
+        parcels: false,
+        seed: 1,
+    }
+}
 
 fn world(pieces: u32) -> World {
     World::new(77, pieces, PIECE)

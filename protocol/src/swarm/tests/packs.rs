@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::geometry::{FileSpan, Geometry, Span};
-use crate::ids::PeerId;
 use crate::policy::http::Packed;
-use crate::policy::transport::Preference;
 
 const PACKED: u64 = 20_000;
 
@@ -25,22 +23,10 @@ impl Alone {
         let mut pieces = Bitfield::empty(16);
         have.iter().for_each(|&piece| _ = pieces.insert(PieceIndex(piece)));
         let config = Config {
-            peer_id: PeerId([1; 20]),
-            client: "alone".into(),
-            listen_port: None,
-            quic_port: None,
-            transport: Preference::Tcp,
             connections_max: 1,
-            upload: UploadPolicy::Everyone,
-            documents: false,
-            private: false,
-            spread: false,
-            info: None,
             sources: 1,
             packs: vec![Packed { pieces: 4..12, bytes: PACKED }],
-            supplied: false,
-            parcels: false,
-            seed: 1,
+            ..plain_config()
         };
         let priorities = vec![Priority::NORMAL; 16];
         let swarm = Swarm::new(config, Arc::new(geometry), &pieces, priorities);

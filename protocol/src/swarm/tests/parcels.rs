@@ -3,7 +3,6 @@
 use super::*;
 use crate::geometry::{BLOCK_LEN, Block};
 use crate::ids::{PeerId, PieceIndex};
-use crate::policy::transport::Preference;
 use crate::wire::handshake::Abilities;
 use crate::wire::parcel;
 
@@ -18,24 +17,7 @@ struct Seed {
 
 impl Seed {
     fn new(lan: bool, parcels: bool, limit: Option<u64>) -> Self {
-        let config = Config {
-            peer_id: PeerId([5; 20]),
-            client: "seed".into(),
-            listen_port: None,
-            quic_port: None,
-            transport: Preference::Tcp,
-            connections_max: 50,
-            upload: UploadPolicy::Everyone,
-            documents: false,
-            private: false,
-            spread: false,
-            info: None,
-            sources: 0,
-            packs: Vec::new(),
-            supplied: false,
-            parcels: true,
-            seed: 1,
-        };
+        let config = Config { parcels: true, ..plain_config() };
         let geometry = Arc::new(Geometry::new(131_072, 32 * 131_072, Vec::new()).unwrap());
         let have = Bitfield::full(32);
         let swarm = Swarm::new(config, geometry, &have, vec![Priority::NORMAL; 32]);

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ids::PeerId;
-use crate::policy::transport::Preference;
 use crate::wire::handshake::Abilities;
 use crate::wire::pex::{Contact, PexMessage};
 use std::collections::BTreeSet;
@@ -22,21 +21,10 @@ impl Alone {
     fn new(private: bool) -> Self {
         let config = Config {
             peer_id: PeerId([0; 20]),
-            client: "alone".into(),
             listen_port: Some(6881),
-            quic_port: None,
-            transport: Preference::Tcp,
             connections_max: 200,
-            upload: UploadPolicy::Everyone,
-            documents: false,
             private,
-            spread: false,
-            info: None,
-            sources: 0,
-            packs: Vec::new(),
-            supplied: false,
-            parcels: false,
-            seed: 1,
+            ..plain_config()
         };
         let world = world(4);
         let priorities = vec![Priority::NORMAL; 4];

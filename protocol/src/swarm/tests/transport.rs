@@ -12,21 +12,10 @@ const HOST: [u8; 4] = [198, 51, 100, 1];
 fn swarm(transport: Preference) -> (Swarm, Limiter) {
     let config = Config {
         peer_id: OURS,
-        client: "alone".into(),
         listen_port: Some(6881),
         quic_port: Some(6882),
         transport,
-        connections_max: 50,
-        upload: UploadPolicy::Everyone,
-        documents: false,
-        private: false,
-        spread: false,
-        info: None,
-        sources: 0,
-        packs: Vec::new(),
-        supplied: false,
-        parcels: false,
-        seed: 1,
+        ..plain_config()
     };
     let geometry = Geometry::new(16_384, 16_384, Vec::new()).unwrap();
     let have = Bitfield::empty(1);
