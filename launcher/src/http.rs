@@ -28,8 +28,8 @@ const SILENT_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
-    /// Hosts with which no connection could be made, and when.
-    silent: Arc<Mutex<HashMap<String, Instant>>>,
+    /// Hosts with which no connection could be made, when, and why.
+    silent: Arc<Mutex<HashMap<String, (Instant, String)>>>,
 }
 
 /// What a server answered.
@@ -153,16 +153,16 @@ impl Http {
     async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, String> {
         let host = url.authority();
         let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        if silent().get(host).is_some_and(|at| at.elapsed() < SILENT_TIME) {
-            return Err("no connection could be made just now".to_owned());
+        if let Some((_, why)) = silent().get(host).filter(|(at, _)| at.elapsed() < SILENT_TIME) {
+            return Err(why.clone());
         }
         let answer = request.send().await;
         let mut silent = silent();
         match &answer {
             Err(error) if error.is_connect() => {
-                silent.retain(|_, at| at.elapsed() < SILENT_TIME);
+                silent.retain(|_, (at, _)| at.elapsed() < SILENT_TIME);
                 if silent.len() < SILENT_MAX {
-                    silent.insert(host.to_owned(), Instant::now());
+                    silent.insert(host.to_owned(), (Instant::now(), chain(error)));
                 }
             }
             Ok(_) | Err(_) => drop(silent.remove(host)),

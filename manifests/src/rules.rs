@@ -134,12 +134,19 @@ impl Rules {
     /// In words, with names: what cannot be.
     pub fn check(&self, files: &[NewFile]) -> Result<(), String> {
         let owned = files.iter().filter(|file| self.is_owned(&file.path));
-        refuse(owned, "lie in folders that the rules leave to the player")?;
+        refuse(
+            owned,
+            "in folders that `owned` leaves to the player: take them out of the build, or the folders out of `owned`",
+        )?;
         let is_class = |file: &&NewFile| self.class(&file.path) != Class::Immutable;
         let is_link = |file: &&NewFile| matches!(file.content, Content::Symlink { .. });
         let links = files.iter().filter(is_link).filter(is_class);
-        refuse(links, "are links, which cannot be `config` or `seed-once`")?;
-        const TAKEN: &str = "leave no name for a new version beside them (`<name>.new`)";
+        refuse(
+            links,
+            "that are links, which cannot be `config` or `seed-once`: make files of them, or change the patterns",
+        )?;
+        const TAKEN: &str =
+            "with no room beside them for a new version, `<name>.new`: rename what has that name";
         let configs = || files.iter().filter(|file| self.class(&file.path) == Class::Config);
         refuse(configs().filter(|file| beside(&file.path).is_none()), TAKEN)?;
         let mut names = NameSet::new();
@@ -179,7 +186,7 @@ fn refuse<'f>(files: impl Iterator<Item = &'f NewFile>, why: &str) -> Result<(),
         more => format!(" and {more} more"),
     };
     let named = &names[..names.len().min(NAMED_MAX)];
-    Err(format!("{}{more} {why}", named.join(", ")))
+    Err(format!("files {}{more} {why}", named.join(", ")))
 }
 
 impl Selection {

@@ -580,7 +580,7 @@ mod tests {
         fs::write(f.build.join("saves/deep/slot"), "x").unwrap();
         let error = run(&f, &what(&f, "2")).unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::REFUSED);
-        assert!(error.to_string().contains("`saves/deep/slot` lie in folders"), "{error}");
+        assert!(error.to_string().contains("`saves/deep/slot` in folders that"), "{error}");
     }
 
     #[test]
