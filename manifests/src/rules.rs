@@ -136,14 +136,16 @@ impl Rules {
         let owned = files.iter().filter(|file| self.is_owned(&file.path));
         refuse(
             owned,
-            "in folders that `owned` leaves to the player: take them out of the build, or the folders out of `owned`",
+            "in folders that `owned` leaves to the player: take them out of the build, or the \
+             folders out of `owned`",
         )?;
         let is_class = |file: &&NewFile| self.class(&file.path) != Class::Immutable;
         let is_link = |file: &&NewFile| matches!(file.content, Content::Symlink { .. });
         let links = files.iter().filter(is_link).filter(is_class);
         refuse(
             links,
-            "that are links, which cannot be `config` or `seed-once`: make files of them, or change the patterns",
+            "that are links, which cannot be `config` or `seed-once`: make files of them, or \
+             change the patterns",
         )?;
         const TAKEN: &str =
             "with no room beside them for a new version, `<name>.new`: rename what has that name";
