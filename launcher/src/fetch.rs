@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use updraft_manifests::path::RelPath;
+use updraft_manifests::path::{RelPath, is_launcher_folder};
 use updraft_protocol::ids::{FileIndex, PieceIndex};
 use updraft_protocol::io::{AddTorrent, Have, Priority, Session, TorrentHandle, WebSeed};
 use updraft_protocol::metainfo::{Info, Metainfo, TORRENT_BYTES_MAX};
@@ -219,8 +219,8 @@ fn read(torrent: &Path) -> Result<Metainfo, Error> {
 /// folder.
 fn check_names(info: &Info) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::Usage(format!("the torrent cannot be saved: {why}")));
-    if info.name.eq_ignore_ascii_case(STATE_FOLDER) {
-        return refuse(format!("its name is `{STATE_FOLDER}`"));
+    if info.name.eq_ignore_ascii_case(STATE_FOLDER) || is_launcher_folder(&info.name) {
+        return refuse(format!("its name is `{}`, which is the launcher's own", info.name));
     }
     if cfg!(windows) {
         let name = [info.name.clone()];

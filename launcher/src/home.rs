@@ -45,7 +45,7 @@ impl Home {
 
     /// The home that this program was started from, and its own sequence; `None` if it lies elsewhere.
     pub fn of_this_program() -> Option<(Self, u64)> {
-        let program = fs::canonicalize(std::env::current_exe().ok()?).ok()?;
+        let program = dunce::canonicalize(std::env::current_exe().ok()?).ok()?;
         Self::around(&program)
     }
 

@@ -11,6 +11,9 @@ use updraft_launcher::home;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    // Older consoles show colours only to who asks; one that cannot shows them to nobody.
+    #[cfg(windows)]
+    anstyle_query::windows::enable_ansi_colors();
     let args = Args::try_parse().unwrap_or_else(|told| {
         // Help and complaints are the work of a launcher that came up.
         home::report_healthy();

@@ -1,13 +1,13 @@
 //! One release as the launcher handles it: what it is called, and its files.
 
-use crate::apply::{STATE_FOLDER, Target};
+use crate::apply::Target;
 use std::sync::Arc;
 use updraft_manifests::document::Verified;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::InstalledRelease;
 use updraft_manifests::manifest::{Manifest, SideFile, object_path};
 use updraft_manifests::patchlist::PatchListRef;
-use updraft_manifests::path::RelPath;
+use updraft_manifests::path::{RelPath, is_launcher_folder};
 use updraft_manifests::plan::{Content, NewFile};
 use updraft_protocol::metainfo::{Info, Metainfo};
 use url::Url;
@@ -147,7 +147,7 @@ fn new_file(entry: &updraft_protocol::metainfo::FileEntry) -> Result<NewFile, St
 /// The launcher's own folder is no place for release files.
 fn not_ours(path: &RelPath) -> Result<(), String> {
     let first = path.components().next().unwrap_or_default();
-    if first.eq_ignore_ascii_case(STATE_FOLDER) {
+    if is_launcher_folder(first) {
         return Err(format!("it lists `{path}`, which is the launcher's own folder"));
     }
     Ok(())
@@ -169,6 +169,7 @@ mod tests {
         let path = |text| RelPath::parse(text).unwrap();
         assert!(not_ours(&path(".updraft/state")).is_err());
         assert!(not_ours(&path(".Updraft")).is_err());
+        assert!(not_ours(&path("updraf~1/state")).is_err());
         assert!(not_ours(&path("data/.updraft")).is_ok());
     }
 }

@@ -10,9 +10,20 @@ pub fn free(dir: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Bytes that an ordinary user may still write to the disk of `dir`; `None` if the system does not
-/// say.
-#[cfg(not(unix))]
-pub fn free(_dir: &Path) -> Option<u64> {
-    None
+/// Bytes that this user may still write to the disk of `dir`; `None` if the system does not say.
+#[cfg(windows)]
+pub fn free(dir: &Path) -> Option<u64> {
+    fs4::available_space(dir).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_of_a_folder_has_some() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(free(dir.path()).is_some_and(|bytes| bytes > 0));
+        assert_eq!(free(&dir.path().join("none")), None);
+    }
 }

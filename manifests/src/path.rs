@@ -16,6 +16,17 @@ pub const PATH_LEN_MAX: usize = 2048;
 /// The deepest path.
 pub const DEPTH_MAX: usize = 64;
 
+/// The launcher's own folder at the top of an install, which is no place for files of a release.
+pub const LAUNCHER_FOLDER: &str = ".updraft";
+/// How the short names begin that Windows may give that folder: `UPDRAF~1`.
+const LAUNCHER_FOLDER_SHORT: &str = "UPDRAF~";
+
+/// True if `name`, at the top of an install, may be the launcher's own folder on some platform.
+pub fn is_launcher_folder(name: &str) -> bool {
+    let start = name.get(..LAUNCHER_FOLDER_SHORT.len()).unwrap_or_default();
+    name.eq_ignore_ascii_case(LAUNCHER_FOLDER) || start.eq_ignore_ascii_case(LAUNCHER_FOLDER_SHORT)
+}
+
 /// A path below some folder: `/`-separated components that cannot leave it on any platform.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -309,6 +320,16 @@ mod tests {
         check(&"x".repeat(255), None);
         check(&vec!["y"; 65].join("/"), Some(PathFault::Long));
         check(&vec!["y".repeat(200); 11].join("/"), Some(PathFault::Long));
+    }
+
+    #[test]
+    fn the_launchers_own_folder_has_several_names() {
+        for own in [".updraft", ".Updraft", "UPDRAF~1", "updraf~2"] {
+            assert!(is_launcher_folder(own), "{own}");
+        }
+        for other in ["updraft", ".updraft2", "updraf", "ü", "updra~1"] {
+            assert!(!is_launcher_folder(other), "{other}");
+        }
     }
 
     #[test]

@@ -400,13 +400,16 @@ mod tests {
             }
         };
         check(&["a", "settings/a.ini", "-> l"], Ok(()));
-        check(&["a", "saves/1", "Profiles/x/mods/m"], Err("`saves/1`, `Profiles/x/mods/m` lie"));
+        check(
+            &["a", "saves/1", "Profiles/x/mods/m"],
+            Err("`saves/1`, `Profiles/x/mods/m` in folders"),
+        );
         check(&["-> settings/a.ini"], Err("links"));
-        check(&["settings/a.ini", "settings/A.ini.NEW"], Err("`settings/a.ini` leave no name"));
+        check(&["settings/a.ini", "settings/A.ini.NEW"], Err("`settings/a.ini` with no room"));
         let long = format!("{}/keys.cfg", "a/".repeat(62).trim_end_matches('/'));
         check(&[&long], Ok(()));
         let long = format!("settings/{}.ini", "x".repeat(250));
-        check(&[&long], Err("leave no name"));
+        check(&[&long], Err("no room beside"));
         let many: Vec<String> = (0..12).map(|n| format!("saves/{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         check(&many, Err("`saves/9` and 2 more"));

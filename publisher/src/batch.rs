@@ -4,6 +4,7 @@ use crate::{Error, disk};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use updraft_protocol::io::held::patiently;
 
 /// Files made durable together: one flush for many small files, and few unfinished names after a
 /// kill.
@@ -50,7 +51,7 @@ impl Batch {
         let temporaries: Vec<_> = self.waiting.iter().map(|path| disk::temporary(path)).collect();
         sync_files(&self.folder, &temporaries)?;
         for (temporary, path) in temporaries.iter().zip(&self.waiting) {
-            fs::rename(temporary, path).map_err(Error::disk("write", path))?;
+            patiently(|| fs::rename(temporary, path)).map_err(Error::disk("write", path))?;
         }
         disk::sync_folder(&self.folder)?;
         self.waiting.clear();

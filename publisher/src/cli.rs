@@ -561,6 +561,21 @@ async fn interrupted() {
             return;
         }
     }
+    #[cfg(windows)]
+    {
+        use tokio::signal::windows::{ctrl_break, ctrl_close, ctrl_shutdown};
+        if let (Ok(mut brk), Ok(mut close), Ok(mut down)) =
+            (ctrl_break(), ctrl_close(), ctrl_shutdown())
+        {
+            tokio::select! {
+                () = ctrl_c => {}
+                _ = brk.recv() => {}
+                _ = close.recv() => {}
+                _ = down.recv() => {}
+            }
+            return;
+        }
+    }
     ctrl_c.await;
 }
 

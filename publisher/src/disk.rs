@@ -4,6 +4,7 @@ use crate::Error;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use updraft_protocol::io::held::patiently;
 
 const TEMPORARY_PREFIX: &str = ".new-";
 
@@ -36,7 +37,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         file.sync_all()
     };
     write().map_err(Error::disk("write", path))?;
-    fs::rename(&temporary, path).map_err(Error::disk("write", path))?;
+    patiently(|| fs::rename(&temporary, path)).map_err(Error::disk("write", path))?;
     sync_folder_of(path)
 }
 

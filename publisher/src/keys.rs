@@ -16,6 +16,7 @@ use updraft_manifests::keys::{PublicKey, Role, SECRET_KEY_BYTES_MAX, SecretKey};
 use updraft_manifests::manifest;
 use updraft_manifests::root::{self, ReleaseKeys, Roles, Root};
 use updraft_manifests::trust::TrustState;
+use updraft_protocol::io::held::patiently;
 
 /// What a change of keys came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -338,7 +339,7 @@ fn beside(path: &Path, word: &str) -> PathBuf {
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::rename(from, to).map_err(Error::disk("rename", from))?;
+    patiently(|| std::fs::rename(from, to)).map_err(Error::disk("rename", from))?;
     disk::sync_folder_of(to)
 }
 

@@ -5,6 +5,9 @@ use clap::Parser as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Older consoles take what moves the cursor for text unless they are asked.
+    #[cfg(windows)]
+    anstyle_query::windows::enable_ansi_colors();
     let cli = updraft_publisher::cli::Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(

@@ -102,6 +102,14 @@ fn plain_permissions(path: &Path, modified: Option<SystemTime>) -> Result<(), Er
         fs::set_permissions(path, fs::Permissions::from_mode(0o644))
             .map_err(Error::disk("write", path))?;
     }
+    // Nor could it be flushed, given its name or replaced on Windows.
+    #[cfg(windows)]
+    #[expect(clippy::permissions_set_readonly_false, reason = "not built for Unix")]
+    {
+        let mut permissions = fs::metadata(path).map_err(Error::disk("read", path))?.permissions();
+        permissions.set_readonly(false);
+        fs::set_permissions(path, permissions).map_err(Error::disk("write", path))?;
+    }
     // The content's own time, so that a mirror tool that compares times has nothing to do.
     if let Some(modified) = modified
         && let Ok(file) = File::options().write(true).open(path)

@@ -9,7 +9,7 @@ use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 use updraft_manifests::keys::SECRET_KEY_MARK;
-use updraft_manifests::path::{NameSet, PathError, PathFault, RelPath};
+use updraft_manifests::path::{NameSet, PathError, PathFault, RelPath, is_launcher_folder};
 
 /// The most faults that are listed.
 pub const PROBLEMS_MAX: usize = 50;
@@ -17,8 +17,6 @@ pub const PROBLEMS_MAX: usize = 50;
 pub const ENTRIES_MAX: usize = 1 << 20;
 /// Files up to this size are searched for keys: a key file is small.
 const SECRET_BYTES_MAX: u64 = 16 << 10;
-/// The launcher's own folder in an install.
-const LAUNCHER_FOLDER: &str = ".updraft";
 
 const SECRET_NAMES: [&str; 10] = [
     ".git",
@@ -181,7 +179,7 @@ impl Scanner<'_> {
         let Some(path) = self.rel_path(components) else {
             return false;
         };
-        if path.as_str().eq_ignore_ascii_case(LAUNCHER_FOLDER) {
+        if is_launcher_folder(path.as_str()) {
             self.problem(format!(
                 "`{path}` is the launcher's own folder: is this an install, not a build?"
             ));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use updraft_launcher::home::{Home, trial};
 
 fn main() -> ExitCode {
-    let program = std::env::current_exe().and_then(std::fs::canonicalize);
+    let program = std::env::current_exe().and_then(dunce::canonicalize);
     let started = match program.as_deref().map(std::path::Path::parent) {
         Ok(Some(dir)) => {
             let arguments: Vec<_> = std::env::args_os().skip(1).collect();

@@ -287,7 +287,7 @@ async fn consent(launcher: &mut Launcher, swarm: &SwarmArgs, asks: bool) -> Resu
     }
 }
 
-/// The first Ctrl-C (or SIGTERM) stops in order, the second at once.
+/// The first Ctrl-C (or SIGTERM, or the end of the console on Windows) stops in order, the second at once.
 fn listen_for_signals(stop: Stop, face: Arc<Face>) {
     tokio::spawn(async move {
         loop {
@@ -314,9 +314,22 @@ async fn signal() -> bool {
             _ = terminate.recv() => true,
         }
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
-        tokio::signal::ctrl_c().await.is_ok()
+        // Closing the console leaves five seconds, which is enough to stop in order.
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
+        let listening = (ctrl_c(), ctrl_break(), ctrl_close(), ctrl_logoff(), ctrl_shutdown());
+        let (Ok(mut c), Ok(mut brk), Ok(mut close), Ok(mut logoff), Ok(mut shutdown)) = listening
+        else {
+            return false;
+        };
+        tokio::select! {
+            got = c.recv() => got.is_some(),
+            got = brk.recv() => got.is_some(),
+            got = close.recv() => got.is_some(),
+            got = logoff.recv() => got.is_some(),
+            got = shutdown.recv() => got.is_some(),
+        }
     }
 }
 

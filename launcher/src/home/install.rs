@@ -17,6 +17,7 @@ use updraft_manifests::document::{Signed, Verified};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::keys::Role;
 use updraft_manifests::launcher::LauncherManifest;
+use updraft_protocol::io::held::patiently;
 
 /// Where a new version is prepared, in the home.
 const NEW_FOLDER: &str = ".new";
@@ -133,7 +134,7 @@ pub fn install(
     write(&home.record(new.sequence, "toml"), &manifest.to_bytes())?;
 
     step(Step::Place)?;
-    fs::rename(&unpacked, &place).map_err(Error::disk("put in place", &place))?;
+    patiently(|| fs::rename(&unpacked, &place)).map_err(Error::disk("put in place", &place))?;
     sync(home.dir())?;
 
     step(Step::Write)?;
@@ -196,7 +197,7 @@ fn write_beside(home: &Home, current: &Current) -> Result<(), Error> {
 fn switch(home: &Home) -> Result<(), Error> {
     let path = home.dir().join(CURRENT_NAME);
     let fresh = home.dir().join(CURRENT_NEW_NAME);
-    fs::rename(&fresh, &path).map_err(Error::disk("replace", &path))?;
+    patiently(|| fs::rename(&fresh, &path)).map_err(Error::disk("replace", &path))?;
     sync(home.dir())
 }
 

@@ -36,7 +36,8 @@ pub fn start(home: &Home, arguments: &[OsString]) -> Result<ExitCode, String> {
     }
 }
 
-/// Becomes that program, or, where the system has no such thing, waits for it.
+/// Becomes that program, or, where the system has no such thing, waits for it: what stops the launcher is the
+/// launcher's to answer, and whoever started the stub waits for both.
 fn run(program: &Path, arguments: &[OsString]) -> Result<ExitCode, String> {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -49,7 +50,21 @@ fn run(program: &Path, arguments: &[OsString]) -> Result<ExitCode, String> {
         Err(failed(command.exec()))
     }
     #[cfg(not(unix))]
-    command.status().map(code).map_err(failed)
+    {
+        let waiting = async {
+            let mut stops = Stops::listen()?;
+            let mut child = tokio::process::Command::from(command).spawn()?;
+            let id = child.id();
+            loop {
+                tokio::select! {
+                    status = child.wait() => return status,
+                    () = stops.next(id) => {}
+                }
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.and_then(|runtime| runtime.block_on(waiting)).map(code).map_err(failed)
+    }
 }
 
 /// Runs a version on trial to its end. `None` if it failed: it ended, or `wait` passed, without a
@@ -95,6 +110,12 @@ struct Stops {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    interrupt: tokio::signal::windows::CtrlC,
+    #[cfg(windows)]
+    stop: tokio::signal::windows::CtrlBreak,
+    #[cfg(windows)]
+    close: tokio::signal::windows::CtrlClose,
 }
 
 impl Stops {
@@ -105,8 +126,11 @@ impl Stops {
             let terminate = signal(SignalKind::terminate())?;
             Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
         }
-        #[cfg(not(unix))]
-        Ok(Self {})
+        #[cfg(windows)]
+        {
+            use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
+            Ok(Self { interrupt: ctrl_c()?, stop: ctrl_break()?, close: ctrl_close()? })
+        }
     }
 
     /// Waits for one and passes it on. A terminal sends Ctrl-C to both by itself.
@@ -126,11 +150,14 @@ impl Stops {
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
-        #[cfg(not(unix))]
+        #[cfg(windows)]
         {
+            // All programs of a console are told by the system.
             let _ = child;
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.stop.recv() => {}
+                _ = self.close.recv() => {}
             }
         }
     }

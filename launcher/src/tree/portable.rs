@@ -6,6 +6,12 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use updraft_protocol::io::held::{may_be_held, patiently};
+
+/// The folder, in the launcher's own, of files that could only be moved away.
+const HELD_FOLDER: &str = ".updraft/held";
+/// The most of them.
+const HELD_MAX: u32 = 1000;
 
 /// A folder; all work below it goes through checked parents.
 #[derive(Debug)]
@@ -20,9 +26,12 @@ impl Tree {
     /// # Errors
     /// If it is not there, not a folder, or may not be read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let path = path.canonicalize()?;
+        // Without the `\\?\` that no player knows; for long paths the standard library adds it itself.
+        let path = dunce::canonicalize(path)?;
         fs::read_dir(&path)?;
-        Ok(Self { path })
+        let tree = Self { path };
+        tree.remove_held();
+        Ok(tree)
     }
 
     /// Where the folder is, absolute.
@@ -61,16 +70,58 @@ impl Tree {
         })
     }
 
-    /// Moves `from` to `to`; an existing file at `to` is replaced. Both parents must be folders.
+    /// Moves `from` to `to`; an existing file at `to` is replaced, also one that is marked read-only or that
+    /// another program holds, as far as the system lets it be moved away. Both parents must be folders.
     ///
     /// # Errors
-    /// From the file system.
+    /// From the file system, when somebody still holds a file after two seconds and a half.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to) = (self.checked(from)?, self.checked(to)?);
         if fs::symlink_metadata(&to).is_ok_and(|meta| meta.is_dir()) {
-            fs::remove_dir(&to)?;
+            patiently(|| fs::remove_dir(&to))?;
         }
-        fs::rename(from, to)
+        let was_read_only = set_read_only(&to, false)?;
+        let done = patiently(|| fs::rename(&from, &to)).or_else(|error| {
+            if !may_be_held(&error) || !to.is_file() {
+                return Err(error);
+            }
+            // A program that runs cannot be replaced, but it can be moved.
+            self.move_away(&to).and_then(|()| fs::rename(&from, &to)).map_err(|_| error)
+        });
+        if done.is_err() && was_read_only {
+            // What stays is as it was.
+            let _ = set_read_only(&to, true);
+        }
+        done
+    }
+
+    /// Moves a file to where [`Tree::remove_held`] finds it when nobody holds it any more.
+    fn move_away(&self, file: &Path) -> io::Result<()> {
+        self.make_folders(HELD_FOLDER)?;
+        for number in 0..HELD_MAX {
+            let away = self.checked(&format!("{HELD_FOLDER}/{number}"))?;
+            // What is held there since an earlier time stays.
+            let _ = fs::remove_file(&away);
+            if fs::symlink_metadata(&away).is_err() {
+                fs::rename(file, &away)?;
+                let _ = fs::remove_file(&away);
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("too many files are held by other programs"))
+    }
+
+    /// Removes what was moved away because somebody held it, as far as nobody does now.
+    fn remove_held(&self) {
+        let names = self.list(HELD_FOLDER).unwrap_or_default();
+        for path in names.iter().map(|name| format!("{HELD_FOLDER}/{name}")) {
+            if let Ok(away) = self.checked(&path) {
+                let _ = fs::remove_file(away);
+            }
+        }
+        if let Ok(folder) = self.checked(HELD_FOLDER) {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Makes the folder `path` and all above it.
@@ -83,7 +134,7 @@ impl Tree {
             at.push(part);
             match fs::create_dir(&at) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => folder(&at)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => folder_at(&at)?,
                 Err(error) => return Err(error),
             }
         }
@@ -99,7 +150,7 @@ impl Tree {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found?,
         };
-        match fs::remove_file(&full) {
+        match patiently(|| fs::remove_file(&full)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // A symlink to a folder is removed as a folder on Windows.
                 match fs::symlink_metadata(&full) {
@@ -120,7 +171,7 @@ impl Tree {
             Err(error) if is_no_way(&error) => return Ok(true),
             found => found?,
         };
-        match fs::remove_dir(&full) {
+        match patiently(|| fs::remove_dir(&full)) {
             Ok(()) => Ok(true),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(true),
@@ -162,7 +213,7 @@ impl Tree {
         Ok(false)
     }
 
-    /// Symlinks are not made on this system: they need rights that players do not have.
+    /// Symlinks are not made on this system: they need rights that players do not have. See [`crate::links`].
     ///
     /// # Errors
     /// Always.
@@ -245,14 +296,26 @@ impl Tree {
         let mut at = self.path.clone();
         for part in parts {
             at.push(part);
-            folder(&at)?;
+            folder_at(&at)?;
         }
         at.push(name);
         Ok(at)
     }
 }
 
-fn folder(path: &Path) -> io::Result<()> {
+/// Sets or clears the attribute of a file that forbids to replace it. True if that changed it.
+#[expect(clippy::permissions_set_readonly_false, reason = "not built for Unix")]
+fn set_read_only(path: &Path, read_only: bool) -> io::Result<bool> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(false) };
+    let mut permissions = meta.permissions();
+    if !meta.is_file() || permissions.readonly() == read_only {
+        return Ok(false);
+    }
+    permissions.set_readonly(read_only);
+    fs::set_permissions(path, permissions).map(|()| true)
+}
+
+fn folder_at(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         Ok(())
     } else {
@@ -275,4 +338,71 @@ fn nanos(time: SystemTime) -> i64 {
 
 fn is_no_way(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(all(test, windows))]
+mod tests {
+    use super::*;
+    use std::os::windows::fs::OpenOptionsExt as _;
+
+    fn tree(files: &[&str]) -> (tempfile::TempDir, Tree) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in files {
+            fs::write(dir.path().join(name), *name).unwrap();
+        }
+        let tree = Tree::open(dir.path()).unwrap();
+        (dir, tree)
+    }
+
+    #[test]
+    fn paths_may_be_longer_than_260_letters() {
+        let (dir, tree) = tree(&["new"]);
+        let folder = ["x".repeat(120), "y".repeat(120), "z".repeat(120)].join("/");
+        tree.make_folders(&folder).unwrap();
+        let file = format!("{folder}/file");
+        tree.rename("new", &file).unwrap();
+        assert!(matches!(tree.node(&file), Ok(Node::File(stat)) if stat.len == 3));
+        tree.rename(&file, "back").unwrap();
+        tree.remove_all(&"x".repeat(120)).unwrap();
+        assert_eq!(tree.list("").unwrap(), ["back"]);
+        assert!(!dir.path().to_string_lossy().starts_with(r"\\?\"));
+        assert!(!tree.path().to_string_lossy().starts_with(r"\\?\"), "{}", tree.path().display());
+    }
+
+    #[test]
+    fn a_read_only_file_is_replaced_and_removed() {
+        let (dir, tree) = tree(&["new", "old", "other"]);
+        for name in ["old", "other"] {
+            assert!(set_read_only(&dir.path().join(name), true).unwrap());
+        }
+        tree.rename("new", "old").unwrap();
+        tree.remove_file("other").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("old")).unwrap(), "new");
+        assert_eq!(tree.list("").unwrap(), ["old"]);
+    }
+
+    #[test]
+    fn a_file_that_is_open_is_moved_away() {
+        let (dir, tree) = tree(&["new", "old"]);
+        // As a program that runs: nobody may write, but it may be moved. FILE_SHARE_READ | FILE_SHARE_DELETE.
+        let held = File::options().read(true).share_mode(1 | 4).open(dir.path().join("old"));
+        tree.rename("new", "old").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("old")).unwrap(), "new");
+        drop(held.unwrap());
+        drop(Tree::open(dir.path()).unwrap());
+        assert_eq!(tree.list(HELD_FOLDER).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_nobody_else_may_touch_is_named_as_such() {
+        let (dir, tree) = tree(&["new", "old"]);
+        set_read_only(&dir.path().join("old"), true).unwrap();
+        let held = File::options().read(true).share_mode(0).open(dir.path().join("old")).unwrap();
+        let error = tree.rename("new", "old").unwrap_err();
+        assert!(may_be_held(&error), "{error}");
+        drop(held);
+        assert!(fs::metadata(dir.path().join("old")).unwrap().permissions().readonly());
+        assert_eq!(fs::read_to_string(dir.path().join("old")).unwrap(), "old");
+        tree.rename("new", "old").unwrap();
+    }
 }

@@ -12,6 +12,7 @@ mod connection;
 pub mod create;
 mod documents;
 mod engine;
+pub mod held;
 mod lsd;
 mod parallel;
 mod parcels;

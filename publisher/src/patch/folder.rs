@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::patch::{Listing, Patch, Put, Shape, Tree};
 use updraft_manifests::path::RelPath;
+use updraft_protocol::io::held::patiently;
 
 /// A folder that was scanned and hashed.
 #[derive(Debug)]
@@ -113,7 +114,7 @@ pub(super) fn make_folder(
     let _ = fs::remove_dir_all(&work);
     disk::make_folder(&work)?;
     let made = fill(patch_path, patch, listing, old, &work).and_then(|applied| {
-        fs::rename(&work, &target).map_err(Error::disk("write", &target))?;
+        patiently(|| fs::rename(&work, &target)).map_err(Error::disk("write", &target))?;
         Ok(applied)
     });
     if made.is_err() {

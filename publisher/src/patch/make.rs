@@ -15,6 +15,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
 use std::path::Path;
 use updraft_manifests::patch::{Listing, Patch};
+use updraft_protocol::io::held::patiently;
 
 /// Blocks of the coarse pass: what is unchanged for twice as long is always found.
 const COARSE_BLOCK: usize = 32;
@@ -121,7 +122,8 @@ pub fn make(
         body.rewind()?;
         io::copy(&mut body, &mut file)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path)
+        drop(file);
+        patiently(|| std::fs::rename(&temporary, path))
     };
     write().map_err(Error::disk("write", path))?;
     disk::sync_folder_of(path)?;

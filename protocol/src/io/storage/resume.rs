@@ -163,7 +163,7 @@ fn replace(path: &Path, header: &[u8], records: &[[u8; RECORD_LEN]]) -> io::Resu
     file.write_all(&[header, records.as_flattened()].concat())?;
     file.sync_data()?;
     drop(file);
-    std::fs::rename(&fresh, path)
+    crate::io::held::patiently(|| std::fs::rename(&fresh, path))
 }
 
 fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
