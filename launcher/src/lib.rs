@@ -31,6 +31,7 @@ pub mod journal;
 pub mod kept;
 pub mod launcher;
 pub mod leaves;
+pub mod links;
 pub mod lock;
 pub mod news;
 pub mod packs;

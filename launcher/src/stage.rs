@@ -8,6 +8,7 @@
 use crate::apply::{Clear, Ending, Place, Slot, Target, Transaction};
 use crate::error::Error;
 use crate::kept;
+use crate::links;
 use crate::pristine;
 use crate::release::{Release, length, link_text};
 use crate::survey::Survey;
@@ -265,6 +266,9 @@ impl<'a> Stage<'a> {
                 (Action::Reuse { from, may_move: false }, _) => {
                     tree.copy_file(from.as_str(), &slot)
                 }
+                (Action::Make, Content::Symlink { target }) if links::COPIED => {
+                    self.stand_in(path, target, &slot)
+                }
                 (Action::Make, Content::Symlink { target }) => tree
                     .remove_all(&slot)
                     .and_then(|()| tree.make_symlink(&link_text(path, target), &slot)),
@@ -289,6 +293,19 @@ impl<'a> Stage<'a> {
             done.map_err(Error::disk("prepare", tree.path().join(path.as_str())))?;
         }
         tree.sync_folder(&folder).map_err(Error::disk("sync", tree.path().join(&folder)))
+    }
+
+    /// An empty file goes to the slot of a link; it becomes a copy when all is in place.
+    fn stand_in(&self, path: &RelPath, target: &RelPath, slot: &str) -> io::Result<()> {
+        if !self.release.files.iter().any(|file| file.path == *target) {
+            let why = format!(
+                "`{path}` is a link to the folder `{target}`, which this system lets nobody but \
+                 administrators make: ask the publisher for a release without it"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        self.tree.remove_all(slot)?;
+        self.tree.create_file(slot)?.sync_all()
     }
 
     /// Copies what the player may change, where there is no copy yet. To be called when all is verified.

@@ -6,6 +6,7 @@
 
 use crate::error::Error;
 use crate::kept;
+use crate::links::{self, Links};
 use crate::pristine;
 use crate::release::{length, link_text};
 use crate::stop::Stop;
@@ -17,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::{Installed, InstalledFile};
-use updraft_manifests::path::RelPath;
+use updraft_manifests::path::{RelPath, is_launcher_folder};
 use updraft_manifests::places::{Bytes, Place, There};
 use updraft_manifests::plan::{Content, NewFile, OldFile};
 use updraft_manifests::rules::{Class, Rules, beside};
@@ -192,6 +193,7 @@ fn look_at_listed<'a>(
     jobs: &mut Vec<Job<'a>>,
 ) -> Result<(), Error> {
     let Some(installed) = question.installed else { return Ok(()) };
+    let links = links::COPIED.then(|| Links::of(&installed.files));
     for file in &installed.files {
         let Some(path) = place_of(file) else { continue };
         if question.rules.is_owned(&path) {
@@ -202,6 +204,13 @@ fn look_at_listed<'a>(
         let listed = Listed { file, class };
         match (look(tree, &path)?, &file.symlink) {
             (Node::Symlink(text), Some(target)) if text == link_text(&path, target) => {
+                let content = Content::Symlink { target: target.clone() };
+                survey.known.push(OldFile { path, content, listed: true });
+            }
+            (Node::File(stat), Some(target))
+                if is_copy_of(tree, links.as_ref(), &path, target)? =>
+            {
+                survey.times.insert(path.clone(), stat.mtime_ns);
                 let content = Content::Symlink { target: target.clone() };
                 survey.known.push(OldFile { path, content, listed: true });
             }
@@ -341,7 +350,7 @@ fn look_around(
         let names =
             tree.list(&folder).map_err(Error::disk("look into", tree.path().join(&folder)))?;
         for name in names {
-            if folder.is_empty() && name.eq_ignore_ascii_case(crate::apply::STATE_FOLDER) {
+            if folder.is_empty() && is_launcher_folder(&name) {
                 continue;
             }
             let text = if folder.is_empty() { name } else { format!("{folder}/{name}") };
@@ -363,6 +372,17 @@ fn look_around(
         }
     }
     Ok(())
+}
+
+/// True for a file that rightly stands for a link, where links are copies.
+fn is_copy_of(
+    tree: &Tree,
+    links: Option<&Links<'_>>,
+    path: &RelPath,
+    target: &RelPath,
+) -> Result<bool, Error> {
+    let Some(links) = links else { return Ok(false) };
+    links.is_right(tree, path, target).map_err(Error::disk("look at", path.under(tree.path())))
 }
 
 fn look(tree: &Tree, path: &RelPath) -> Result<Node, Error> {

@@ -4,6 +4,7 @@ use crate::apply::{Ending, OLD_FOLDER, Record, Report, Target, Transaction, clea
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::kept;
+use crate::links;
 use crate::store::{JOURNAL_PATH, RESUME_FOLDER, Store};
 use updraft_manifests::installed::Installed;
 
@@ -129,6 +130,11 @@ impl Switch {
     /// From the file system.
     pub fn finish(&mut self, store: &Store, work: &Transaction) -> Result<(), Error> {
         let tree = store.tree();
+        if links::COPIED
+            && let Some(installed) = store.installed()?
+        {
+            links::renew(tree, &installed).map_err(Error::disk("copy links in", tree.path()))?;
+        }
         kept::keep(tree).map_err(Error::disk("keep", store.path(OLD_FOLDER)))?;
         if work.ending == Ending::Part {
             let record = Record::Staging { release: work.target.clone() };

@@ -5,6 +5,7 @@ use super::bring::Manner;
 use crate::error::Error;
 use crate::events::Event;
 use crate::kept;
+use crate::links::{COPIED, Links};
 use crate::lock::Lock;
 use crate::news::{self, News, Origin};
 use crate::release::Release;
@@ -189,6 +190,7 @@ impl Launcher {
         let state = store.state()?.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
         let installed = store.installed()?;
         let files: Vec<_> = installed.iter().flat_map(here).collect();
+        let links = Links::of(installed.as_ref().map_or(&[], |installed| &installed.files));
         let changed = files.iter().filter(|file| {
             let place = place_of(file);
             let Some(place) = place else { return false };
@@ -198,6 +200,9 @@ impl Launcher {
                     stat.len == file.length && (stat.mtime_ns == file.mtime_ns || stat.len == 0)
                 }
                 (Ok(Node::Symlink(_)), Some(_)) => true,
+                (Ok(Node::File(_)), Some(target)) if COPIED => {
+                    links.is_right(store.tree(), &place, target).unwrap_or(false)
+                }
                 _ => false,
             }
         });
