@@ -28,6 +28,9 @@ pub enum Place {
     /// On a host of a lab.
     #[cfg(target_os = "linux")]
     On(Node),
+    /// On this machine as a Windows program, where `tests/windows e2e` says that programs and wine are.
+    #[cfg(target_os = "linux")]
+    Wine,
 }
 
 #[cfg(target_os = "linux")]
@@ -44,18 +47,50 @@ impl Place {
             Self::Here => Command::new(program),
             #[cfg(target_os = "linux")]
             Self::On(node) => node.command(program),
+            #[cfg(target_os = "linux")]
+            Self::Wine => {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "--"]).arg(told("UPDRAFT_TEST_WINE"));
+                command.arg(program.as_ref());
+                command
+            }
+        }
+    }
+
+    /// The path of one of our programs for that place.
+    ///
+    /// # Panics
+    /// When it was not built.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Here => binary(name),
+            #[cfg(target_os = "linux")]
+            Self::On(_) => binary(name),
+            #[cfg(target_os = "linux")]
+            Self::Wine => {
+                let path = Path::new(&told("UPDRAFT_TEST_WINDOWS")).join(format!("{name}.exe"));
+                assert!(path.is_file(), "{} is not built: tests/windows build", path.display());
+                path
+            }
         }
     }
 
     /// The launcher there.
     pub fn launcher(&self) -> Command {
-        self.command(binary("updraft-launcher"))
+        self.command(self.binary("updraft-launcher"))
     }
 
     /// The publisher there.
     pub fn publisher(&self) -> Command {
-        self.command(binary("updraft-publisher"))
+        self.command(self.binary("updraft-publisher"))
     }
+}
+
+/// What the script that starts a suite has to tell.
+#[cfg(target_os = "linux")]
+fn told(variable: &str) -> std::ffi::OsString {
+    std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set: run `tests/windows e2e`"))
 }
 
 /// The path of one of our programs: `$UPDRAFT_BIN_DIR`, or the release folder of the workspace.
