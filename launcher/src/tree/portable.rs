@@ -304,7 +304,6 @@ impl Tree {
 }
 
 /// Sets or clears the attribute of a file that forbids to replace it. True if that changed it.
-#[expect(clippy::permissions_set_readonly_false, reason = "not built for Unix")]
 fn set_read_only(path: &Path, read_only: bool) -> io::Result<bool> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(false) };
     let mut permissions = meta.permissions();
@@ -340,7 +339,8 @@ fn is_no_way(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-#[cfg(all(test, windows))]
+#[cfg(windows)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::windows::fs::OpenOptionsExt as _;
