@@ -423,6 +423,7 @@ mod tests {
             let tree = Tree::open(dir.path()).unwrap();
             let (mut journal, _) = Journal::open::<Record>(&tree, ".updraft/journal").unwrap();
             journal.append(&Record::Staged { transaction: work.clone() }).unwrap();
+            drop(journal);
             let mut left = stop;
             let mut step = || {
                 left -= 1;

@@ -17,7 +17,8 @@ pub(crate) const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 /// An open journal, positioned after its last whole record.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    /// None only after it could not be replaced.
+    file: Option<File>,
     last: blake3::Hash,
 }
 
@@ -48,16 +49,36 @@ impl Journal {
     ///
     /// # Errors
     /// From the file system.
-    pub fn write<R: Serialize>(tree: &Tree, path: &str, records: &[R]) -> io::Result<Self> {
+    fn write<R: Serialize>(tree: &Tree, path: &str, records: &[R]) -> io::Result<Self> {
         let fresh = format!("{path}.new");
-        let mut journal = Self { file: tree.create_file(&fresh)?, last: start() };
+        let mut journal = Self { file: Some(tree.create_file(&fresh)?), last: start() };
         for record in records {
             journal.push(record)?;
         }
-        journal.file.sync_all()?;
+        journal.file()?.sync_all()?;
         tree.rename(&fresh, path)?;
         tree.sync_folder(crate::tree::parent(path))?;
         Ok(journal)
+    }
+
+    /// Starts anew at `path`, where this journal is, with `records`.
+    ///
+    /// # Errors
+    /// From the file system; nothing can be appended then.
+    pub fn replace<R: Serialize>(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        records: &[R],
+    ) -> io::Result<()> {
+        // Some file systems of Windows replace no file that is open, also not by us.
+        self.file = None;
+        *self = Self::write(tree, path, records)?;
+        Ok(())
+    }
+
+    fn file(&mut self) -> io::Result<&mut File> {
+        self.file.as_mut().ok_or_else(|| io::Error::other("the journal could not be replaced"))
     }
 
     /// Adds a record and makes it durable.
@@ -66,7 +87,7 @@ impl Journal {
     /// From the file system; the record then counts as not written.
     pub fn append<R: Serialize>(&mut self, record: &R) -> io::Result<()> {
         self.push(record)?;
-        self.file.sync_data()
+        self.file()?.sync_data()
     }
 
     fn push<R: Serialize>(&mut self, record: &R) -> io::Result<()> {
@@ -76,7 +97,7 @@ impl Journal {
         line.push(b' ');
         line.extend(json);
         line.push(b'\n');
-        self.file.write_all(&line)?;
+        self.file()?.write_all(&line)?;
         self.last = sum;
         Ok(())
     }
@@ -137,6 +158,7 @@ mod tests {
             assert_eq!(read, records[..expected], "cut at {cut}");
             // What is appended after a torn tail is read again.
             journal.append(&"more".to_owned()).unwrap();
+            drop(journal);
             let (_, read) = Journal::open::<String>(&tree, "journal").unwrap();
             assert_eq!(read.len(), expected + 1);
         }

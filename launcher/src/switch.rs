@@ -84,9 +84,7 @@ impl Switch {
         };
         drop_others().map_err(Error::disk("clean up", store.path(".updraft")))?;
         let record = Record::Staging { release: target.clone() };
-        self.journal = Journal::write(tree, JOURNAL_PATH, &[record])
-            .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
-        Ok(())
+        self.replace(store, &[record])
     }
 
     /// Everything is verified and synced: from here on there is only forward.
@@ -138,14 +136,10 @@ impl Switch {
         kept::keep(tree).map_err(Error::disk("keep", store.path(OLD_FOLDER)))?;
         if work.ending == Ending::Part {
             let record = Record::Staging { release: work.target.clone() };
-            self.journal = Journal::write(tree, JOURNAL_PATH, &[record])
-                .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
-            return Ok(());
+            return self.replace(store, &[record]);
         }
         Self::drop_staged(store, &work.target)?;
-        self.journal = Journal::write::<Record>(tree, JOURNAL_PATH, &[])
-            .map_err(Error::disk("write", store.path(JOURNAL_PATH)))?;
-        Ok(())
+        self.replace(store, &[])
     }
 
     /// Removes all that was gathered for `target`.
@@ -162,6 +156,11 @@ impl Switch {
             store.tree().remove_all(&path).map_err(Error::disk("remove", store.path(&path)))?;
         }
         Ok(())
+    }
+
+    fn replace(&mut self, store: &Store, records: &[Record]) -> Result<(), Error> {
+        let replaced = self.journal.replace(store.tree(), JOURNAL_PATH, records);
+        replaced.map_err(Error::disk("write", store.path(JOURNAL_PATH)))
     }
 
     fn append(&mut self, store: &Store, record: &Record) -> Result<(), Error> {
@@ -305,6 +304,7 @@ mod tests {
                 switch.finish(&store, &work).map_err(|_| ())
             };
             let stopped = run().is_err();
+            drop(switch);
             let (_, recovery) = Switch::recover(&store).unwrap();
             let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).ok();
             assert_eq!(read("mine").as_deref(), Some("m"));
