@@ -159,6 +159,15 @@ pub enum Event {
         /// Bytes in all.
         total: u64,
     },
+    /// `fetch`: what the magnet link leads to is known and verified; now it is fetched.
+    Found {
+        /// The torrent's name.
+        name: String,
+        /// Its files.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
     /// The swarm can reach us here.
     Listening {
         /// The addresses.

@@ -1,10 +1,11 @@
-//! A plain BitTorrent download of a .torrent file: no feed, no signatures, for any client's torrents.
+//! A plain BitTorrent download of a .torrent file or a magnet link: no feed, no signatures, for any client's torrents.
 //! All of its files or some, and some of them first. What was chosen is not remembered: each run fetches
 //! what it is asked for and keeps what is there.
 
 use crate::choice::Choice;
 use crate::error::Error;
 use crate::events::{Event, Sink};
+use crate::link;
 use crate::lock::Lock;
 use crate::space;
 use crate::stop::Stop;
@@ -12,24 +13,26 @@ use crate::transfer::{self, Network, torrent_error};
 use crate::tree::{Node, Tree};
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use updraft_manifests::path::{RelPath, is_launcher_folder};
 use updraft_protocol::ids::{FileIndex, PieceIndex};
 use updraft_protocol::io::{AddTorrent, Have, Priority, Session, TorrentHandle, WebSeed};
+use updraft_protocol::metainfo::magnet::Magnet;
 use updraft_protocol::metainfo::{Info, Metainfo, TORRENT_BYTES_MAX};
 use url::Url;
 
 /// Where resume data is kept, below the download folder: one folder for each torrent.
-const STATE_FOLDER: &str = ".updraft-fetch";
+pub(crate) const STATE_FOLDER: &str = ".updraft-fetch";
 
-/// Fetches what is chosen of the torrent into `dir/<name>`; with `stay`, seeds it until stopped.
+/// Fetches what is chosen of the torrent, which is a file or a magnet link, into `dir/<name>`; with `stay`, seeds it until stopped.
 ///
 /// # Errors
 /// Everything in [`Error`].
 pub async fn fetch(
-    torrent: &Path,
+    torrent: &str,
     dir: &Path,
     choice: &Choice,
     stay: bool,
@@ -38,25 +41,59 @@ pub async fn fetch(
     stop: &Stop,
 ) -> Result<(), Error> {
     let since = Instant::now();
-    let meta = read(torrent)?;
-    let download = Download::new(meta, dir, choice)?;
-    let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
+    let source = if link::is_link(torrent) {
+        Source::Link(link::parse(torrent)?)
+    } else {
+        Source::File(Box::new(read(Path::new(torrent))?))
+    };
     let session = network.start(events).await?;
-    let done = run(&download, &session, network, stay, since, events, stop).await;
+    let fetched = async {
+        let tree = link::folder(dir)?;
+        let (meta, peers) = source.resolve(&tree, &session, network, events, stop).await?;
+        let download = Download::new(meta, peers, tree, choice)?;
+        let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
+        run(&download, &session, stay, since, events, stop).await
+    };
+    let done = Box::pin(fetched).await;
     session.stop().await;
     done
+}
+
+/// Where a torrent comes from.
+enum Source {
+    File(Box<Metainfo>),
+    Link(Magnet),
+}
+
+impl Source {
+    /// The torrent, and peers to dial.
+    async fn resolve(
+        self,
+        dir: &Tree,
+        session: &Session,
+        network: &Network,
+        events: &Sink,
+        stop: &Stop,
+    ) -> Result<(Metainfo, Vec<SocketAddr>), Error> {
+        match self {
+            Self::File(meta) => Ok((*meta, network.peers.clone())),
+            Self::Link(magnet) => match link::kept(&magnet, dir) {
+                Some(meta) => Ok((meta, link::peers(&magnet, network).await)),
+                None => link::find(&magnet, dir, session, network, events, stop).await,
+            },
+        }
+    }
 }
 
 async fn run(
     download: &Download,
     session: &Session,
-    network: &Network,
     stay: bool,
     since: Instant,
     events: &Sink,
     stop: &Stop,
 ) -> Result<(), Error> {
-    let add = download.add(network)?;
+    let add = download.add()?;
     let handle = session.add(add).await.map_err(|error| Error::Failed(error.to_string()))?;
     get(download, &handle, since, events, stop).await?;
     if stay { transfer::seed(&handle, stop, events).await } else { Ok(()) }
@@ -80,6 +117,8 @@ async fn get(
 
 struct Download {
     meta: Metainfo,
+    /// Peers to dial from the start.
+    peers: Vec<SocketAddr>,
     /// How much each file is wanted.
     priorities: Vec<Priority>,
     tree: Tree,
@@ -90,15 +129,19 @@ struct Download {
 }
 
 impl Download {
-    fn new(meta: Metainfo, dir: &Path, choice: &Choice) -> Result<Self, Error> {
+    fn new(
+        meta: Metainfo,
+        peers: Vec<SocketAddr>,
+        tree: Tree,
+        choice: &Choice,
+    ) -> Result<Self, Error> {
         check_names(&meta.info)?;
         let priorities = choice.priorities(&meta.info)?;
-        std::fs::create_dir_all(dir).map_err(Error::disk("make the folder", dir))?;
-        let tree = Tree::open(dir).map_err(Error::disk("open the folder", dir))?;
         let state = format!("{STATE_FOLDER}/{}", meta.info.hashes.best());
-        tree.make_folders(&state).map_err(Error::disk("make the folder", dir.join(&state)))?;
+        let folder = tree.path().join(&state);
+        tree.make_folders(&state).map_err(Error::disk("make the folder", folder))?;
         let root = tree.path().join(&meta.info.name);
-        Ok(Self { meta, priorities, tree, root, state })
+        Ok(Self { meta, peers, priorities, tree, root, state })
     }
 
     /// Bytes of the chosen files, and of others where they share a piece with them.
@@ -110,7 +153,7 @@ impl Download {
         pieces.into_iter().map(|piece| u64::from(geometry.data_len(PieceIndex(piece)))).sum()
     }
 
-    fn add(&self, network: &Network) -> Result<AddTorrent, Error> {
+    fn add(&self) -> Result<AddTorrent, Error> {
         let info = Arc::new(self.meta.info.clone());
         let files: Vec<PathBuf> = (0..info.files.len()).map(|at| self.path(at)).collect();
         let resume = self.tree.path().join(&self.state).join("resume");
@@ -137,7 +180,7 @@ impl Download {
         let urls = self.meta.web_seeds.iter().filter_map(|url| Url::parse(url).ok());
         let web = urls.filter(|url| matches!(url.scheme(), "http" | "https"));
         add.web_seeds = web.map(WebSeed::Bep19).collect();
-        add.peers.clone_from(&network.peers);
+        add.peers.clone_from(&self.peers);
         Ok(add)
     }
 

@@ -32,6 +32,7 @@ pub mod kept;
 pub mod launcher;
 pub mod leaves;
 pub mod links;
+mod link;
 pub mod lock;
 pub mod news;
 pub mod packs;

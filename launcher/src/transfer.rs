@@ -14,7 +14,7 @@ use updraft_protocol::io::{
 };
 
 /// How long nothing may come from anywhere before the player is told.
-const SILENCE_TOLD: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_TOLD: Duration = Duration::from_secs(30);
 /// How long nothing may come from anywhere before a release is given up.
 pub const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 /// The most different warnings of one transfer; a swarm can produce any number.

@@ -128,6 +128,20 @@ pub fn create_torrent(path: &Path, out: &Path, format: &str, trackers: &[String]
     Proc::start("torrent create", command).finish(READY_WAIT);
 }
 
+/// The magnet link of a torrent, as our publisher prints it.
+///
+/// # Panics
+/// When it fails.
+pub fn magnet(torrent: &Path) -> String {
+    let mut command = Place::Here.publisher();
+    command.args(["torrent", "magnet"]).arg(torrent);
+    let mut magnet = Proc::start("torrent magnet", command);
+    magnet.finish(READY_WAIT);
+    let text = magnet.text();
+    let link = text.split_whitespace().find(|word| word.starts_with("magnet:"));
+    link.expect("a link is printed").to_owned()
+}
+
 /// Seeds a torrent with our publisher; `dir` holds the torrent's file or folder.
 pub fn seed(place: &Place, torrent: &Path, dir: &Path, listen: SocketAddr) -> Proc {
     seed_all(place, &[torrent.to_owned()], dir, listen)

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use updraft_tests::clients::{
-    Aria2, Client, Libtorrent, OpenTracker, PEER_PORT, Transmission, make_torrent, read_torrent,
-    scrape, until,
+    Aria2, Client, Libtorrent, OpenTracker, PEER_PORT, Reading, Transmission, make_torrent,
+    read_torrent, scrape, until,
 };
 use updraft_tests::content::{self, parent};
 use updraft_tests::lab::{Lab, Node};
@@ -186,13 +186,7 @@ fn libtorrent_downloads_by_magnet_links_of_what_we_seed() {
         let source = build(&lab, 7);
         let torrent = lab.path("game.torrent");
         ours::create_torrent(&source, &torrent, format, &[]);
-        let mut magnet = Place::Here.publisher();
-        magnet.args(["torrent", "magnet"]).arg(&torrent);
-        let mut magnet = Proc::start("torrent magnet", magnet);
-        magnet.finish(ours::READY_WAIT);
-        let text = magnet.text();
-        let link = text.split_whitespace().find(|word| word.starts_with("magnet:"));
-        let link = link.expect("a link is printed");
+        let link = &ours::magnet(&torrent);
         let node = lab.node();
         let listen = node.addr(PEER_PORT);
         let seed = ours::seed(&Place::from(&node), &torrent, parent(&source), listen);
@@ -202,6 +196,108 @@ fn libtorrent_downloads_by_magnet_links_of_what_we_seed() {
         leech.add_magnet(link, &into, &[listen]);
         leech.wait_done(Path::new(link), SWARM_WAIT);
         assert_arrived(&source, &into);
+    }
+}
+
+/// Our launcher downloads what their client seeds by nothing but a link: by each name of the torrent, with
+/// peers from a tracker, and from the link itself.
+fn we_follow_links(kind: Kind) {
+    let lab = Lab::new();
+    let source = build(&lab, 8);
+    let tracker_node = lab.node();
+    let tracker_url = OpenTracker::url(&tracker_node);
+    let torrents: Vec<_> =
+        kind.formats().iter().map(|format| lab.path(&format!("{format}.torrent"))).collect();
+    let mut readings = Vec::new();
+    for (format, torrent) in kind.formats().iter().zip(&torrents) {
+        let trackers = std::slice::from_ref(&tracker_url);
+        readings.push(make_torrent(&source, torrent, format, trackers));
+    }
+    let hashes: Vec<String> = readings.iter().flat_map(Reading::tracker_hashes).collect();
+    let tracker = OpenTracker::start(&lab, &tracker_node, &hashes);
+    let node = lab.node();
+    let mut client = kind.start(&lab, &node);
+    for (torrent, reading) in torrents.iter().zip(&readings) {
+        let dir = lab.folder(&format!("from-{}", name(torrent)));
+        content::copy_tree(&source, &dir.join("game"));
+        client.seed(torrent, &dir);
+        tracker.wait_seeds(&reading.tracker_hashes()[0], 1);
+        let v1 = reading.v1.iter().map(|hash| format!("xt=urn:btih:{hash}"));
+        let v2 = reading.v2.iter().map(|hash| format!("xt=urn:btmh:1220{hash}"));
+        let names: Vec<String> = v1.chain(v2).collect();
+        let mut links: Vec<String> =
+            names.iter().map(|name| format!("magnet:?{name}&tr={tracker_url}")).collect();
+        links.push(format!("magnet:?{}&x.pe={}", names.join("&"), node.addr(PEER_PORT)));
+        for (at, link) in links.iter().enumerate() {
+            let node = lab.node();
+            let into = lab.folder(&format!("into-{}-{at}", name(torrent)));
+            let (place, link) = (Place::from(&node), Path::new(link));
+            let mut fetch = ours::fetch(&place, link, &into, node.addr(PEER_PORT), &[], false);
+            fetch.finish(SWARM_WAIT);
+            content::assert_same(&source, &into.join("game"), &[]);
+        }
+    }
+}
+
+#[test]
+fn we_follow_links_to_what_libtorrent_seeds() {
+    we_follow_links(Kind::Libtorrent);
+}
+
+#[test]
+fn we_follow_links_to_what_transmission_seeds() {
+    we_follow_links(Kind::Transmission);
+}
+
+#[test]
+fn we_follow_links_to_what_aria2_seeds() {
+    we_follow_links(Kind::Aria2);
+}
+
+/// By links of our own seed. What a link led to is kept: who runs it again needs nobody for that.
+#[test]
+fn we_follow_links_to_what_we_seed() {
+    for format in ["v1", "hybrid", "v2"] {
+        let lab = Lab::new();
+        let source = build(&lab, 9);
+        let torrent = lab.path("game.torrent");
+        ours::create_torrent(&source, &torrent, format, &[]);
+        let link = ours::magnet(&torrent);
+        let (seed_node, node) = (lab.node(), lab.node());
+        let listen = seed_node.addr(PEER_PORT);
+        let seed = ours::seed(&Place::from(&seed_node), &torrent, parent(&source), listen);
+        ours::wait_seeding(&seed, ours::READY_WAIT);
+        let (place, into, own) = (Place::from(&node), lab.folder("into"), node.addr(PEER_PORT));
+        let mut fetch = ours::fetch(&place, Path::new(&link), &into, own, &[listen], false);
+        fetch.finish(SWARM_WAIT);
+        content::assert_same(&source, &into.join("game"), &[]);
+        drop(seed);
+        let mut again = ours::fetch(&place, Path::new(&link), &into, own, &[], false);
+        again.finish(SWARM_WAIT);
+    }
+}
+
+/// Nobody to ask is said at once; nobody who has it, after a while, with whom that is.
+#[test]
+fn a_link_that_leads_nowhere_says_whom_it_asked() {
+    let lab = Lab::new();
+    let link = format!("magnet:?xt=urn:btih:{}", "5".repeat(40));
+    let node = lab.node();
+    let (place, into, own) = (Place::from(&node), lab.folder("into"), node.addr(PEER_PORT));
+    let nobody = ours::fetch(&place, Path::new(&link), &into, own, &[], false);
+    let message = nobody.wait_json("an error", ours::READY_WAIT, |event| {
+        (event["event"] == "error").then(|| event["message"].to_string())
+    });
+    assert!(message.contains("there is nobody to ask"), "{message}");
+    drop(nobody);
+    let link = format!("{link}&tr=http://{}:1/announce", node.ip);
+    let other = lab.node();
+    let asks = ours::fetch(&place, Path::new(&link), &into, own, &[other.addr(PEER_PORT)], false);
+    let message = asks.wait_json("a warning", SWARM_WAIT, |event| {
+        (event["event"] == "warning").then(|| event["message"].to_string())
+    });
+    for part in ["nobody has given", "of 1 peers named", "/announce: "] {
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 

@@ -200,8 +200,8 @@ pub struct InstallArgs {
 /// What to fetch.
 #[derive(Debug, ClapArgs)]
 pub struct FetchArgs {
-    /// The .torrent file.
-    pub torrent: PathBuf,
+    /// The .torrent file, or a magnet link.
+    pub torrent: String,
     /// Fetch only the files whose path in the torrent fits, like `bin/*` or `data/**`; may be given
     /// several times.
     #[arg(long, value_name = "GLOB")]

@@ -272,6 +272,9 @@ fn text(event: &Event) -> Option<String> {
             format!("{way:>6}: {path} ({}{fetched})", units::bytes(*bytes))
         }
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
+        Event::Found { name, files, bytes } => {
+            format!("the link leads to {name}: {files} files, {}", units::bytes(*bytes))
+        }
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
         Event::Bounded { version, batches, extra_space_bytes } => format!(

@@ -22,7 +22,9 @@ use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
 use crate::policy::limiter::Limiter;
-use crate::swarm::{FetchEnd, Input, Output, PeerSummary, UploadPolicy};
+use crate::swarm::{
+    Description, DescriptionError, FetchEnd, Input, Output, PeerSummary, UploadPolicy,
+};
 use crate::wire::documents::DocumentMessage;
 use crate::wire::extension::ours;
 use crate::wire::message::Message;
@@ -61,10 +63,15 @@ pub(super) struct Setup {
     pub(super) quic: Option<Quic>,
 }
 
+/// Who waits for what a link leads to.
+pub(super) type Found = oneshot::Sender<Result<Description, DescriptionError>>;
+
 /// What handles ask of the engine.
 pub(super) enum Command {
     Add {
         add: Box<AddTorrent>,
+        /// If the torrent is known by a link alone: where to tell what it is.
+        found: Option<Found>,
         events: broadcast::Sender<TorrentEvent>,
         reply: oneshot::Sender<Result<(TorrentKey, watch::Receiver<Status>), SessionError>>,
     },
@@ -298,8 +305,8 @@ impl Engine {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Add { add, events, reply } => {
-                let _ = reply.send(self.add(*add, events));
+            Command::Add { add, found, events, reply } => {
+                let _ = reply.send(self.add(*add, found, events));
             }
             Command::Finished { torrent, reply } => {
                 if let Some(torrent) = self.torrents.get_mut(&torrent) {
@@ -352,6 +359,7 @@ impl Engine {
     fn add(
         &mut self,
         mut add: AddTorrent,
+        found: Option<Found>,
         events: broadcast::Sender<TorrentEvent>,
     ) -> Result<(TorrentKey, watch::Receiver<Status>), SessionError> {
         let hashes = add.info.hashes;
@@ -373,7 +381,7 @@ impl Engine {
                 resume: add.resume.clone(),
             },
         );
-        let (torrent, status, checks) = Torrent::new(add, events);
+        let (torrent, status, checks) = Torrent::new(add, found, events);
         self.by_hash.extend(hashes.swarm_hashes().map(|hash| (hash, key)));
         if let Some(distrusted) = &torrent.distrusted {
             self.disk.distrust(key, distrusted);

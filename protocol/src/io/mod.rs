@@ -13,6 +13,7 @@ pub mod create;
 mod documents;
 mod engine;
 pub mod held;
+mod link;
 mod lsd;
 mod parallel;
 mod parcels;
@@ -29,8 +30,9 @@ pub mod webseed;
 pub use crate::policy::locality::is_lan;
 pub use crate::policy::picker::Priority;
 pub use crate::policy::transport::{Preference, Transport};
-pub use crate::swarm::{PeerSummary, UploadPolicy};
+pub use crate::swarm::{Description, DescriptionError, PeerSummary, UploadPolicy};
 pub use documents::DocumentStore;
+pub use link::{Link, Search};
 pub use session::{
     AddTorrent, Have, LocalNetwork, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig,
     SessionError, Status, Supply, TorrentError, TorrentEvent, TorrentHandle,

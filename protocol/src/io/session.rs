@@ -1,6 +1,7 @@
 //! The handle a program holds: a session with its listening sockets, and the torrents in it.
 
 use super::engine::{self, Command};
+use super::link::nameless;
 use super::quic::Quic;
 use super::sockets::{datagram_sockets, listen};
 use super::storage::TorrentKey;
@@ -425,12 +426,7 @@ impl Session {
             let name = add.info.files[file.get()].path.join("/");
             return Err(SessionError::NoPieceHashes(name));
         }
-        let (events, _) = broadcast::channel(EVENTS_KEPT);
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Add { add: Box::new(add), events: events.clone(), reply };
-        self.commands.send(command).await.map_err(|_| SessionError::Stopped)?;
-        let (key, status) = answer.await.map_err(|_| SessionError::Stopped)??;
-        Ok(TorrentHandle { key, commands: self.commands.clone(), status, events })
+        self.send(add, None).await
     }
 
     /// Opens a meeting place without content: connections under `hash` carry documents only.
@@ -444,25 +440,35 @@ impl Session {
         trackers: Vec<Vec<String>>,
         peers: Vec<SocketAddr>,
     ) -> Result<Rendezvous, SessionError> {
-        let geometry = Geometry::new(crate::geometry::BLOCK_LEN, 0, Vec::new())
-            .expect("a torrent of nothing is well formed");
-        let info = Info {
-            raw: Bytes::new(),
-            hashes: InfoHashes { v1: Some(hash), v2: None },
-            name: String::new(),
-            private: false,
-            single_file: false,
-            files: Vec::new(),
-            geometry,
-            v1_pieces: Some(Vec::new()),
-        };
-        let add = AddTorrent {
-            documents: Some(documents),
-            trackers,
-            peers,
-            ..AddTorrent::new(Arc::new(info), Vec::new())
-        };
-        self.add(add).await.map(Rendezvous)
+        let hashes = InfoHashes { v1: Some(hash), v2: None };
+        let opened = self.add_nameless(hashes, trackers, peers, Some(documents), None).await;
+        opened.map(Rendezvous)
+    }
+
+    /// A torrent of no pieces; what it really is goes to `found`, if that is asked for.
+    pub(super) async fn add_nameless(
+        &self,
+        hashes: InfoHashes,
+        trackers: Vec<Vec<String>>,
+        peers: Vec<SocketAddr>,
+        documents: Option<Arc<dyn DocumentStore>>,
+        found: Option<engine::Found>,
+    ) -> Result<TorrentHandle, SessionError> {
+        let none = AddTorrent::new(Arc::new(nameless(hashes)), Vec::new());
+        self.send(AddTorrent { documents, trackers, peers, ..none }, found).await
+    }
+
+    async fn send(
+        &self,
+        add: AddTorrent,
+        found: Option<engine::Found>,
+    ) -> Result<TorrentHandle, SessionError> {
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Add { add: Box::new(add), found, events: events.clone(), reply };
+        self.commands.send(command).await.map_err(|_| SessionError::Stopped)?;
+        let (key, status) = answer.await.map_err(|_| SessionError::Stopped)??;
+        Ok(TorrentHandle { key, commands: self.commands.clone(), status, events })
     }
 
     /// Changes who may be sent payload, at once.

@@ -21,7 +21,7 @@ pub const SOURCES_MAX: usize = 200;
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 
 /// Why a torrent was refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MetainfoError {
     /// Not bencode.
     #[error(transparent)]

@@ -404,6 +404,7 @@ impl World {
             info: None,
             sources: node.host.sources,
             packs: Vec::new(),
+            link: None,
             supplied: false,
             parcels: false,
             seed: node.rng.u64(..),
@@ -654,7 +655,8 @@ impl World {
                         Event::PieceVerified(_)
                         | Event::PieceWrong(_)
                         | Event::PieceLost(_)
-                        | Event::FirstComplete => {}
+                        | Event::FirstComplete
+                        | Event::Described => {}
                     }
                 }
             }

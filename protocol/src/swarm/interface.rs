@@ -2,7 +2,7 @@
 
 use super::Misbehaviour;
 use crate::geometry::{Block, Span};
-use crate::ids::{FileIndex, PeerId, PeerKey, PieceIndex};
+use crate::ids::{FileIndex, InfoHashes, PeerId, PeerKey, PieceIndex};
 use crate::metainfo::Info;
 use crate::policy::http::Packed;
 use crate::policy::transport::{Preference, Transport};
@@ -48,6 +48,9 @@ pub struct Config {
     /// The torrent, of which the info dictionary (BEP 9) and hashes of pieces (BEP 52) are served to
     /// peers that came by a magnet link; `None` to not serve.
     pub info: Option<Arc<Info>>,
+    /// The torrent is known by these hashes of a link alone: what describes it is searched for, and the
+    /// engine has no pieces.
+    pub link: Option<InfoHashes>,
     /// How many HTTP sources there are.
     pub sources: usize,
     /// What HTTP sources may have compressed, in the torrent's order; no piece is in two.
@@ -287,6 +290,8 @@ pub enum Event {
     FirstComplete,
     /// Everything wanted is here.
     Complete,
+    /// What a link leads to is known: [`super::Swarm::description`].
+    Described,
 }
 
 /// Counters since the start.
@@ -316,7 +321,8 @@ pub struct Stats {
     pub up_rate: u64,
     /// Connections.
     pub peers: usize,
-    /// Connections to peers that have everything.
+    /// Connections to peers that have everything; while a link is followed, to those that say that they
+    /// have what it leads to.
     pub seeds: usize,
     /// Connections over QUIC.
     pub quic: usize,

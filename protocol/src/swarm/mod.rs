@@ -9,6 +9,7 @@
 //! run. Payload passes through untouched: the engine looks at descriptions of blocks only.
 
 mod downloads;
+mod gathering;
 mod interface;
 mod metadata;
 mod peer;
@@ -20,6 +21,7 @@ mod supply;
 mod tests;
 mod uploads;
 
+pub use gathering::{Description, DescriptionError};
 pub use interface::{Config, Event, FetchEnd, Input, Output, Stats, UploadPolicy};
 pub use peer::{Misbehaviour, PeerSummary};
 
@@ -38,6 +40,7 @@ use crate::policy::transport::Transport;
 use crate::wire::extension::{ExtensionHandshake, ours};
 use crate::wire::message::Message;
 use bytes::Bytes;
+use gathering::Gathering;
 use peer::Peer;
 use sources::Http;
 use std::collections::{BTreeMap, VecDeque};
@@ -116,6 +119,8 @@ pub struct Swarm {
     spread: Option<Spread>,
     limited: bool,
     trees: Option<Trees>,
+    /// The torrent is known by a link alone, and this is the search for the rest.
+    gathering: Option<Box<Gathering>>,
     down: Rate,
     up: Rate,
     stats: Stats,
@@ -158,6 +163,7 @@ impl Swarm {
             rechoke_at: None,
             spread,
             limited: false,
+            gathering: config.link.map(|hashes| Box::new(Gathering::new(hashes))),
             trees: config.info.clone().filter(|info| info.is_v2()).map(Trees::new),
             down: Rate::default(),
             up: Rate::default(),
@@ -305,7 +311,10 @@ impl Swarm {
             down_rate: self.down.get(),
             up_rate: self.up.get(),
             peers: self.peers.len(),
-            seeds: self.peers.values().filter(|peer| peer.have.is_full()).count(),
+            seeds: match self.gathering {
+                None => self.peers.values().filter(|peer| peer.have.is_full()).count(),
+                Some(_) => self.describing(),
+            },
             quic: self.peers.values().filter(|peer| peer.transport == Transport::Quic).count(),
             ..self.stats
         }
@@ -470,7 +479,8 @@ impl Swarm {
             return;
         }
         let hello = ExtensionHandshake {
-            metadata: self.config.info.as_ref().map(|_| ours::METADATA),
+            metadata: (self.config.info.is_some() || self.gathering.is_some())
+                .then_some(ours::METADATA),
             documents: self.config.documents.then_some(ours::DOCUMENTS),
             pex: (!self.config.private).then_some(ours::PEX),
             parcels: self.config.parcels.then_some(ours::PARCELS),
@@ -478,7 +488,7 @@ impl Swarm {
             listen_port: self.config.listen_port,
             requests_max: Some(REQUESTS_IN_MAX),
             client: Some(self.config.client.clone()),
-            upload_only: self.picker.is_complete() && !peer.hidden,
+            upload_only: self.picker.is_complete() && !peer.hidden && self.gathering.is_none(),
             spread: self.spread.is_some() && peer.abilities.fast,
             picks: self.picks(),
             quic: self.config.quic_port,
@@ -510,6 +520,9 @@ impl Swarm {
         peer.last_received = now;
         let opens_with = std::mem::replace(&mut peer.opening, false);
         let fast = peer.abilities.fast;
+        if self.gathering.is_some() {
+            return self.on_gathering_message(now, key, message);
+        }
         match message {
             Message::KeepAlive
             | Message::Port(_)
@@ -640,6 +653,7 @@ impl Swarm {
         self.picker.disown(key);
         self.reading -= peer.reading;
         self.take_back(&peer);
+        self.forget_source(key);
         if let Some(addr) = if peer.outgoing { Some(peer.addr) } else { peer.listens } {
             self.dialer.closed(now, addr);
         }
@@ -705,6 +719,7 @@ impl Swarm {
         self.choke_now = true;
         self.review_given(now);
         self.exchange_peers(now);
+        self.gather(now);
         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
         keys.into_iter().for_each(|key| self.request(now, limiter, key));
     }

@@ -43,6 +43,12 @@ pub enum Misbehaviour {
     /// Blocks compressed together that do not unpack to what they say.
     #[error("it sent compressed blocks that are malformed")]
     MalformedParcel,
+    /// An info dictionary that is not what the link names.
+    #[error("it gave a description that is not the link's")]
+    WrongMetadata,
+    /// Hashes of pieces that do not lead to the file's root.
+    #[error("it gave hashes that do not belong to the torrent")]
+    WrongHashes,
     /// More messages with addresses than BEP 11 allows, again and again.
     #[error("it flooded us with addresses of peers")]
     AddressFlood,

@@ -16,7 +16,7 @@ use crate::wire::extension::MetadataMessage;
 const PIECE: u32 = 64 * 1024;
 
 /// An engine that wants nothing special, with the name 1.
-fn plain_config() -> Config {
+pub(super) fn plain_config() -> Config {
     Config {
         peer_id: PeerId([1; 20]),
         client: "alone".into(),
@@ -31,6 +31,7 @@ fn plain_config() -> Config {
         info: None,
         sources: 0,
         packs: Vec::new(),
+        link: None,
         supplied: false,
         parcels: false,
         seed: 1,

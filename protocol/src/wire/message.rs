@@ -73,7 +73,7 @@ pub enum Message {
     },
     /// BEP 52: asks for hashes of a file's tree.
     HashRequest(HashRange),
-    /// BEP 52: answers with hashes. This engine asks for none, so those of others are never acted on.
+    /// BEP 52: answers with hashes. Those that were not asked for are passed over.
     Hashes {
         /// What was asked for.
         range: HashRange,

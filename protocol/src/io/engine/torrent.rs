@@ -1,6 +1,6 @@
 //! One torrent in the engine: its swarm, and what belongs to it outside the swarm.
 
-use super::{Note, Setup};
+use super::{Found, Note, Setup};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Span};
 use crate::ids::{PeerKey, PieceIndex};
@@ -30,6 +30,8 @@ use tokio::task::AbortHandle;
 
 /// Below this number of peers trackers are asked for more as soon as they allow it.
 const PEERS_WANTED: usize = 10;
+/// What trackers are told is left of a torrent that is known by its link alone, in bytes.
+const LEFT_UNKNOWN: u64 = 16 * 1024;
 /// Tracker reports and HTTP batches waiting to be forwarded.
 const FORWARD_MAX: usize = 4;
 
@@ -63,6 +65,10 @@ pub(super) struct Torrent {
     /// The last touch to finished files is under way or done.
     pub(super) finishing: bool,
     finished: bool,
+    /// It is known by a link alone, and who waits for the rest.
+    found: Option<Found>,
+    /// It was at first.
+    is_link: bool,
     priorities: Vec<Priority>,
     wanted: Bitfield,
     /// Of all pieces, wanted or not.
@@ -88,6 +94,7 @@ impl Torrent {
     /// A torrent, and the pieces to check before it can start.
     pub(super) fn new(
         add: AddTorrent,
+        found: Option<Found>,
         events: broadcast::Sender<TorrentEvent>,
     ) -> (Self, watch::Receiver<Status>, Option<Bitfield>) {
         let geometry = &add.info.geometry;
@@ -167,6 +174,8 @@ impl Torrent {
             changed: true,
             finishing: false,
             finished: false,
+            is_link: found.is_some(),
+            found,
             total_bytes: bytes(&Bitfield::full(count)),
             wanted_bytes: bytes(&wanted),
             have_bytes: 0,
@@ -223,6 +232,7 @@ impl Torrent {
             upload: setup.config.upload,
             documents: self.documents.is_some(),
             info: (!self.info.raw.is_empty()).then(|| Arc::clone(&self.info)),
+            link: self.is_link.then_some(self.info.hashes),
             sources: self.web_seeds.len(),
             packs: self.packs.iter().map(Pack::packed).collect(),
             supplied: self.supply.is_some(),
@@ -421,9 +431,21 @@ impl Torrent {
                 complete = true;
                 return complete;
             }
+            Event::Described => {
+                self.tell_found();
+                return complete;
+            }
         };
         self.tell(told);
         complete
+    }
+
+    /// What the link leads to goes to who asked for it.
+    fn tell_found(&mut self) {
+        let State::Running(swarm) = &self.state else { return };
+        if let Some((found, description)) = self.found.take().zip(swarm.description()) {
+            let _ = found.send(description);
+        }
     }
 
     /// The finished files have had their last touch.
@@ -525,7 +547,7 @@ impl Torrent {
             eta,
         };
         self.status.send_replace(status);
-        let want_peers = left > 0 && stats.peers < PEERS_WANTED;
+        let want_peers = (left > 0 || self.is_link) && stats.peers < PEERS_WANTED;
         let told = self.announce_state(want_peers);
         self.announce.send_if_modified(|state| {
             let changed = *state != told;
@@ -557,7 +579,8 @@ impl Torrent {
             uploaded: stats.up,
             downloaded: stats.down_peers + stats.down_http,
             // BEP 21: who wants a part is no seed when it has it.
-            left: self.total_bytes - self.have_bytes,
+            // Of a link nobody knows how much there is; nothing would make us a seed.
+            left: if self.is_link { LEFT_UNKNOWN } else { self.total_bytes - self.have_bytes },
             want_peers,
         }
     }
