@@ -68,14 +68,22 @@ pub(crate) async fn find(
                    there is nobody to ask; name a peer with --peer";
         return Err(Error::Usage(why.into()));
     }
-    let asked = peers.len();
-    let link = Link { hashes: magnet.hashes, trackers: trackers.clone(), peers: peers.clone() };
-    let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
-    let mut search = session.follow(link).await.map_err(|error| failed(&error))?;
-    let found = Waiting::new(&search, asked, local, events).end(&mut search, stop).await;
-    search.end().await;
-    let Description { info, peers: had } = found?;
-    peers.extend(had);
+    let mut hashes = magnet.hashes;
+    let info = loop {
+        let link = Link { hashes, trackers: trackers.clone(), peers: peers.clone() };
+        let search = session.follow(link).await;
+        let mut search = search.map_err(|error| Error::Failed(error.to_string()))?;
+        let waiting = Waiting::new(&search, peers.len(), local, events);
+        let found = waiting.end(&mut search, stop).await;
+        search.end().await;
+        let Description { info, peers: had } = found?;
+        peers.extend(had.into_iter().filter(|addr| !peers.contains(addr)).collect::<Vec<_>>());
+        // A hybrid, known by its v1 hash alone: now it can be asked for by the name that peers want to hear.
+        if !info.lacks_layers() {
+            break info;
+        }
+        hashes = info.hashes;
+    };
     let web_seeds = magnet.web_seeds.clone();
     let (comment, created_by) = (None, None);
     let meta = Metainfo { info, trackers, web_seeds, comment, created_by, creation_date: None };

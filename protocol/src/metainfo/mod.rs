@@ -98,6 +98,11 @@ impl Info {
         self.hashes.v2.is_some()
     }
 
+    /// True if some file has more than one piece (v2 and hybrid) and what verifies them is not known.
+    pub fn lacks_layers(&self) -> bool {
+        self.files.iter().any(|file| file.root.is_some() && file.layer.is_empty())
+    }
+
     /// The file that holds `piece` and the piece's place in that file's layer. Only for v2.
     pub fn v2_place(&self, piece: PieceIndex) -> Option<(FileIndex, usize)> {
         if !self.is_v2() {

@@ -44,7 +44,8 @@ pub enum DescriptionError {
 /// A torrent found by its link.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// The torrent, with all that it takes to verify it.
+    /// The torrent, with all that it takes to verify it; but if the link did not name its v2 hash, without its
+    /// piece layers ([`Info::lacks_layers`]): peers give these to those who know that name.
     pub info: Info,
     /// Where peers listen that we were connected to.
     pub peers: Vec<SocketAddr>,
@@ -88,7 +89,7 @@ impl Gathering {
             return Err(DescriptionError::Private);
         }
         let layers = Layers::new(&info).ok_or(DescriptionError::TooLarge)?;
-        Ok(if layers.is_complete() {
+        Ok(if layers.is_complete() || self.hashes.v2.is_none() {
             Stage::Done(Box::new(Ok(info)))
         } else {
             Stage::Layers { raw: info.raw, layers }
