@@ -47,9 +47,9 @@ impl Engine {
         theirs: Handshake,
         hello: Vec<u8>,
     ) {
-        if !self.torrents.contains_key(&torrent) {
+        let Some(hashes) = self.torrents.get(&torrent).map(|torrent| torrent.info.hashes) else {
             return;
-        }
+        };
         let peer = PeerKey(self.next_peer);
         self.next_peer = (self.next_peer + 1) & (u32::MAX >> 1);
         let transport = stream.transport();
@@ -58,7 +58,9 @@ impl Engine {
         let gathered = Gathered::default();
         self.peers.insert(peer, PeerEntry { torrent, connection, gathered });
         let lan = is_lan(addr.ip());
-        let (id, abilities) = (theirs.peer_id, theirs.abilities);
+        let (id, mut abilities) = (theirs.peer_id, theirs.abilities);
+        // Who uses the v2 hash knows v2, and need not say so.
+        abilities.v2 |= hashes.v2.is_some_and(|hash| hash.truncated() == theirs.info_hash);
         self.input(
             torrent,
             Input::Connected { peer, addr, outgoing, id, abilities, lan, transport },
