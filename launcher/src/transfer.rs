@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use updraft_protocol::io::{
-    LocalNetwork, Phase, Preference, Session, SessionConfig, SessionError, Status, TorrentError,
-    TorrentEvent, TorrentHandle, UploadPolicy,
+    Encryption, LocalNetwork, Phase, Preference, Session, SessionConfig, SessionError, Status,
+    TorrentError, TorrentEvent, TorrentHandle, UploadPolicy,
 };
 
 /// How long nothing may come from anywhere before the player is told.
@@ -35,6 +35,8 @@ pub struct Network {
     pub down_limit: Option<u64>,
     /// What connections run over.
     pub transport: Preference,
+    /// When connections over TCP hide what they are.
+    pub encryption: Encryption,
     /// Whether the player agreed to upload to the internet. To the LAN is always allowed.
     pub upload: bool,
     /// Whether others are looked for on the local network, or there alone.
@@ -52,6 +54,7 @@ impl Network {
             up_limit: self.up_limit,
             down_limit: self.down_limit,
             transport: self.transport,
+            encryption: self.encryption,
             local_network: self.local,
             ..SessionConfig::default()
         };

@@ -245,7 +245,8 @@ impl Aria2 {
         Self::start_with(node, &["--enable-dht=true".to_owned(), table])
     }
 
-    fn start_with(node: &Node, options: &[String]) -> Self {
+    /// Starts it with other options beside those that it always has here.
+    pub fn start_with(node: &Node, options: &[String]) -> Self {
         let mut command = node.command("aria2c");
         command.args(options);
         command.args(["--no-conf=true", "--enable-rpc=true", "--rpc-max-request-size=64M"]);
@@ -340,8 +341,13 @@ impl Transmission {
 
     /// Starts it with its state in a folder of the lab.
     pub fn start(lab: &Lab, node: &Node) -> Self {
+        Self::start_with(lab, node, &json!({}))
+    }
+
+    /// The same with other settings, by their names in its file.
+    pub fn start_with(lab: &Lab, node: &Node, others: &Value) -> Self {
         let home = lab.folder(&format!("transmission-{}", node.ip));
-        let settings = json!({
+        let mut settings = json!({
             // With uTP it tries TCP only minutes after a peer did not answer over uTP.
             "utp-enabled": false,
             "dht-enabled": false, "lpd-enabled": false, "port-forwarding-enabled": false,
@@ -350,6 +356,8 @@ impl Transmission {
             "rpc-port": Self::RPC_PORT, "rpc-bind-address": "127.0.0.1",
             "rpc-authentication-required": false, "rpc-whitelist-enabled": false,
         });
+        let others = others.as_object().into_iter().flatten();
+        others.for_each(|(name, value)| settings[name] = value.clone());
         fs::write(home.join("settings.json"), settings.to_string())
             .expect("the settings can be written");
         let mut command = node.command("transmission-daemon");

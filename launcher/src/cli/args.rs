@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use updraft_manifests::names::Name;
-use updraft_protocol::io::{LocalNetwork, Preference};
+use updraft_protocol::io::{Encryption, LocalNetwork, Preference};
 
 /// Installs and updates a product from its swarm, and seeds it from the installed files.
 #[derive(Debug, Parser)]
@@ -142,6 +142,16 @@ pub struct SwarmArgs {
     /// always that, where the other end has it. The default is `background` for `seed`, else `now`.
     #[arg(long, value_name = "now|background|tcp|quic", env = "UPDRAFT_TRANSPORT")]
     pub transport: Option<Preference>,
+    /// Message stream encryption of TCP connections, for peers that take nothing else and networks that
+    /// slow BitTorrent down: `allow` asks for it where a peer hangs up without it, `prefer` asks for it
+    /// first, `require` speaks with nobody otherwise, `off` never speaks it.
+    #[arg(
+        long,
+        value_name = "off|allow|prefer|require",
+        default_value = "allow",
+        env = "UPDRAFT_ENCRYPTION"
+    )]
+    pub encryption: Encryption,
     /// Whether to upload to others on the internet, who then see your address. Asked once on a
     /// terminal; until it is answered, only your own network is served.
     #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
@@ -268,6 +278,7 @@ impl SwarmArgs {
             up_limit: self.up_limit.and_then(|rate| rate.0),
             down_limit: self.down_limit.and_then(|rate| rate.0),
             transport: self.transport.unwrap_or_default(),
+            encryption: self.encryption,
             upload: self.upload.is_some_and(Answer::is_yes),
             ..self.meet.network()
         }

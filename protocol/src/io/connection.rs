@@ -7,8 +7,10 @@
 use super::buffers::{BUFFER_LEN, BufferPool};
 use super::parcels;
 use super::quic::Quic;
-use super::stream::{self, ReadHalf, Stream, WriteHalf};
-use crate::ids::{InfoHashes, PeerId, PeerKey};
+use super::sealed::{self, Sealed};
+use super::stream::{ReadHalf, Stream, WriteHalf};
+use crate::ids::{InfoHash, InfoHashes, PeerId, PeerKey};
+use crate::policy::encryption::Encryption;
 use crate::policy::transport::QUIC_PATIENCE;
 use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
 use crate::wire::message::{self, Message, WireError};
@@ -18,8 +20,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::net::TcpSocket;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 /// Time for a connection to be made.
@@ -157,6 +160,7 @@ pub(super) struct Dial {
     pub(super) quic: Option<Quic>,
     pub(super) hashes: InfoHashes,
     pub(super) peer_id: PeerId,
+    pub(super) encryption: Encryption,
 }
 
 impl Dial {
@@ -167,7 +171,7 @@ impl Dial {
             let mut at = addr;
             at.set_port(port);
             match timeout(QUIC_PATIENCE, quic.connect(at)).await {
-                Ok(Ok(stream)) => return self.exchange(at, stream).await,
+                Ok(Ok(stream)) => return told(at, in_time(self.exchange(stream)).await),
                 Ok(Err(error)) => tracing::debug!(%at, %error, "dialling by QUIC failed"),
                 Err(_) => tracing::debug!(%at, "dialling by QUIC timed out"),
             }
@@ -175,50 +179,95 @@ impl Dial {
         if matches!(route, Route::Quic(_)) {
             return None;
         }
-        match timeout(CONNECT_TIMEOUT, self.connect(addr)).await {
-            Ok(Ok(stream)) => self.exchange(addr, stream).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%addr, %error, "dialling failed");
-                None
-            }
-            Err(_) => {
-                tracing::debug!(%addr, "dialling timed out");
-                None
-            }
+        let encrypted = self.encryption.dials_encrypted();
+        let first = self.by_tcp(addr, encrypted).await;
+        let again = matches!(&first, Err(Failed::Handshake(error)) if encrypted || hung_up(error));
+        if again && self.encryption.dials_twice() {
+            tracing::debug!(%addr, encrypted = !encrypted, "dialling once more");
+            return told(addr, self.by_tcp(addr, !encrypted).await.map_err(Failed::reason));
         }
+        told(addr, first.map_err(Failed::reason))
     }
 
-    async fn connect(&self, addr: SocketAddr) -> io::Result<Stream> {
+    async fn by_tcp(
+        &self,
+        addr: SocketAddr,
+        encrypted: bool,
+    ) -> Result<(Stream, Handshake), Failed> {
+        let connected = timeout(CONNECT_TIMEOUT, self.connect(addr)).await;
+        let stream = connected.unwrap_or_else(|late| Err(late.into())).map_err(Failed::Connect)?;
+        let exchanged = if encrypted {
+            in_time(self.exchange_sealed(stream)).await
+        } else {
+            in_time(self.exchange(Stream::Tcp(stream))).await
+        };
+        exchanged.map_err(Failed::Handshake)
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(ip) = self.bind.filter(|ip| ip.is_ipv4() == addr.is_ipv4()) {
             socket.bind(SocketAddr::new(ip, 0))?;
         }
-        stream::tcp(socket.connect(addr).await?)
+        let stream = socket.connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
-    async fn exchange(&self, addr: SocketAddr, mut stream: Stream) -> Option<(Stream, Handshake)> {
-        let hashes = self.hashes;
-        let hello = handshake(hashes, hashes.swarm_hashes().next()?, self.peer_id).encode();
-        let exchange = async {
-            stream.write_all(&hello).await?;
-            read_handshake(&mut stream).await
-        };
-        match timeout(HANDSHAKE_TIMEOUT, exchange).await {
-            Ok(Ok(theirs)) if hashes.contains(theirs.info_hash) => Some((stream, theirs)),
-            Ok(Ok(theirs)) => {
-                tracing::debug!(%addr, other = %theirs.info_hash, "the peer answered for another torrent");
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%addr, %error, "handshake failed");
-                None
-            }
-            Err(_) => {
-                tracing::debug!(%addr, "no handshake in time");
-                None
-            }
+    async fn exchange(&self, mut stream: Stream) -> io::Result<(Stream, Handshake)> {
+        let (_, hello) = self.hello()?;
+        stream.write_all(&hello).await?;
+        self.hear(stream).await
+    }
+
+    /// The same behind message stream encryption, with which our handshake goes along.
+    async fn exchange_sealed(&self, mut stream: TcpStream) -> io::Result<(Stream, Handshake)> {
+        let (torrent, hello) = self.hello()?;
+        let agreed = sealed::begin(&mut stream, torrent, self.encryption, &hello).await?;
+        self.hear(Stream::Sealed(Box::new(Sealed::new(stream, agreed)))).await
+    }
+
+    fn hello(&self) -> io::Result<(InfoHash, [u8; HANDSHAKE_LEN])> {
+        let torrent = self.hashes.swarm_hashes().next().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((torrent, handshake(self.hashes, torrent, self.peer_id).encode()))
+    }
+
+    async fn hear(&self, mut stream: Stream) -> io::Result<(Stream, Handshake)> {
+        let theirs = read_handshake(&mut stream).await?;
+        if self.hashes.contains(theirs.info_hash) {
+            return Ok((stream, theirs));
+        }
+        let other = theirs.info_hash;
+        Err(io::Error::other(format!("the peer answered for another torrent, {other}")))
+    }
+}
+
+/// How far dialling came.
+enum Failed {
+    Connect(io::Error),
+    Handshake(io::Error),
+}
+
+impl Failed {
+    fn reason(self) -> io::Error {
+        match self {
+            Self::Connect(error) | Self::Handshake(error) => error,
         }
     }
+}
+
+/// True if a peer closed without a word, as those do that take nothing but encryption.
+fn hung_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&error.kind())
+}
+
+async fn in_time<T>(handshake: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|late| Err(late.into()))
+}
+
+fn told<T>(addr: SocketAddr, dialled: io::Result<T>) -> Option<T> {
+    dialled.inspect_err(|error| tracing::debug!(%addr, %error, "dialling failed")).ok()
 }
 
 /// Our own handshake under one of the torrent's names.
@@ -233,30 +282,86 @@ pub(super) fn handshake(
 
 /// Reads the handshake of somebody who dialled us, and hands the connection to the engine.
 pub(super) async fn accept(mut stream: Stream, addr: SocketAddr, events: mpsc::Sender<NetEvent>) {
-    match timeout(HANDSHAKE_TIMEOUT, read_handshake(&mut stream)).await {
-        Ok(Ok(handshake)) => {
+    let heard = in_time(read_handshake(&mut stream)).await;
+    take_in(heard.map(|handshake| (stream, handshake)), addr, &events).await;
+}
+
+async fn take_in(
+    heard: io::Result<(Stream, Handshake)>,
+    addr: SocketAddr,
+    events: &mpsc::Sender<NetEvent>,
+) {
+    match heard {
+        Ok((stream, handshake)) => {
             let _ = events.send(NetEvent::Incoming { stream, addr, handshake }).await;
         }
-        Ok(Err(error)) => tracing::debug!(%addr, %error, "refused a connection"),
-        Err(_) => tracing::debug!(%addr, "no handshake in time"),
+        Err(error) => tracing::debug!(%addr, %error, "refused a connection"),
     }
 }
 
-async fn read_handshake(stream: &mut Stream) -> io::Result<Handshake> {
-    let mut bytes = [0; HANDSHAKE_LEN];
-    // The first bytes alone tell other protocols apart: do not wait for the rest of those.
-    stream.read_exact(&mut bytes[..20]).await?;
-    if bytes[..20] != handshake_prefix() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            crate::wire::handshake::NotBitTorrent,
-        ));
+/// What it takes to answer those who dial us by TCP, encrypted or not.
+#[derive(Clone, Debug)]
+pub(super) struct Greeter {
+    pub(super) events: mpsc::Sender<NetEvent>,
+    /// The names of the torrents that are here.
+    pub(super) torrents: watch::Receiver<Vec<InfoHash>>,
+    pub(super) encryption: Encryption,
+}
+
+impl Greeter {
+    /// As [`accept`].
+    pub(super) async fn accept(self, stream: TcpStream, addr: SocketAddr) {
+        take_in(in_time(self.greet(stream)).await, addr, &self.events).await;
     }
-    stream.read_exact(&mut bytes[20..]).await?;
+
+    async fn greet(&self, mut tcp: TcpStream) -> io::Result<(Stream, Handshake)> {
+        tcp.set_nodelay(true)?;
+        let mut first = [0; PREFIX_LEN];
+        tcp.read_exact(&mut first).await?;
+        if first == handshake_prefix() {
+            if !self.encryption.takes_plain() {
+                return Err(io::Error::other("only encrypted connections are taken"));
+            }
+            let mut stream = Stream::Tcp(tcp);
+            let handshake = read_rest(&mut stream, first).await?;
+            return Ok((stream, handshake));
+        }
+        if !self.encryption.takes_encrypted() {
+            return Err(not_bittorrent());
+        }
+        let torrents = self.torrents.borrow().clone();
+        let agreed = sealed::answer(&mut tcp, first, &torrents, self.encryption).await?;
+        let mut stream = Stream::Sealed(Box::new(Sealed::new(tcp, agreed)));
+        let handshake = read_handshake(&mut stream).await?;
+        Ok((stream, handshake))
+    }
+}
+
+/// The first bytes of a handshake, which tell other protocols apart.
+const PREFIX_LEN: usize = 20;
+
+async fn read_handshake(stream: &mut Stream) -> io::Result<Handshake> {
+    let mut first = [0; PREFIX_LEN];
+    // Do not wait for the rest of other protocols.
+    stream.read_exact(&mut first).await?;
+    if first != handshake_prefix() {
+        return Err(not_bittorrent());
+    }
+    read_rest(stream, first).await
+}
+
+async fn read_rest(stream: &mut Stream, first: [u8; PREFIX_LEN]) -> io::Result<Handshake> {
+    let mut bytes = [0; HANDSHAKE_LEN];
+    bytes[..PREFIX_LEN].copy_from_slice(&first);
+    stream.read_exact(&mut bytes[PREFIX_LEN..]).await?;
     Handshake::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn handshake_prefix() -> [u8; 20] {
+fn not_bittorrent() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, crate::wire::handshake::NotBitTorrent)
+}
+
+fn handshake_prefix() -> [u8; PREFIX_LEN] {
     *b"\x13BitTorrent protocol"
 }
 

@@ -162,6 +162,8 @@ pub(super) struct Engine {
     packer: Packer,
     torrents: BTreeMap<TorrentKey, Torrent>,
     by_hash: HashMap<InfoHash, TorrentKey>,
+    /// The names in it, for those who answer encrypted handshakes.
+    names: watch::Sender<Vec<InfoHash>>,
     peers: HashMap<PeerKey, PeerEntry>,
     documents: Documents,
     lsd: Option<Lsd>,
@@ -199,6 +201,7 @@ impl Engine {
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             torrents: BTreeMap::new(),
             by_hash: HashMap::new(),
+            names: watch::Sender::default(),
             peers: HashMap::new(),
             documents: Documents::default(),
             lsd,
@@ -212,6 +215,20 @@ impl Engine {
     /// Where accepted connections are handed in.
     pub(super) fn net_events(&self) -> mpsc::Sender<NetEvent> {
         self.shared.events.clone()
+    }
+
+    /// What answers those who dial by TCP.
+    pub(super) fn greeter(&self) -> connection::Greeter {
+        let encryption = self.setup.config.encryption;
+        connection::Greeter {
+            events: self.net_events(),
+            torrents: self.names.subscribe(),
+            encryption,
+        }
+    }
+
+    fn share_names(&self) {
+        self.names.send_replace(self.by_hash.keys().copied().collect());
     }
 
     /// Runs until it is told to stop or every handle is gone.
@@ -383,6 +400,7 @@ impl Engine {
         );
         let (torrent, status, checks) = Torrent::new(add, found, events);
         self.by_hash.extend(hashes.swarm_hashes().map(|hash| (hash, key)));
+        self.share_names();
         if let Some(distrusted) = &torrent.distrusted {
             self.disk.distrust(key, distrusted);
         }
@@ -448,6 +466,7 @@ impl Engine {
     fn remove(&mut self, key: TorrentKey, reply: Option<oneshot::Sender<()>>) {
         let Some(torrent) = self.torrents.remove(&key) else { return };
         self.by_hash.retain(|_, other| *other != key);
+        self.share_names();
         self.peers.retain(|_, peer| peer.torrent != key);
         self.announce_locally();
         self.disk.remove(key);

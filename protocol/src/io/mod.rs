@@ -18,6 +18,7 @@ mod lsd;
 mod parallel;
 mod parcels;
 mod quic;
+mod sealed;
 mod session;
 mod sockets;
 pub mod storage;
@@ -27,6 +28,7 @@ mod tests;
 pub mod trackers;
 pub mod webseed;
 
+pub use crate::policy::encryption::Encryption;
 pub use crate::policy::locality::is_lan;
 pub use crate::policy::picker::Priority;
 pub use crate::policy::transport::{Preference, Transport};

@@ -11,6 +11,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{InfoHash, InfoHashes, PeerId, PeerKey, PieceIndex};
 use crate::metainfo::Info;
+use crate::policy::encryption::Encryption;
 use crate::policy::picker::Priority;
 use crate::policy::transport::Preference;
 use crate::swarm::{PeerSummary, UploadPolicy};
@@ -44,6 +45,8 @@ pub struct SessionConfig {
     pub down_limit: Option<u64>,
     /// What connections are to run over.
     pub transport: Preference,
+    /// When connections over TCP hide what they are.
+    pub encryption: Encryption,
     /// Connections per torrent.
     pub connections_max: usize,
     /// The publisher's seed: gives each piece to somebody once before any twice.
@@ -74,6 +77,7 @@ impl Default for SessionConfig {
             up_limit: None,
             down_limit: None,
             transport: Preference::default(),
+            encryption: Encryption::default(),
             connections_max: 50,
             spread: false,
             local_network: LocalNetwork::Off,
@@ -397,7 +401,7 @@ impl Session {
             quic.accept(&engine.net_events(), &commands.downgrade());
         }
         for listener in listeners {
-            tokio::spawn(accept_all(listener, engine.net_events(), commands.downgrade()));
+            tokio::spawn(accept_all(listener, engine.greeter(), commands.downgrade()));
         }
         Ok((Self { commands, listen: addrs, peer_id }, engine, receiver))
     }
@@ -650,7 +654,7 @@ pub(super) fn pieces_within_files(geometry: &Geometry, files: &[bool]) -> Bitfie
 /// Accepts until the session is gone.
 async fn accept_all(
     listener: TcpListener,
-    events: mpsc::Sender<connection::NetEvent>,
+    greeter: connection::Greeter,
     alive: mpsc::WeakSender<Command>,
 ) {
     /// Handshakes under way at once; the next waits in the system's queue.
@@ -660,23 +664,16 @@ async fn accept_all(
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = events.closed() => return,
+            () = greeter.events.closed() => return,
         };
         if alive.upgrade().is_none() {
             return;
         }
         match accepted {
             Ok((stream, addr)) => {
-                let events = events.clone();
+                let greeter = greeter.clone();
                 tokio::spawn(async move {
-                    match stream::tcp(stream) {
-                        Ok(stream) => {
-                            connection::accept(stream, stream::canonical(addr), events).await;
-                        }
-                        Err(error) => {
-                            tracing::debug!(%addr, %error, "a connection was gone at once");
-                        }
-                    }
+                    greeter.accept(stream, stream::canonical(addr)).await;
                     drop(permit);
                 });
             }

@@ -1,6 +1,7 @@
-//! The bytes of a connection, whatever it runs over: TCP, or one bidirectional stream of a QUIC
-//! connection of its own.
+//! The bytes of a connection, whatever it runs over: TCP, perhaps encrypted, or one bidirectional stream
+//! of a QUIC connection of its own.
 
+use super::sealed::{Sealed, SealedRead, SealedWrite};
 use crate::policy::transport::Transport;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
@@ -17,13 +18,14 @@ const AHEAD_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    Sealed(Box<Sealed>),
     Quic(quinn::Connection, quinn::SendStream, quinn::RecvStream),
 }
 
 impl Stream {
     pub(super) fn transport(&self) -> Transport {
         match self {
-            Self::Tcp(_) => Transport::Tcp,
+            Self::Tcp(_) | Self::Sealed(_) => Transport::Tcp,
             Self::Quic(..) => Transport::Quic,
         }
     }
@@ -31,6 +33,7 @@ impl Stream {
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Sealed(stream) => stream.write_all(bytes).await,
             Self::Quic(_, send, _) => Ok(send.write_all(bytes).await?),
         }
     }
@@ -38,6 +41,7 @@ impl Stream {
     pub(super) async fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.read_exact(bytes).await.map(|_| ()),
+            Self::Sealed(stream) => stream.read_exact(bytes).await,
             Self::Quic(_, _, receive) => {
                 receive.read_exact(bytes).await.map_err(|error| match error {
                     quinn::ReadExactError::FinishedEarly(_) => io::ErrorKind::UnexpectedEof.into(),
@@ -53,6 +57,10 @@ impl Stream {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
             }
+            Self::Sealed(stream) => {
+                let (read, write) = stream.split();
+                (ReadHalf::Sealed(Box::new(read)), WriteHalf::Sealed(Box::new(write)))
+            }
             Self::Quic(connection, send, receive) => {
                 let read = QuicRead { receive, ahead: Bytes::new(), ended: false };
                 (ReadHalf::Quic(read), WriteHalf::Quic(connection, send))
@@ -65,6 +73,7 @@ impl Stream {
 #[derive(Debug)]
 pub(super) enum ReadHalf {
     Tcp(OwnedReadHalf),
+    Sealed(Box<SealedRead>),
     Quic(QuicRead),
 }
 
@@ -73,6 +82,7 @@ impl ReadHalf {
     pub(super) async fn readable(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,
+            Self::Sealed(stream) => stream.readable().await,
             Self::Quic(stream) => stream.readable().await,
         }
     }
@@ -82,6 +92,7 @@ impl ReadHalf {
     pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Sealed(stream) => stream.try_read(buffer),
             Self::Quic(stream) => stream.try_read(buffer),
         }
     }
@@ -131,6 +142,7 @@ impl QuicRead {
 #[derive(Debug)]
 pub(super) enum WriteHalf {
     Tcp(OwnedWriteHalf),
+    Sealed(Box<SealedWrite>),
     Quic(quinn::Connection, quinn::SendStream),
 }
 
@@ -138,6 +150,7 @@ impl WriteHalf {
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Sealed(stream) => stream.write_all(bytes).await,
             Self::Quic(_, stream) => Ok(stream.write_all(bytes).await?),
         }
     }
@@ -146,6 +159,7 @@ impl WriteHalf {
     pub(super) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write_vectored(slices).await,
+            Self::Sealed(stream) => stream.write_vectored(slices).await,
             Self::Quic(_, stream) => {
                 let Some((first, rest)) = slices.split_first() else { return Ok(0) };
                 let mut written = stream.write(first).await?;
@@ -175,8 +189,12 @@ impl WriteHalf {
             Self::Tcp(stream) => {
                 socket2::SockRef::from(stream.as_ref()).set_tcp_notsent_lowat(bytes)
             }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Self::Sealed(stream) => {
+                socket2::SockRef::from(stream.tcp()).set_tcp_notsent_lowat(bytes)
+            }
             #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            Self::Tcp(_) => Ok(()),
+            Self::Tcp(_) | Self::Sealed(_) => Ok(()),
             Self::Quic(connection, _) => {
                 // What is on its way counts as well, and must have room to become twice as much.
                 let window = connection.stats().path.cwnd;
@@ -190,12 +208,6 @@ impl WriteHalf {
     pub(super) fn bound_follows_window(&self) -> bool {
         matches!(self, Self::Quic(..))
     }
-}
-
-/// Prepares an accepted or dialled TCP connection.
-pub(super) fn tcp(stream: TcpStream) -> io::Result<Stream> {
-    stream.set_nodelay(true)?;
-    Ok(Stream::Tcp(stream))
 }
 
 /// An address as everybody writes it: IPv4 is IPv4, whatever socket it came to.

@@ -5,6 +5,7 @@
 pub mod background;
 pub mod choker;
 pub mod dialer;
+pub mod encryption;
 pub mod endgame;
 pub mod http;
 pub mod limiter;

@@ -6,6 +6,7 @@ pub mod extension;
 pub mod handshake;
 pub mod lsd;
 pub mod message;
+pub mod mse;
 pub mod parcel;
 pub mod pex;
 pub mod tracker;

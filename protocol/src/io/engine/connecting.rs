@@ -101,6 +101,7 @@ impl Engine {
             quic: self.setup.quic.clone(),
             hashes: self.torrents.get(&key)?.info.hashes,
             peer_id: self.setup.peer_id,
+            encryption: self.setup.config.encryption,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{InfoHash, InfoHashes, PeerId};
-use crate::io::{Preference, Session, SessionConfig};
+use crate::io::{Encryption, Preference, Session, SessionConfig};
 use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
 use std::net::{Ipv4Addr, UdpSocket};
 
@@ -141,6 +141,7 @@ async fn who_does_not_answer_by_quic_is_dialled_by_tcp() {
         quic: Some(quic.clone()),
         hashes: InfoHashes { v1: Some(HASH), v2: None },
         peer_id: PeerId([8; 20]),
+        encryption: Encryption::default(),
     };
     let (stream, _) = dial().dial(addr, connection::Route::QuicFirst(port)).await.unwrap();
     assert!(matches!(stream, Stream::Tcp(_)));
