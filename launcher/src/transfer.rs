@@ -41,6 +41,8 @@ pub struct Network {
     pub upload: bool,
     /// Whether others are looked for on the local network, or there alone.
     pub local: LocalNetwork,
+    /// Whether the router may be asked to let others in. It is not before the player agreed to upload.
+    pub port_mapping: bool,
 }
 
 impl Network {
@@ -56,6 +58,7 @@ impl Network {
             transport: self.transport,
             encryption: self.encryption,
             local_network: self.local,
+            port_mapping: self.port_mapping && self.upload,
             ..SessionConfig::default()
         };
         if !self.listen.is_empty() {

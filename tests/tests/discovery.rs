@@ -326,3 +326,48 @@ fn a_flood_of_addresses_does_no_harm() {
     fetch.finish(SWARM_WAIT);
     content::assert_same(&source, &into.join("game"), &[]);
 }
+
+/// A player who agreed to upload asks the router for both ports, and gives them back; nobody else does.
+#[test]
+fn the_router_is_asked_to_let_others_in() {
+    let lab = Lab::new();
+    let source = build(&lab, 9);
+    let torrent = lab.path("game.torrent");
+    ours::create_torrent(&source, &torrent, "hybrid", &[]);
+    let (router_node, node) = (lab.node(), lab.node());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/gateway.py").to_owned();
+    let router = router_node.spawn("router", "python3", &[script, router_node.ip.to_string()]);
+    router.wait_json("its start", ours::READY_WAIT, |event| (event["event"] == "up").then_some(()));
+    let seed = |flags: &[&str]| {
+        let flags = [&["--no-lan", "--stay"], flags].concat();
+        let (place, listen) = (Place::from(&node), node.addr(PEER_PORT));
+        let seed = ours::fetch_with(&place, &torrent, parent(&source), listen, &[], &flags);
+        seed.wait_json("seeding", ours::READY_WAIT, |event| {
+            (event["event"] == "seeding").then_some(())
+        });
+        seed
+    };
+    for flags in [&["--upload", "no"][..], &["--upload", "yes", "--no-port-mapping"]] {
+        let mut silent = seed(flags);
+        silent.terminate();
+        silent.wait_exit(ours::READY_WAIT);
+    }
+    let mut open = seed(&["--upload", "yes"]);
+    let asked = |what: &str| {
+        let all = router.json().into_iter().filter(|event| event["event"] == what);
+        let mut ports: Vec<(String, String)> = all
+            .map(|event| (event["NewProtocol"].to_string(), event["NewExternalPort"].to_string()))
+            .collect();
+        ports.sort();
+        ports
+    };
+    let both: Vec<(String, String)> =
+        ["\"TCP\"", "\"UDP\""].map(|kind| (kind.into(), format!("\"{PEER_PORT}\""))).into();
+    until("the router is asked", SWARM_WAIT, || (asked("AddPortMapping") == both).then_some(()));
+    let inside = router.json().into_iter().filter(|event| event["event"] == "AddPortMapping");
+    assert!(inside.into_iter().all(|event| event["NewInternalClient"] == node.ip.to_string()));
+    assert_eq!(asked("DeletePortMapping"), []);
+    open.terminate();
+    open.wait_exit(ours::READY_WAIT);
+    until("both come back", SWARM_WAIT, || (asked("DeletePortMapping") == both).then_some(()));
+}

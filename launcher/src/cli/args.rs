@@ -152,6 +152,10 @@ pub struct SwarmArgs {
         env = "UPDRAFT_ENCRYPTION"
     )]
     pub encryption: Encryption,
+    /// Do not ask the router (by UPnP) to let other players in. It is asked only where uploading to the
+    /// internet was agreed to.
+    #[arg(long, env = "UPDRAFT_NO_PORT_MAPPING")]
+    pub no_port_mapping: bool,
     /// Whether to upload to others on the internet, who then see your address. Asked once on a
     /// terminal; until it is answered, only your own network is served.
     #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
@@ -280,6 +284,7 @@ impl SwarmArgs {
             transport: self.transport.unwrap_or_default(),
             encryption: self.encryption,
             upload: self.upload.is_some_and(Answer::is_yes),
+            port_mapping: !self.no_port_mapping,
             ..self.meet.network()
         }
     }

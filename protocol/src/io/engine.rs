@@ -12,6 +12,7 @@ use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, NetEvent};
 use super::documents::{Documents, Order};
 use super::lsd::Lsd;
+use super::mapping::Mapping;
 use super::parcels::{Packed, Packer};
 use super::quic::Quic;
 use super::session::{
@@ -167,6 +168,7 @@ pub(super) struct Engine {
     peers: HashMap<PeerKey, PeerEntry>,
     documents: Documents,
     lsd: Option<Lsd>,
+    mapping: Option<Mapping>,
     next_torrent: u32,
     next_peer: u32,
     publish_at: Option<Duration>,
@@ -182,6 +184,9 @@ impl Engine {
         let disk = Disk::start(DISK_THREADS, BufferPool::new(READ_BUFFERS_MAX), disk_sender)?;
         let lsd = (setup.config.local_network != LocalNetwork::Off)
             .then(|| Lsd::start(Arc::clone(&setup.listen), setup.seed, note.clone()));
+        let maps = setup.config.port_mapping && setup.config.local_network != LocalNetwork::Only;
+        let quic = setup.quic.as_ref().and_then(Quic::port);
+        let mapping = maps.then(|| Mapping::start(&setup.listen, quic)).flatten();
         let budget = usize::try_from(WRITE_BYTES_MAX).expect("8 MiB fit any address space");
         Ok(Self {
             epoch: Instant::now(),
@@ -205,6 +210,7 @@ impl Engine {
             peers: HashMap::new(),
             documents: Documents::default(),
             lsd,
+            mapping,
             next_torrent: 0,
             next_peer: 0,
             publish_at: None,
@@ -499,6 +505,9 @@ impl Engine {
         let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
         for done in syncs {
             let _ = done.await;
+        }
+        if let Some(mapping) = self.mapping.take() {
+            mapping.stop().await;
         }
         for goodbye in goodbyes {
             let _ = goodbye.await;

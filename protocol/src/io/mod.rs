@@ -15,6 +15,7 @@ mod engine;
 pub mod held;
 mod link;
 mod lsd;
+mod mapping;
 mod parallel;
 mod parcels;
 mod quic;

@@ -53,6 +53,9 @@ pub struct SessionConfig {
     pub spread: bool,
     /// What part the local network has.
     pub local_network: LocalNetwork,
+    /// Whether the router is asked to let others in (UPnP). An engine that listens on loopback or at
+    /// public addresses alone asks nobody.
+    pub port_mapping: bool,
 }
 
 /// What part the local network has in a session. Peers that are met otherwise may be on it in any case.
@@ -81,6 +84,7 @@ impl Default for SessionConfig {
             connections_max: 50,
             spread: false,
             local_network: LocalNetwork::Off,
+            port_mapping: false,
         }
     }
 }
