@@ -297,7 +297,7 @@ mod tests {
         takes: Encryption,
     ) -> (io::Result<Agreed>, io::Result<Agreed>) {
         run(async {
-            let (mut a, mut b) = duplex(256);
+            let (mut a, mut b) = duplex(4096);
             let dialling = async move { begin(&mut a, torrent, dials, b"hello").await };
             let taking = async move {
                 let mut first = [0; 20];
