@@ -162,6 +162,16 @@ impl Signed {
         Ok(Self { role, signatures, payload: payload.to_vec() })
     }
 
+    /// The role that the header of `bytes` names; `None` if this is no document.
+    pub fn role_of(bytes: &[u8]) -> Option<Role> {
+        #[derive(Deserialize)]
+        struct Named {
+            role: Role,
+        }
+        let header = std::str::from_utf8(split(bytes)?.0).ok()?;
+        toml::from_str(header).ok().map(|Named { role }| role)
+    }
+
     /// A document of `payload`, signed by `keys` (all of one role).
     ///
     /// # Errors
@@ -192,18 +202,33 @@ impl Signed {
         self.signatures.insert(key.public(), key.sign(&self.payload));
     }
 
+    /// What a key of this role signs, for those who sign elsewhere.
+    pub fn message(&self) -> Vec<u8> {
+        crate::keys::message(self.role, &self.payload)
+    }
+
+    /// Adds a signature that was made elsewhere. False, and nothing added, if it is not that of `key` over
+    /// [`Signed::message`].
+    pub fn add(&mut self, key: &PublicKey, signature: &[u8; 64]) -> bool {
+        let is_good = key.verifies(self.role, &self.payload, signature);
+        if is_good {
+            self.signatures.insert(*key, *signature);
+        }
+        is_good
+    }
+
     /// Drops the signatures of keys that count for nobody any more: a header has only so many.
     pub fn keep(&mut self, counts: impl Fn(&PublicKey) -> bool) {
         self.signatures.retain(|key, _| counts(key));
     }
 
-    /// Takes over the signatures of another copy of the same payload. False if it is another payload.
+    /// Takes over the good signatures of another copy of the same payload. False if it is another payload.
     pub fn merge(&mut self, other: &Self) -> bool {
         if other.role != self.role || other.payload != self.payload {
             return false;
         }
         for (key, signature) in &other.signatures {
-            self.signatures.entry(*key).or_insert(*signature);
+            self.add(key, signature);
         }
         true
     }
@@ -236,6 +261,19 @@ impl Signed {
     /// SHA-256 of the payload: the document's name.
     pub fn hash(&self) -> ContentHash {
         ContentHash::of(&self.payload)
+    }
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The payload, whoever signed it: for those who made it, or are about to sign it. Never to be acted on.
+    ///
+    /// # Errors
+    /// [`DocumentError::Newer`], [`DocumentError::Payload`].
+    pub fn unverified<T: Payload>(&self) -> Result<T, DocumentError> {
+        read_payload(self.role, &self.payload)
     }
 
     /// The keys that claim to have signed.
@@ -344,78 +382,4 @@ impl<T> std::ops::Deref for Verified<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::head::Head;
-    use crate::testing::World;
-    use proptest::prelude::*;
-
-    fn keys(of: &[&SecretKey], threshold: u32) -> KeySet {
-        KeySet { threshold, keys: of.iter().map(|key| key.public()).collect() }
-    }
-
-    #[test]
-    fn thresholds_count_distinct_trusted_keys() {
-        let [a, b, c] = [1, 2, 3].map(|seed| SecretKey::from_random(Role::Head, [seed; 32]));
-        let head = World::new().head();
-        let signed = Signed::create(Role::Head, &head, &[&a, &c]).unwrap();
-        let verify = |set: KeySet| signed.clone().verify::<Head>(&set);
-        assert!(verify(keys(&[&a], 1)).is_ok());
-        assert!(verify(keys(&[&a, &b, &c], 2)).is_ok());
-        assert!(matches!(
-            verify(keys(&[&a, &b], 2)),
-            Err(DocumentError::Signatures { good: 1, threshold: 2, .. })
-        ));
-        assert!(verify(keys(&[&b], 1)).is_err());
-        assert!(verify(keys(&[&a], 0)).is_err(), "a threshold of nothing trusts nobody");
-
-        let mut other = Signed::create(Role::Head, &head, &[&b]).unwrap();
-        assert!(other.merge(&signed));
-        assert!(other.verify::<Head>(&keys(&[&a, &b, &c], 3)).is_ok());
-
-        // The same signature written twice in a header counts once.
-        let text = String::from_utf8(signed.to_bytes()).unwrap();
-        let (header, payload) = text.split_once("+++\n").unwrap();
-        let block = header.split_once("[[signatures]]").unwrap().1.split("[[").next().unwrap();
-        let twice = format!("{header}\n[[signatures]]{block}\n+++\n{payload}");
-        let twice = Signed::parse(Role::Head, twice.as_bytes()).unwrap();
-        assert!(twice.verify::<Head>(&keys(&[&a, &b], 2)).is_err());
-    }
-
-    #[test]
-    fn the_payload_is_kept_as_served() {
-        let key = SecretKey::from_random(Role::Head, [1; 32]);
-        let signed = Signed::create(Role::Head, &World::new().head(), &[&key]).unwrap();
-        let bytes = signed.to_bytes();
-        let again = Signed::parse(Role::Head, &bytes).unwrap();
-        assert_eq!(again, signed);
-        assert_eq!(again.to_bytes(), bytes);
-        assert!(matches!(Signed::parse(Role::Root, &bytes), Err(DocumentError::Malformed { .. })));
-        let large = vec![b'a'; Role::Head.document_bytes_max() + 1];
-        assert!(matches!(Signed::parse(Role::Head, &large), Err(DocumentError::TooLarge { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn damage_is_noticed(at: prop::sample::Index, bit in 0u8..8, cut: bool) {
-            let key = SecretKey::from_random(Role::Head, [1; 32]);
-            let set = keys(&[&key], 1);
-            let signed = Signed::create(Role::Head, &World::new().head(), &[&key]).unwrap();
-            let mut bytes = signed.to_bytes();
-            let at = at.index(bytes.len());
-            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
-            // A flip in the unsigned header may do no harm; the payload never differs.
-            if let Ok(verified) = Signed::parse(Role::Head, &bytes).and_then(|s| s.verify::<Head>(&set)) {
-                prop_assert_eq!(verified.hash(), signed.hash());
-                prop_assert!(!cut);
-            }
-        }
-
-        #[test]
-        fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Signed::parse(Role::Root, &bytes);
-            let _ = Signed::parse(Role::Root, &[b"updraft-document = 1\nrole = \"root\"\n+++\n", &bytes[..]].concat())
-                .map(|signed| read_payload::<crate::root::Root>(Role::Root, signed.payload()));
-        }
-    }
-}
+mod tests;

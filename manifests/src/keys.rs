@@ -209,7 +209,8 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-fn message(role: Role, payload: &[u8]) -> Vec<u8> {
+/// What is signed.
+pub(crate) fn message(role: Role, payload: &[u8]) -> Vec<u8> {
     [b"updraft signed document v1\0", role.as_str().as_bytes(), b"\0", payload].concat()
 }
 

@@ -55,6 +55,18 @@ pub struct ReleaseKeys {
     pub channels: BTreeMap<Name, u32>,
 }
 
+impl Roles {
+    /// The keys of `role`, with the threshold of channels that have none of their own.
+    pub fn of(&self, role: Role) -> Option<&KeySet> {
+        match role {
+            Role::Root => Some(&self.root),
+            Role::Release => Some(&self.release.keys),
+            Role::Head => Some(&self.head),
+            Role::Launcher => self.launcher.as_ref(),
+        }
+    }
+}
+
 impl ReleaseKeys {
     /// The keys and threshold for manifests of `channel`.
     pub fn for_channel(&self, channel: &Name) -> KeySet {
