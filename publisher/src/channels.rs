@@ -2,8 +2,10 @@
 //! out step by step, paused.
 
 use crate::home::Home;
+use crate::publish::{sign_manifest, waiting_name};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, head};
+use crate::signers::Signers;
+use crate::{Error, disk, head, waiting};
 use std::path::PathBuf;
 use updraft_manifests::document::{Signed, Verified};
 use updraft_manifests::hash::ContentHash;
@@ -40,13 +42,14 @@ pub fn promote(
     if from == to {
         return Err(Error::Usage(format!("--from and --to are both `{to}`")));
     }
-    let (key, head_key) = (home.key(Role::Release)?, home.key(Role::Head)?);
+    let (signers, head_key) = (Signers::at_hand(home, Role::Release)?, home.key(Role::Head)?);
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = published(&repository)?;
     let on_from = || head.releases.iter().filter(|release| release.channel == *from);
     let mut promoted = Vec::new();
     let mut entries = Vec::new();
+    let (mut waits, mut names) = (Vec::new(), Vec::new());
     for release in on_from().filter(|release| release.version == *version) {
         if head.revoked.contains(&release.manifest) {
             let text = format!("{version} on `{from}` is revoked: no player would install it");
@@ -68,9 +71,15 @@ pub fn promote(
             continue;
         }
         let new = Manifest { channel: to.clone(), sequence, created: now(), ..old.into_inner() };
-        let signed = Signed::create(Role::Release, &new, &[&key])
-            .map_err(|error| Error::Usage(error.to_string()))?;
-        crate::publish::check_release_key(home, &repository, to, &signed)?;
+        let signed = match sign_manifest(home, &repository, &new, &signers) {
+            // So that those of all platforms can be signed in one go.
+            Err(Error::Waiting(more)) => {
+                waits.extend(more);
+                continue;
+            }
+            signed => signed?,
+        };
+        names.push(waiting_name(&new));
         let path = repository.dir.join(manifest::path(&signed.hash()));
         disk::write_atomic(&path, &signed.to_bytes())?;
         entries.push(Release {
@@ -82,6 +91,9 @@ pub fn promote(
             ..release.clone()
         });
         promoted.push(Promoted { platform, sequence, already: false });
+    }
+    if !waits.is_empty() {
+        return Err(Error::Waiting(waits));
     }
     if promoted.is_empty() {
         let offered: Vec<_> =
@@ -96,6 +108,7 @@ pub fn promote(
             }
         })?;
     }
+    names.iter().try_for_each(|name| waiting::done(home, name))?;
     Ok(promoted)
 }
 
@@ -297,7 +310,7 @@ mod tests {
     }
 
     fn product(dir: &Path) -> Home {
-        let home = init(&dir.join("home"), &name("game"), &[]).unwrap();
+        let home = init(&dir.join("home"), &name("game"), &[], None).unwrap();
         publish_on(&home, dir, "1.0", "beta");
         home
     }

@@ -2,10 +2,12 @@
 
 mod channels;
 mod keys;
+mod sign;
 
 use crate::home::Home;
 use crate::launcher::{PublishLauncher, publish_launcher};
 use crate::output::{Output, bytes};
+use crate::passphrase::Passphrases;
 use crate::patches::Made;
 use crate::publish::{Publish, Published, Step, publish};
 use crate::seed::Seed;
@@ -17,9 +19,11 @@ use serde_json::json;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use updraft_manifests::feed::Feed;
 use updraft_manifests::hash::ContentHash;
+use updraft_manifests::keys::Role;
 use updraft_manifests::manifest::{Launch, NOTES_LEN_MAX};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
@@ -31,7 +35,7 @@ use url::Url;
 /// Publishes builds: signs them, serves them, introduces players to each other.
 ///
 /// Exit codes: 0 done, 2 wrong arguments or configuration, 3 build refused, 4 damaged content, 5 key
-/// trouble, 6 disk trouble, 7 network trouble, 8 repository busy, 130 stopped.
+/// trouble, 6 disk trouble, 7 network trouble, 8 repository busy, 9 waits for signatures, 130 stopped.
 #[derive(Debug, Parser)]
 #[command(name = "updraft-publisher", version, max_term_width = 100)]
 pub struct Cli {
@@ -41,6 +45,10 @@ pub struct Cli {
     /// One JSON object per line on stdout, each with an `event`.
     #[arg(long, global = true)]
     json: bool,
+    /// Holds the passphrase of sealed keys, or for new ones, in its first line. Without it: the variable
+    /// UPDRAFT_PASSPHRASE, else it is asked for when a key is needed.
+    #[arg(long, global = true, env = "UPDRAFT_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -68,6 +76,8 @@ enum Command {
     /// Who may sign: show, replace, add and revoke keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Add a signature to a document that waits for it, on this machine or on one without a network.
+    Sign(sign::SignArgs),
     /// Check everything that a repository offers, down to the last byte.
     Verify(VerifyArgs),
     /// Share the content of any torrent.
@@ -90,6 +100,8 @@ struct InitArgs {
     /// Where players will reach the repository; may be given again for mirrors.
     #[arg(long)]
     url: Vec<Url>,
+    #[command(flatten)]
+    at_rest: keys::AtRest,
 }
 
 #[derive(Debug, Args)]
@@ -230,17 +242,21 @@ impl Cli {
     pub fn run(self) -> Result<(), Error> {
         let out = self.output();
         let config = self.config;
+        let passphrases = Arc::new(Passphrases::new(self.passphrase_file));
+        let home =
+            || Ok::<_, Error>(Home { passphrases: passphrases.clone(), ..Home::open(&config)? });
         match self.command {
-            Command::Init(args) => run_init(&args, out),
-            Command::Publish(args) => run_publish(&Home::open(&config)?, args, out),
-            Command::PublishLauncher(args) => run_launcher(&Home::open(&config)?, args, out),
-            Command::Serve(args) => run_serve(&Home::open(&config)?, args, out),
-            Command::Head(args) => run_head(&Home::open(&config)?, &args, out),
-            Command::Promote(args) => channels::promote(&Home::open(&config)?, &args, out),
-            Command::Rollout(args) => channels::rollout(&Home::open(&config)?, args, out),
-            Command::Halt(args) => channels::halt(&Home::open(&config)?, &args, out),
-            Command::Revoke(args) => channels::revoke(&Home::open(&config)?, &args, out),
-            Command::Keys(command) => keys::run(command, &Home::open(&config)?, out),
+            Command::Init(args) => run_init(&args, &passphrases, out),
+            Command::Publish(args) => run_publish(&home()?, args, out),
+            Command::PublishLauncher(args) => run_launcher(&home()?, args, out),
+            Command::Serve(args) => run_serve(&home()?, args, out),
+            Command::Head(args) => run_head(&home()?, &args, out),
+            Command::Promote(args) => channels::promote(&home()?, &args, out),
+            Command::Rollout(args) => channels::rollout(&home()?, args, out),
+            Command::Halt(args) => channels::halt(&home()?, &args, out),
+            Command::Revoke(args) => channels::revoke(&home()?, &args, out),
+            Command::Keys(command) => keys::run(command, home, &passphrases, out),
+            Command::Sign(args) => sign::run(&args, home, &passphrases, out),
             Command::Verify(args) => run_verify(&config, &args, out),
             Command::Seed(args) => run_seed(args, out),
             Command::Torrent(command) => torrent::run(&command, out),
@@ -249,15 +265,22 @@ impl Cli {
     }
 }
 
-fn run_init(args: &InitArgs, out: Output) -> Result<(), Error> {
-    let home = init::init(&args.dir, &args.product, &args.url)?;
+fn run_init(args: &InitArgs, passphrases: &Passphrases, out: Output) -> Result<(), Error> {
+    let passphrases = Some(passphrases).filter(|_| !args.at_rest.no_passphrase);
+    let home = init::init(&args.dir, &args.product, &args.url, passphrases)?;
+    let sealed = if passphrases.is_some() {
+        "sealed with your passphrase, but for the head key, with which `serve` signs when nobody is there"
+    } else {
+        "not sealed: whoever can read the files can sign (`keys passphrase root release launcher`)"
+    };
     let feed =
         std::fs::read_to_string(home.feed_path()).ok().and_then(|text| Feed::parse(&text).ok());
     let link = feed.as_ref().map(Feed::to_link);
     out.tell(
         "initialised",
         format!(
-            "made {} for `{}`\nkeys are in {}: back them up; nobody can make them again\n{}",
+            "made {} for `{}`\nkeys are in {}: back them up; nobody can make them again\n\
+             they are {sealed}\n{}",
             home.dir.display(),
             args.product,
             home.dir.join("keys").display(),
@@ -266,7 +289,12 @@ fn run_init(args: &InitArgs, out: Output) -> Result<(), Error> {
                 |link| format!("feed: {link}")
             )
         ),
-        json!({ "dir": home.dir, "product": args.product, "feed": link }),
+        json!({
+            "dir": home.dir,
+            "product": args.product,
+            "feed": link,
+            "sealed": passphrases.is_some(),
+        }),
     );
     Ok(())
 }
@@ -449,6 +477,11 @@ fn source_date() -> Result<Option<Time>, Error> {
 }
 
 fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
+    warn_of_open_keys(home, out);
+    if home.seen_key(Role::Head).is_some_and(|seen| seen.sealed) {
+        // Asked for now, while somebody is there: the next head is due in days.
+        home.key(Role::Head)?;
+    }
     let configured = &home.config.serve;
     let options = Serve {
         listen: args.listen.unwrap_or(configured.listen),
@@ -459,6 +492,19 @@ fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
         no_seed: args.no_seed,
     };
     block_on(async { serve::serve(home, &options, out, interrupted()).await })
+}
+
+/// Only the head key should be usable where the world comes in.
+fn warn_of_open_keys(home: &Home, out: Output) {
+    for role in [Role::Root, Role::Release, Role::Launcher] {
+        if home.seen_key(role).is_some_and(|seen| !seen.sealed) {
+            out.warn(format!(
+                "the {role} key lies here without a passphrase ({}): whoever breaks into this host can sign \
+                 with it. Move it to another machine, or run `updraft-publisher keys passphrase {role}`",
+                home.key_path(role).display()
+            ));
+        }
+    }
 }
 
 fn run_head(home: &Home, args: &HeadArgs, out: Output) -> Result<(), Error> {

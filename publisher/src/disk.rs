@@ -116,6 +116,20 @@ pub fn read_if_there(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Error> 
     }
 }
 
+/// As [`write_secret`], over what is there: `path` holds the old text or the new one.
+///
+/// # Errors
+/// [`Error::Disk`].
+pub fn replace_secret(path: &Path, text: &str) -> Result<(), Error> {
+    let temporary = temporary(path);
+    if temporary.exists() {
+        fs::remove_file(&temporary).map_err(Error::disk("remove", &temporary))?;
+    }
+    write_secret(&temporary, text)?;
+    fs::rename(&temporary, path).map_err(Error::disk("write", path))?;
+    sync_folder_of(path)
+}
+
 /// Writes a new file that only its owner may read. Never replaces one.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What can go wrong, to what, and what to do about it.
 
 use crate::exit;
+use crate::waiting::Waiting;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,23 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// The program that signs for a role did not.
+    #[error("`{program}`, which signs for the {role} role: {why}")]
+    Signer {
+        /// The role.
+        role: &'static str,
+        /// The command, as configured.
+        program: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Documents lack signatures.
+    #[error(
+        "nothing went live yet: signatures are missing\n  {}\nsign with `updraft-publisher sign DOCUMENT --key \
+         FILE` wherever a key is, put the document back if it was elsewhere, and run the same command again",
+        .0.iter().map(waiting_line).collect::<Vec<_>>().join("\n  ")
+    )]
+    Waiting(Vec<Waiting>),
     /// The disk.
     #[error("cannot {action} {path}: {}", advice(source), path = path.display())]
     Disk {
@@ -99,7 +117,8 @@ impl Error {
             Self::Usage(_) | Self::Config { .. } => exit::USAGE,
             Self::Refused { .. } | Self::BuildChanged { .. } => exit::REFUSED,
             Self::Content { .. } | Self::Faults { .. } => exit::CONTENT,
-            Self::Key { .. } => exit::KEY,
+            Self::Key { .. } | Self::Signer { .. } => exit::KEY,
+            Self::Waiting(_) => exit::WAITING,
             Self::Disk { .. } => exit::DISK,
             Self::Listen { .. } | Self::Network(_) => exit::NETWORK,
             Self::Busy { .. } => exit::BUSY,
@@ -118,6 +137,12 @@ impl Error {
     pub fn content(path: &Path, why: impl ToString) -> Self {
         Self::Content { path: path.to_path_buf(), why: why.to_string() }
     }
+}
+
+fn waiting_line(waiting: &Waiting) -> String {
+    let Waiting { path, role, missing, keys } = waiting;
+    let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+    format!("{} waits for {missing} more of the {role} keys {}", path.display(), keys.join(", "))
 }
 
 fn advice(error: &io::Error) -> String {

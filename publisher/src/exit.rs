@@ -11,6 +11,7 @@
 //! | 6 | the disk: not found, not writable, full |
 //! | 7 | the network: an address is in use, a server cannot be reached |
 //! | 8 | another publisher works on the same repository |
+//! | 9 | a document waits for signatures; nothing went live |
 //! | 130 | stopped by Ctrl-C before it was done |
 
 /// Done.
@@ -31,5 +32,7 @@ pub const DISK: u8 = 6;
 pub const NETWORK: u8 = 7;
 /// The repository is locked.
 pub const BUSY: u8 = 8;
+/// Signatures are missing.
+pub const WAITING: u8 = 9;
 /// Stopped before the end.
 pub const STOPPED: u8 = 130;

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn every_signing_is_newer() {
         let dir = tempfile::tempdir().unwrap();
-        let home = init(dir.path(), &Name::parse("game").unwrap(), &[]).unwrap();
+        let home = init(dir.path(), &Name::parse("game").unwrap(), &[], None).unwrap();
         let key = home.key(Role::Head).unwrap();
         let lock = home.lock().unwrap();
         let repository = Repository::open(&home.repository(), None).unwrap();

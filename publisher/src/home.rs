@@ -1,11 +1,14 @@
 //! The publisher's folder: configuration, keys, lock, and the repository it writes.
 
+use crate::key_file::{self, Seen};
+use crate::passphrase::Passphrases;
 use crate::{Error, disk};
 use serde::Deserialize;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use updraft_manifests::keys::{Role, SECRET_KEY_BYTES_MAX, SecretKey};
+use std::sync::Arc;
+use updraft_manifests::keys::{Role, SecretKey};
 use updraft_manifests::names::Name;
 use updraft_manifests::rules::{COMPONENTS_MAX, Rules};
 use url::Url;
@@ -48,6 +51,9 @@ pub struct Config {
     /// Key files.
     #[serde(default)]
     pub keys: KeyFiles,
+    /// Programs that sign where there is no key file.
+    #[serde(default)]
+    pub signers: SignerPrograms,
     /// The server.
     #[serde(default)]
     pub serve: ServeConfig,
@@ -65,6 +71,31 @@ pub struct KeyFiles {
     pub head: PathBuf,
     /// Signs launchers.
     pub launcher: PathBuf,
+}
+
+/// Programs, each with its arguments, that sign for a role: see [`crate::signers`]. Heads are signed when nobody is
+/// there, so they have none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignerPrograms {
+    /// Signs roots.
+    pub root: Vec<String>,
+    /// Signs manifests.
+    pub release: Vec<String>,
+    /// Signs launchers.
+    pub launcher: Vec<String>,
+}
+
+impl SignerPrograms {
+    /// That of `role`; empty if there is none.
+    pub fn of(&self, role: Role) -> &[String] {
+        match role {
+            Role::Root => &self.root,
+            Role::Release => &self.release,
+            Role::Launcher => &self.launcher,
+            Role::Head => &[],
+        }
+    }
 }
 
 /// What `serve` does.
@@ -135,6 +166,8 @@ pub struct Home {
     pub dir: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// What opens its keys.
+    pub passphrases: Arc<Passphrases>,
 }
 
 impl Home {
@@ -161,7 +194,7 @@ impl Home {
         }
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = std::path::absolute(dir).map_err(Error::disk("find", dir))?;
-        Ok(Self { dir, config })
+        Ok(Self { dir, config, passphrases: Arc::default() })
     }
 
     /// The folder of the published tree.
@@ -169,25 +202,17 @@ impl Home {
         self.dir.join(&self.config.repository)
     }
 
-    /// Reads the key of `role`.
+    /// Reads the key of `role`; a passphrase is asked for if it is sealed.
     ///
     /// # Errors
     /// [`Error::Key`] with the path.
     pub fn key(&self, role: Role) -> Result<SecretKey, Error> {
-        let path = self.key_path(role);
-        let refused = |why: String| Error::Key { role: role.as_str(), path: path.clone(), why };
-        let bytes = match disk::read_if_there(&path, SECRET_KEY_BYTES_MAX) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                return Err(refused(
-                    "not found: bring the key to this machine, or name its file in updraft.toml"
-                        .to_owned(),
-                ));
-            }
-            Err(error) => return Err(refused(error.to_string())),
-        };
-        let text = String::from_utf8(bytes).map_err(|_| refused("is not text".to_owned()))?;
-        SecretKey::parse_for(role, &text).map_err(|error| refused(error.to_string()))
+        key_file::read(Some(role), &self.key_path(role), &self.passphrases)
+    }
+
+    /// Which key lies in the file of `role`, if one does: no passphrase is asked for.
+    pub fn seen_key(&self, role: Role) -> Option<Seen> {
+        key_file::look(&self.key_path(role)).ok().flatten().filter(|seen| seen.role == role)
     }
 
     /// The file of the key of `role`.

@@ -1,8 +1,8 @@
 //! `init`: a product's keys, configuration and first root.
 
 use crate::home::{CONFIG_NAME, Home};
-use crate::keys::init_key;
-use crate::{Error, disk};
+use crate::passphrase::Passphrases;
+use crate::{Error, disk, key_file};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,11 +13,17 @@ use updraft_manifests::names::Name;
 use updraft_manifests::root::{self, ReleaseKeys, Roles, Root};
 use url::Url;
 
-/// Makes a publisher's folder at `dir`. Refuses a folder that already is one.
+/// Makes a publisher's folder at `dir`. Refuses a folder that already is one. All keys but the head's are sealed,
+/// if `passphrases` are given: `serve` signs heads when nobody is there.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is a configuration or a key already; [`Error::Disk`].
-pub fn init(dir: &Path, product: &Name, urls: &[Url]) -> Result<Home, Error> {
+/// [`Error::Usage`] if there is a configuration or a key already, or no passphrase; [`Error::Disk`].
+pub fn init(
+    dir: &Path,
+    product: &Name,
+    urls: &[Url],
+    passphrases: Option<&Passphrases>,
+) -> Result<Home, Error> {
     let config = dir.join(CONFIG_NAME);
     if config.exists() {
         let text = format!("{} is there already: nothing was changed", config.display());
@@ -26,11 +32,17 @@ pub fn init(dir: &Path, product: &Name, urls: &[Url]) -> Result<Home, Error> {
     if let Some(url) = urls.iter().find(|url| !matches!(url.scheme(), "http" | "https")) {
         return Err(Error::Usage(format!("--url {url}: use an http or https URL")));
     }
+    // Before anything is made.
+    passphrases.map(Passphrases::choose).transpose()?;
     disk::make_folder(&dir.join("repository/root"))?;
     let keys = dir.join("keys");
     disk::make_folder(&keys)?;
     restrict(&keys)?;
-    let make = |role: Role| init_key(role, &keys.join(format!("{role}.key")));
+    let none = Passphrases::default();
+    let make = |role: Role| {
+        let seal = passphrases.is_some() && role != Role::Head;
+        key_file::make(role, &keys.join(format!("{role}.key")), passphrases.unwrap_or(&none), seal)
+    };
     let (root_key, release_key) = (make(Role::Root)?, make(Role::Release)?);
     let (head_key, launcher_key) = (make(Role::Head)?, make(Role::Launcher)?);
 
@@ -104,6 +116,10 @@ fn config_text(product: &Name, urls: &[Url]) -> String {
          release = \"keys/release.key\"\n\
          head = \"keys/head.key\"\n\
          launcher = \"keys/launcher.key\"\n\n\
+         # Programs that sign where the key is not a file here: they read what is to be signed and\n\
+         # write an Ed25519 signature, 64 bytes or 128 hexadecimal digits.\n\
+         # [signers]\n\
+         # release = [\"ssh\", \"vault\", \"sign-release\"]\n\n\
          [serve]\n\
          listen = \"0.0.0.0:7600\"\n\
          listen_bittorrent = \"0.0.0.0:7601\"\n",
@@ -120,7 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let product = Name::parse("game").unwrap();
         let urls = [Url::parse("http://example.org/game").unwrap()];
-        let home = init(dir.path(), &product, &urls).unwrap();
+        let home = init(dir.path(), &product, &urls, None).unwrap();
         assert_eq!(home.config.product, product);
         for role in [Role::Root, Role::Release, Role::Head, Role::Launcher] {
             home.key(role).unwrap();
@@ -129,7 +145,7 @@ mod tests {
             crate::repository::Repository::open(&home.repository(), Some(&product)).unwrap();
         let feed = std::fs::read_to_string(home.feed_path()).unwrap();
         assert_eq!(Feed::parse(&feed).unwrap().root, repository.fingerprint);
-        let error = init(dir.path(), &product, &urls).unwrap_err();
+        let error = init(dir.path(), &product, &urls, None).unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::USAGE);
     }
 
@@ -137,10 +153,10 @@ mod tests {
     fn goes_on_where_it_was_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let product = Name::parse("game").unwrap();
-        init(dir.path(), &product, &[]).unwrap();
+        init(dir.path(), &product, &[], None).unwrap();
         std::fs::remove_file(dir.path().join(CONFIG_NAME)).unwrap();
         std::fs::remove_file(dir.path().join("keys/head.key")).unwrap();
-        let home = init(dir.path(), &product, &[]).unwrap();
+        let home = init(dir.path(), &product, &[], None).unwrap();
         crate::repository::Repository::open(&home.repository(), None).unwrap();
     }
 }

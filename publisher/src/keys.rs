@@ -8,13 +8,16 @@
 //! the next.
 
 use crate::home::{Home, RepositoryLock};
+use crate::key_file;
 use crate::repository::{Repository, now};
-use crate::{Error, disk, head};
+use crate::signers::Signers;
+use crate::{Error, disk, head, waiting};
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::{KeySet, Signed};
-use updraft_manifests::keys::{PublicKey, Role, SECRET_KEY_BYTES_MAX, SecretKey};
+use updraft_manifests::keys::{PublicKey, Role, SecretKey};
 use updraft_manifests::manifest;
-use updraft_manifests::root::{self, ReleaseKeys, Roles, Root};
+use updraft_manifests::names::Name;
+use updraft_manifests::root::{self, Roles, Root};
 use updraft_manifests::trust::TrustState;
 use updraft_protocol::io::held::patiently;
 
@@ -23,8 +26,8 @@ use updraft_protocol::io::held::patiently;
 pub struct Changed {
     /// The version of the new root.
     pub root: u64,
-    /// Keys that count from now on: role, public key, file.
-    pub new: Vec<(Role, PublicKey, PathBuf)>,
+    /// Keys that count from now on: role, public key, and the file if it is here.
+    pub new: Vec<(Role, PublicKey, Option<PathBuf>)>,
     /// Keys that do not count any more.
     pub gone: Vec<(Role, PublicKey)>,
     /// Where the files of replaced keys lie now.
@@ -53,8 +56,8 @@ pub fn list(home: &Home) -> Result<Vec<Listed>, Error> {
     let roles = &root_of(&repository).roles;
     let mut listed = Vec::new();
     for role in [Role::Root, Role::Release, Role::Launcher, Role::Head] {
-        let Some(set) = set_of(roles, role) else { continue };
-        let own = home.key(role).ok().map(|key| key.public());
+        let Some(set) = roles.of(role) else { continue };
+        let own = home.seen_key(role).map(|seen| seen.public);
         listed.extend(set.keys.iter().map(|public| Listed {
             role,
             public: *public,
@@ -65,26 +68,31 @@ pub fn list(home: &Home) -> Result<Vec<Listed>, Error> {
     Ok(listed)
 }
 
-/// Replaces the keys of `roles` by new ones. `extra` are further root keys, where the root's threshold
-/// asks for more than one.
+/// Replaces the keys of `roles` by new ones, sealed with a passphrase if `seal`. `extra` are further root keys,
+/// where the root's threshold asks for more than one.
 ///
 /// # Errors
 /// [`Error`]; until the new root is written nothing has changed for anybody.
-pub fn rotate(home: &Home, roles: &[Role], extra: &[SecretKey]) -> Result<Changed, Error> {
+pub fn rotate(
+    home: &Home,
+    roles: &[Role],
+    extra: &[SecretKey],
+    seal: bool,
+) -> Result<Changed, Error> {
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     finish_swaps(home, &repository)?;
-    let mut change = Change::new(home, &repository)?;
+    let mut change = Change::new(home, &repository);
     let mut swaps = Vec::new();
     let named_before = |at: usize| roles[..at].contains(&roles[at]);
     for (_, &role) in roles.iter().enumerate().filter(|(at, _)| !named_before(*at)) {
         let path = home.key_path(role);
         let next_path = beside(&path, "next");
-        let next = init_key(role, &next_path)?;
+        let next = new_key(home, role, &next_path, seal)?;
         let old = match home.key(role) {
             Ok(key) => Some(key),
             // A product from before there were launchers has no key for them.
-            Err(_) if set_of(&change.roles, role).is_none() => None,
+            Err(_) if change.roles.of(role).is_none() => None,
             Err(error) => return Err(error),
         };
         let set = change.set(role);
@@ -112,7 +120,7 @@ pub fn rotate(home: &Home, roles: &[Role], extra: &[SecretKey]) -> Result<Change
             changed.retired.push(retired);
         }
         rename(&next_path, &path)?;
-        changed.new.push((role, public, path));
+        changed.new.push((role, public, Some(path)));
     }
     Ok(changed)
 }
@@ -123,10 +131,10 @@ fn finish_swaps(home: &Home, repository: &Repository) -> Result<(), Error> {
     for role in [Role::Root, Role::Release, Role::Launcher, Role::Head] {
         let path = home.key_path(role);
         let next_path = beside(&path, "next");
-        let Some(set) = set_of(roles, role) else { continue };
+        let Some(set) = roles.of(role) else { continue };
         if !path.exists()
-            && next_path.exists()
-            && set.keys.contains(&init_key(role, &next_path)?.public())
+            && let Some(next) = key_file::look(&next_path)?
+            && set.keys.contains(&next.public)
         {
             rename(&next_path, &path)?;
         }
@@ -134,24 +142,97 @@ fn finish_swaps(home: &Home, repository: &Repository) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes one more key of `role`, in `file`, and lets it count beside the others.
+/// A key that is to count, too.
+#[derive(Debug, Clone, Copy)]
+pub enum NewKey<'a> {
+    /// One that is made in this file, sealed with a passphrase if `seal`.
+    Made {
+        /// The file.
+        file: &'a Path,
+        /// Whether a passphrase is asked for.
+        seal: bool,
+    },
+    /// One that was made elsewhere and stays there.
+    Elsewhere(PublicKey),
+}
+
+/// Lets one more key of `role` count beside the others.
 ///
 /// # Errors
 /// As [`rotate`].
-pub fn add(home: &Home, role: Role, file: &Path, extra: &[SecretKey]) -> Result<Changed, Error> {
+pub fn add(
+    home: &Home,
+    role: Role,
+    new: NewKey<'_>,
+    extra: &[SecretKey],
+) -> Result<Changed, Error> {
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     finish_swaps(home, &repository)?;
-    let mut change = Change::new(home, &repository)?;
-    let key = init_key(role, file)?;
-    let public = key.public();
+    let mut change = Change::new(home, &repository);
+    let (public, file) = match new {
+        NewKey::Made { file, seal } => {
+            let key = new_key(home, role, file, seal)?;
+            let public = key.public();
+            change.signers.push(key);
+            (public, Some(file.to_path_buf()))
+        }
+        NewKey::Elsewhere(public) => (public, None),
+    };
     if !change.set(role).keys.insert(public) {
-        return Err(Error::Usage(format!("{} is listed already", file.display())));
+        return Err(Error::Usage(format!("the root lists {public} already")));
     }
-    change.signers.push(key);
     let mut changed = change.publish(&lock, extra)?;
-    changed.new.push((role, public, file.to_path_buf()));
+    changed.new.push((role, public, file));
     Ok(changed)
+}
+
+/// Changes how many keys of `role` have to sign: for releases of one channel only, if one is named.
+///
+/// # Errors
+/// As [`rotate`]; refused if so many keys are not there, or what players have would not hold any more.
+pub fn threshold(
+    home: &Home,
+    role: Role,
+    count: u32,
+    channel: Option<&Name>,
+    extra: &[SecretKey],
+) -> Result<Changed, Error> {
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    finish_swaps(home, &repository)?;
+    let mut change = Change::new(home, &repository);
+    let refused = |why: String| Err(Error::Usage(why));
+    let Some(set) = change.roles.of(role) else {
+        return refused(format!("nobody signs as {role} yet: `keys rotate {role}` makes a key"));
+    };
+    let keys = set.keys.len();
+    if count == 0 || count as usize > keys {
+        return refused(format!(
+            "{count} signatures of {keys} {role} keys: that nobody could ever sign for players; from 1 to \
+             {keys} can be asked for, and `keys new {role}` adds keys"
+        ));
+    }
+    if role == Role::Head && count > 1 {
+        return refused(
+            "heads are signed when nobody is there: one key has to be enough".to_owned(),
+        );
+    }
+    match channel {
+        Some(_) if role != Role::Release => {
+            return refused(format!("only releases differ by channel, {role} documents do not"));
+        }
+        Some(channel) => drop(change.roles.release.channels.insert(channel.clone(), count)),
+        None => change.set(role).threshold = count,
+    }
+    change.publish(&lock, extra)
+}
+
+/// Makes a key. That of the head stays open, because `serve` signs when nobody is there, unless the one it follows
+/// is sealed.
+fn new_key(home: &Home, role: Role, path: &Path, seal: bool) -> Result<SecretKey, Error> {
+    let sealed = role != Role::Head || home.seen_key(role).is_some_and(|seen| seen.sealed);
+    key_file::make(role, path, &home.passphrases, seal && sealed)
 }
 
 /// Lets a key not count any more, without a new one in its place.
@@ -162,10 +243,9 @@ pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Ch
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     finish_swaps(home, &repository)?;
-    let mut change = Change::new(home, &repository)?;
+    let mut change = Change::new(home, &repository);
     let all = [Role::Root, Role::Release, Role::Launcher, Role::Head];
-    let listing =
-        |role: &Role| set_of(&change.roles, *role).is_some_and(|set| set.keys.contains(public));
+    let listing = |role: &Role| change.roles.of(*role).is_some_and(|set| set.keys.contains(public));
     let Some(role) = all.into_iter().find(listing) else {
         return Err(Error::Usage(format!("the root lists no key {public}: see `keys list`")));
     };
@@ -179,8 +259,8 @@ pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Ch
             set.threshold
         )));
     }
-    for role in all {
-        change.signers.extend(home.key(role).ok().filter(|key| key.public() != *public));
+    if home.seen_key(role).is_some_and(|seen| seen.public != *public) {
+        change.signers.push(home.key(role)?);
     }
     change.publish(&lock, extra)
 }
@@ -189,16 +269,15 @@ pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Ch
 struct Change<'a> {
     home: &'a Home,
     repository: &'a Repository,
-    root_key: SecretKey,
     roles: Roles,
-    /// Keys that sign what the head names.
+    /// Keys that sign what the head names, and new root keys.
     signers: Vec<SecretKey>,
 }
 
 impl<'a> Change<'a> {
-    fn new(home: &'a Home, repository: &'a Repository) -> Result<Self, Error> {
+    fn new(home: &'a Home, repository: &'a Repository) -> Self {
         let roles = root_of(repository).roles.clone();
-        Ok(Self { home, repository, root_key: home.key(Role::Root)?, roles, signers: Vec::new() })
+        Self { home, repository, roles, signers: Vec::new() }
     }
 
     /// The keys of a role; a product that had no launchers gets the role.
@@ -220,7 +299,7 @@ impl<'a> Change<'a> {
         let roles = |roles: &Roles| -> Vec<(Role, PublicKey)> {
             [Role::Root, Role::Release, Role::Launcher, Role::Head]
                 .into_iter()
-                .filter_map(|role| Some((role, set_of(roles, role)?)))
+                .filter_map(|role| Some((role, roles.of(role)?)))
                 .flat_map(|(role, set)| set.keys.iter().map(move |key| (role, *key)))
                 .collect()
         };
@@ -239,18 +318,27 @@ impl<'a> Change<'a> {
         changed.root = root.version;
         let path = self.repository.dir.join(root::path(root.version));
         let refused = |error: &dyn std::fmt::Display| Error::content(&path, error);
-        let root_keys: Vec<&SecretKey> = std::iter::once(&self.root_key)
-            .chain(self.signers.iter().chain(extra).filter(|key| key.role() == Role::Root))
-            .collect();
-        let signed =
-            Signed::create(Role::Root, &root, &root_keys).map_err(|error| refused(&error))?;
+        let waiting = format!("root-{}", root.version);
+        let signed = self.sign_root(&waiting, &root, extra)?;
+        let root: Root = signed.unverified().map_err(|error| refused(&error))?;
         let bytes = signed.to_bytes();
         // Judged as a launcher would.
         let accepted = self.repository.trust.accept_root(&bytes).map_err(|error| refused(&error));
         let trust = accepted?.0;
         self.sign_what_is_named(&root, &trust, lock)?;
         disk::write_atomic(&path, &bytes)?;
+        waiting::done(self.home, &waiting)?;
         Ok(changed)
+    }
+
+    /// The root with the signatures that the one before asks for, and its own.
+    fn sign_root(&self, waiting: &str, root: &Root, extra: &[SecretKey]) -> Result<Signed, Error> {
+        let sets = [&root_of(self.repository).roles.root, &root.roles.root];
+        // One that is leaving has to be there, too: it counts in the root before.
+        let signers = Signers::at_hand(self.home, Role::Root)?;
+        let is_same = |old: &Root, new: &Root| *old == Root { created: old.created, ..new.clone() };
+        let also: Vec<_> = self.signers.iter().chain(extra).collect();
+        waiting::signed(self.home, waiting, root, is_same, &signers, &sets, &also)
     }
 
     /// Everything that the head names, and the head, hold under both roots afterwards.
@@ -299,7 +387,7 @@ impl<'a> Change<'a> {
             signed.sign(key);
         }
         // Until the new root is there the old keys count.
-        let before = set_of(&root_of(self.repository).roles, role);
+        let before = root_of(self.repository).roles.of(role);
         signed.keep(|key| {
             keys.keys.contains(key) || before.is_some_and(|set| set.keys.contains(key))
         });
@@ -307,8 +395,10 @@ impl<'a> Change<'a> {
         if held < keys.threshold as usize {
             return Err(failed(&format!(
                 "{held} of the {role} keys that would count signed it, {} are needed: players would be \
-                 locked out of it, so nothing was changed; sign it with the other keys first",
-                keys.threshold
+                 locked out of it, so nothing was changed; sign it with others first: `updraft-publisher sign {} --key \
+                 FILE`",
+                keys.threshold,
+                path.display()
             )));
         }
         disk::write_if_changed(&path, &signed.to_bytes()).map(|_| ())
@@ -317,18 +407,6 @@ impl<'a> Change<'a> {
 
 fn root_of(repository: &Repository) -> &Root {
     repository.trust.root().expect("an open repository has a root")
-}
-
-fn set_of(roles: &Roles, role: Role) -> Option<&KeySet> {
-    match role {
-        Role::Root => Some(&roles.root),
-        Role::Release => {
-            let ReleaseKeys { keys, .. } = &roles.release;
-            Some(keys)
-        }
-        Role::Head => Some(&roles.head),
-        Role::Launcher => roles.launcher.as_ref(),
-    }
 }
 
 /// `keys/head.key` with a word before its ending: `keys/head.next.key`.
@@ -341,40 +419,6 @@ fn beside(path: &Path, word: &str) -> PathBuf {
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     patiently(|| std::fs::rename(from, to)).map_err(Error::disk("rename", from))?;
     disk::sync_folder_of(to)
-}
-
-/// Makes a key; one that an interrupted run left is taken.
-///
-/// # Errors
-/// [`Error::Key`] for a file that is no key of that role; [`Error::Disk`].
-pub fn init_key(role: Role, path: &Path) -> Result<SecretKey, Error> {
-    if let Some(bytes) = disk::read_if_there(path, SECRET_KEY_BYTES_MAX)? {
-        let text = String::from_utf8_lossy(&bytes);
-        return SecretKey::parse_for(role, &text).map_err(|error| Error::Key {
-            role: role.as_str(),
-            path: path.to_path_buf(),
-            why: format!("{error}; move it away"),
-        });
-    }
-    let mut random = [0; 32];
-    getrandom::fill(&mut random)
-        .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
-    let key = SecretKey::from_random(role, random);
-    disk::write_secret(path, &key.to_text())?;
-    Ok(key)
-}
-
-/// A secret key in any file, for one more signature.
-///
-/// # Errors
-/// [`Error::Key`], [`Error::Disk`].
-pub fn read_key(role: Role, path: &Path) -> Result<SecretKey, Error> {
-    let bytes = disk::read_capped(path, SECRET_KEY_BYTES_MAX)?;
-    SecretKey::parse_for(role, &String::from_utf8_lossy(&bytes)).map_err(|error| Error::Key {
-        role: role.as_str(),
-        path: path.to_path_buf(),
-        why: error.to_string(),
-    })
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 use crate::home::Home;
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, scan};
-use crate::{Error, disk, head};
+use crate::signers::Signers;
+use crate::{Error, disk, head, waiting};
 use std::fs::File;
 use std::io::{Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use updraft_manifests::current::{CURRENT_NAME, Current, Slot};
-use updraft_manifests::document::Signed;
+use updraft_manifests::document::KeySet;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::LauncherRelease;
 use updraft_manifests::keys::Role;
@@ -68,7 +69,7 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
         let text = "--platform any: programs run on one platform, such as linux-x86_64";
         return Err(Error::Usage(text.to_owned()));
     }
-    let key = home.key(Role::Launcher)?;
+    let signers = Signers::at_hand(home, Role::Launcher)?;
     let head_key = home.key(Role::Head)?;
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
@@ -100,9 +101,12 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
         program: program_of(what),
         files: files.clone(),
     };
-    let signed = Signed::create(Role::Launcher, &manifest, &[&key])
-        .map_err(|error| Error::Usage(error.to_string()))?;
-    check_key(home, &repository, &signed)?;
+    let waiting = format!("launcher-{}", what.platform);
+    let keys = launcher_keys(home, &repository)?;
+    let is_same = |old: &LauncherManifest, new: &LauncherManifest| {
+        *old == LauncherManifest { created: old.created, ..new.clone() }
+    };
+    let signed = waiting::signed(home, &waiting, &manifest, is_same, &signers, &[keys], &[])?;
 
     let path = repository.dir.join(archive.path());
     disk::make_folder(disk::folder_of(&path))?;
@@ -122,6 +126,7 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
         head.launchers.push(entry);
         head.launchers.sort_by(|a, b| a.platform.cmp(&b.platform));
     })?;
+    waiting::done(home, &waiting)?;
     let published = published(false, manifest.sequence);
     ship(what, &repository, manifest.sequence, &signed.to_bytes(), &manifest.program, &files)?;
     Ok(published)
@@ -145,20 +150,15 @@ fn refuse_relabelled(
     Err(Error::Usage(format!("--version {new}: {old} is published for {}; {why}", what.platform)))
 }
 
-/// The signature as launchers will judge it.
-fn check_key(home: &Home, repository: &Repository, signed: &Signed) -> Result<(), Error> {
-    let refused =
-        |why: String| Error::Key { role: "launcher", path: home.key_path(Role::Launcher), why };
+fn launcher_keys<'a>(home: &Home, repository: &'a Repository) -> Result<&'a KeySet, Error> {
     let root = repository.trust.root().expect("an open repository has a root");
-    let keys = root.roles.launcher.as_ref().ok_or_else(|| {
-        refused(
-            "the root lists no launcher keys, so no launcher would take it: run \
-             `updraft-publisher keys rotate launcher`"
-                .to_owned(),
-        )
-    })?;
-    let verified = signed.clone().verify::<LauncherManifest>(keys);
-    verified.map(|_| ()).map_err(|error| refused(error.to_string()))
+    root.roles.launcher.as_ref().ok_or_else(|| Error::Key {
+        role: "launcher",
+        path: home.key_path(Role::Launcher),
+        why: "the root lists no launcher keys, so no launcher would take it: run `updraft-publisher keys \
+              rotate launcher`"
+            .to_owned(),
+    })
 }
 
 fn stub_name(platform: &Name) -> &'static str {
@@ -277,7 +277,7 @@ mod tests {
     fn same_programs_same_bytes_and_never_backwards() {
         let dir = tempfile::tempdir().unwrap();
         let product = Name::parse("game").unwrap();
-        let home = init(&dir.path().join("home"), &product, &[]).unwrap();
+        let home = init(&dir.path().join("home"), &product, &[], None).unwrap();
         let mut what = programs(&dir.path().join("one"), "one");
         let first = publish_launcher(&home, &what).unwrap();
         assert_eq!((first.already, first.sequence, first.files), (false, 1, 2));
@@ -304,7 +304,8 @@ mod tests {
     #[test]
     fn what_is_no_launcher_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let home = init(&dir.path().join("home"), &Name::parse("game").unwrap(), &[]).unwrap();
+        let home =
+            init(&dir.path().join("home"), &Name::parse("game").unwrap(), &[], None).unwrap();
         let good = programs(&dir.path().join("one"), "one");
         let version = Version::parse("1.0").unwrap();
         let platform = Name::any_platform();
@@ -323,7 +324,8 @@ mod tests {
     #[test]
     fn the_first_folder_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let home = init(&dir.path().join("home"), &Name::parse("game").unwrap(), &[]).unwrap();
+        let home =
+            init(&dir.path().join("home"), &Name::parse("game").unwrap(), &[], None).unwrap();
         let out = dir.path().join("out");
         let what = programs(&dir.path().join("one"), "one");
         let what = PublishLauncher { ship: Some(out.clone()), ..what };

@@ -388,7 +388,7 @@ mod tests {
     /// A product with releases 1, 2… whose one large file grows.
     fn fixture(releases: u8) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let home = init(&dir.path().join("home"), &name("game"), &[]).unwrap();
+        let home = init(&dir.path().join("home"), &name("game"), &[], None).unwrap();
         let fixture = Fixture { dir, home };
         for release in 1..=releases {
             let content: Vec<u8> = (0..100_000_u32)

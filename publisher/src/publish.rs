@@ -8,7 +8,8 @@ use crate::home::Home;
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, Scan, ScannedFile, scan};
-use crate::{Error, channels, disk, head, leaf_index, packs};
+use crate::signers::Signers;
+use crate::{Error, channels, disk, head, leaf_index, packs, waiting};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::{FORMAT, Signed};
@@ -150,7 +151,7 @@ pub fn publish(
     hashed: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Published, Error> {
     // All that can be wrong without looking at the build comes first.
-    let release_key = home.key(Role::Release)?;
+    let signers = Signers::at_hand(home, Role::Release)?;
     let head_key = home.key(Role::Head)?;
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
@@ -251,9 +252,8 @@ pub fn publish(
         return Ok(published(true, old.sequence, old.manifest, &head));
     }
 
-    let signed = Signed::create(Role::Release, &manifest, &[&release_key])
-        .map_err(|error| Error::Usage(error.to_string()))?;
-    check_release_key(home, &repository, channel, &signed)?;
+    let waiting = waiting_name(&manifest);
+    let signed = sign_manifest(home, &repository, &manifest, &signers)?;
     step(Step::Manifest)?;
     let path = repository.dir.join(manifest::path(&signed.hash()));
     make_parent(&path)?;
@@ -271,6 +271,7 @@ pub fn publish(
         rollout: what.first.map(|share| channels::first_share(signed.hash(), share)),
     };
     let head = head::sign(home, &head_key, &repository, &lock, |head| channels::put(head, entry))?;
+    waiting::done(home, &waiting)?;
     Ok(published(false, sequence, signed.hash(), &head))
 }
 
@@ -289,20 +290,27 @@ fn check_launch(what: &Publish, scan: &Scan) -> Result<(), Error> {
     }
 }
 
-/// The signature as a launcher would judge it: better refused here than by every player.
-pub(crate) fn check_release_key(
+/// `manifest` with as many signatures as its channel asks for.
+///
+/// # Errors
+/// Those of [`waiting::signed`].
+pub(crate) fn sign_manifest(
     home: &Home,
     repository: &Repository,
-    channel: &Name,
-    signed: &Signed,
-) -> Result<(), Error> {
+    manifest: &Manifest,
+    signers: &Signers,
+) -> Result<Signed, Error> {
     let root = repository.trust.root().expect("an open repository has a root");
-    let keys = root.roles.release.for_channel(channel);
-    signed.clone().verify::<Manifest>(&keys).map(|_| ()).map_err(|error| Error::Key {
-        role: "release",
-        path: home.key_path(Role::Release),
-        why: format!("{error}; is it the key that `init` made for this repository?"),
-    })
+    let keys = root.roles.release.for_channel(&manifest.channel);
+    let is_same =
+        |old: &Manifest, new: &Manifest| is_same_release(old, new) && old.sequence == new.sequence;
+    let name = waiting_name(manifest);
+    waiting::signed(home, &name, manifest, is_same, signers, &[&keys], &[])
+}
+
+/// Under which name it waits for signatures.
+pub(crate) fn waiting_name(manifest: &Manifest) -> String {
+    format!("release-{}-{}", manifest.channel, manifest.platform)
 }
 
 /// The files of the build as its rules see them: their content does not matter.
@@ -451,7 +459,7 @@ mod tests {
     fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let urls = [Url::parse("http://127.0.0.1:7600/").unwrap()];
-        let home = init(&dir.path().join("home"), &name("game"), &urls).unwrap();
+        let home = init(&dir.path().join("home"), &name("game"), &urls, None).unwrap();
         let build = dir.path().join("build");
         fs::create_dir_all(build.join("bin/empty")).unwrap();
         fs::write(build.join("bin/game"), vec![1; 100_000]).unwrap();

@@ -211,7 +211,7 @@ impl Product {
     /// When it fails.
     pub fn init(place: &Place, dir: &Path, name: &str, listen: SocketAddr) -> Self {
         let mut command = place.publisher();
-        command.arg("init").arg(dir).args(["--product", name]);
+        command.arg("init").arg(dir).args(["--product", name, "--no-passphrase"]);
         if listen.port() != 0 {
             command.args(["--url", &format!("http://{listen}/")]);
         }

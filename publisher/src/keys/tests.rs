@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::init::init;
+use crate::passphrase::{Passphrase, Passphrases};
 use crate::publish::{Publish, publish};
 use updraft_manifests::head::HEAD_PATH;
 use updraft_manifests::names::Name;
@@ -9,11 +10,19 @@ use updraft_manifests::names::Name;
 const ALL: [Role; 4] = [Role::Root, Role::Release, Role::Launcher, Role::Head];
 
 fn product(dir: &Path) -> Home {
-    let home = init(&dir.join("home"), &Name::parse("game").unwrap(), &[]).unwrap();
+    let home = init(&dir.join("home"), &Name::parse("game").unwrap(), &[], None).unwrap();
     disk::make_folder(&dir.join("build")).unwrap();
     std::fs::write(dir.join("build/game"), "content").unwrap();
     publish_as(&home, dir, "1.0");
     home
+}
+
+fn made(file: &Path) -> NewKey<'_> {
+    NewKey::Made { file, seal: false }
+}
+
+fn read(path: &Path) -> SecretKey {
+    key_file::read(Some(Role::Root), path, &Passphrases::default()).unwrap()
 }
 
 fn publish_as(home: &Home, dir: &Path, version: &str) {
@@ -46,7 +55,7 @@ fn all_keys_change_and_nobody_is_locked_out() {
     let away = open(&home).trust;
     let old = ALL.map(|role| home.key(role).unwrap());
     for root in 2..5 {
-        let changed = rotate(&home, &ALL, &[]).unwrap();
+        let changed = rotate(&home, &ALL, &[], false).unwrap();
         assert_eq!((changed.root, changed.new.len(), changed.gone.len()), (root, 4, 4));
         assert!(changed.retired.iter().all(|path| path.is_file()));
         is_installable(&home, away.clone()).unwrap();
@@ -74,7 +83,7 @@ fn a_rotation_that_was_killed_is_finished_by_the_next() {
     let away = open(&home).trust;
     let files = || ALL.map(|role| std::fs::read_to_string(home.key_path(role)).unwrap());
     let before = files();
-    rotate(&home, &ALL, &[]).unwrap();
+    rotate(&home, &ALL, &[], false).unwrap();
     // As if it had been killed when the root was written and no file had its new name.
     for (role, old) in ALL.into_iter().zip(before) {
         let path = home.key_path(role);
@@ -82,7 +91,7 @@ fn a_rotation_that_was_killed_is_finished_by_the_next() {
         std::fs::write(&path, old).unwrap();
     }
     is_installable(&home, away.clone()).unwrap();
-    let changed = rotate(&home, &ALL, &[]).unwrap();
+    let changed = rotate(&home, &ALL, &[], false).unwrap();
     assert_eq!(changed.root, 2, "there is no third root");
     assert!(list(&home).unwrap().iter().all(|key| key.at_hand));
     // Killed before the root was written: everything is signed by both, under the first root, too.
@@ -99,9 +108,9 @@ fn keys_beside_each_other() {
     let only = home.key(Role::Release).unwrap().public();
     let error = revoke(&home, &only, &[]).unwrap_err();
     assert!(error.to_string().contains("keys rotate release"), "{error}");
-    let added = add(&home, Role::Release, &spare, &[]).unwrap();
+    let added = add(&home, Role::Release, made(&spare), &[]).unwrap();
     assert_eq!((added.root, list(&home).unwrap().len()), (2, 5));
-    assert!(add(&home, Role::Release, &spare, &[]).is_err(), "once is enough");
+    assert!(add(&home, Role::Release, made(&spare), &[]).is_err(), "once is enough");
     is_installable(&home, away.clone()).unwrap();
     // The spare one signed what is named, so the other may go.
     let gone = revoke(&home, &only, &[]).unwrap();
@@ -124,20 +133,87 @@ fn thresholds_hold_and_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let home = product(dir.path());
     let spare = dir.path().join("spare.key");
-    add(&home, Role::Root, &spare, &[]).unwrap();
-    // From now on two root keys have to sign.
+    add(&home, Role::Root, made(&spare), &[]).unwrap();
+    threshold(&home, Role::Root, 2, None, &[read(&spare)]).unwrap();
+    let error = rotate(&home, &[Role::Head], &[], false).unwrap_err();
+    assert_eq!(error.exit_code(), crate::exit::WAITING, "{error}");
+    assert!(error.to_string().contains("waits for 1 more of the root keys"), "{error}");
+    assert!(!home.repository().join(root::path(4)).exists());
+    rotate(&home, &[Role::Head], &[read(&spare)], false).unwrap();
+    assert!(!home.dir.join("waiting/root-4.toml").exists(), "it waits no more");
+    assert!(list(&home).unwrap().iter().all(|key| key.at_hand || key.role == Role::Root));
+}
+
+#[test]
+fn thresholds_that_would_lock_players_out_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let refused = |home: &Home, role, count, why: &str| {
+        let error = threshold(home, role, count, None, &[]).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    refused(&home, Role::Release, 2, "nobody could ever sign");
+    refused(&home, Role::Root, 0, "from 1 to 1");
+    let elsewhere = SecretKey::from_random(Role::Release, [8; 32]);
+    add(&home, Role::Release, NewKey::Elsewhere(elsewhere.public()), &[]).unwrap();
+    // What players have is signed by one of them only.
+    refused(&home, Role::Release, 2, "1 of the release keys that would count signed it");
+    add(
+        &home,
+        Role::Head,
+        NewKey::Elsewhere(SecretKey::from_random(Role::Head, [8; 32]).public()),
+        &[],
+    )
+    .unwrap();
+    refused(&home, Role::Head, 2, "one key has to be enough");
+    let beta = Name::parse("beta").unwrap();
+    threshold(&home, Role::Release, 2, Some(&beta), &[]).unwrap();
+    assert!(threshold(&home, Role::Launcher, 1, Some(&beta), &[]).is_err());
+    // With both signatures under what is named, more may be asked for.
     let repository = open(&home);
-    let mut second = root_of(&repository).clone();
-    second.version += 1;
-    second.roles.root.threshold = 2;
-    let keys = [home.key(Role::Root).unwrap(), read_key(Role::Root, &spare).unwrap()];
-    let signed = Signed::create(Role::Root, &second, &[&keys[0], &keys[1]]).unwrap();
-    let path = home.repository().join(root::path(second.version));
-    disk::write_atomic(&path, &signed.to_bytes()).unwrap();
-    let error = rotate(&home, &[Role::Head], &[]).unwrap_err();
-    assert!(error.to_string().contains("2 are needed"), "{error}");
-    assert!(!home.repository().join(root::path(second.version + 1)).exists());
-    rotate(&home, &[Role::Head], &[read_key(Role::Root, &spare).unwrap()]).unwrap();
+    let head = repository.head(now()).unwrap().unwrap().head;
+    let path = home.repository().join(head.releases[0].manifest_path());
+    let mut named = Signed::parse(Role::Release, &std::fs::read(&path).unwrap()).unwrap();
+    named.sign(&elsewhere);
+    std::fs::write(&path, named.to_bytes()).unwrap();
+    threshold(&home, Role::Release, 2, None, &[]).unwrap();
+    is_installable(&home, open(&home).trust).unwrap();
+}
+
+/// Two keys sign releases, and one of them lies elsewhere.
+#[test]
+fn a_release_waits_for_its_other_signature() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = product(dir.path());
+    let away = open(&home).trust;
+    let elsewhere = SecretKey::from_random(Role::Release, [8; 32]);
+    add(&home, Role::Release, NewKey::Elsewhere(elsewhere.public()), &[]).unwrap();
+    let stable = Name::parse("beta").unwrap();
+    threshold(&home, Role::Release, 2, Some(&stable), &[]).unwrap();
+    let what = |version: &str| Publish {
+        channel: stable.clone(),
+        ..Publish::stable(&dir.path().join("build"), version)
+    };
+    let run = |version: &str| publish(&home, &what(version), &mut |_| Ok(()), &|_, _| {});
+    let before = std::fs::read(home.repository().join(HEAD_PATH)).unwrap();
+    for _ in 0..2 {
+        let error = run("1.1").unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::WAITING, "{error}");
+        assert!(error.to_string().contains(&elsewhere.public().to_string()), "{error}");
+    }
+    assert_eq!(std::fs::read(home.repository().join(HEAD_PATH)).unwrap(), before);
+    let path = home.dir.join("waiting/release-beta-any.toml");
+    let mut waiting = Signed::parse(Role::Release, &std::fs::read(&path).unwrap()).unwrap();
+    waiting.sign(&elsewhere);
+    std::fs::write(&path, waiting.to_bytes()).unwrap();
+    // It was another version that they signed.
+    let published = run("1.2").unwrap_err();
+    assert_eq!(published.exit_code(), crate::exit::WAITING);
+    std::fs::write(&path, waiting.to_bytes()).unwrap();
+    let published = run("1.1").unwrap();
+    assert_eq!(published.manifest, waiting.hash());
+    assert!(!path.exists() && run("1.1").unwrap().already);
+    is_installable(&home, away).unwrap();
 }
 
 #[test]
@@ -145,7 +221,7 @@ fn a_role_that_is_named_twice_changes_once() {
     let dir = tempfile::tempdir().unwrap();
     let home = product(dir.path());
     let away = open(&home).trust;
-    let changed = rotate(&home, &[Role::Head, Role::Root, Role::Head], &[]).unwrap();
+    let changed = rotate(&home, &[Role::Head, Role::Root, Role::Head], &[], false).unwrap();
     assert_eq!(changed.new.len(), 2);
     assert!(list(&home).unwrap().iter().all(|key| key.at_hand));
     is_installable(&home, away).unwrap();
@@ -157,12 +233,12 @@ fn a_change_of_keys_that_was_stopped_at_its_end_is_finished_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let home = product(dir.path());
     let away = open(&home).trust;
-    rotate(&home, &ALL, &[]).unwrap();
+    rotate(&home, &ALL, &[], false).unwrap();
     for role in ALL {
         let path = home.key_path(role);
         std::fs::rename(&path, beside(&path, "next")).unwrap();
     }
-    rotate(&home, &[Role::Head], &[]).unwrap();
+    rotate(&home, &[Role::Head], &[], false).unwrap();
     assert!(list(&home).unwrap().iter().all(|key| key.at_hand));
     is_installable(&home, away).unwrap();
 }
@@ -173,7 +249,7 @@ fn a_spare_key_may_be_made_for_every_role() {
     let home = product(dir.path());
     let away = open(&home).trust;
     for role in ALL {
-        add(&home, role, &dir.path().join(format!("spare-{}.key", role.as_str())), &[]).unwrap();
+        add(&home, role, made(&dir.path().join(format!("spare-{role}.key"))), &[]).unwrap();
         is_installable(&home, away.clone()).unwrap();
     }
 }
@@ -185,7 +261,31 @@ fn keys_may_change_any_number_of_times_while_one_release_is_offered() {
     let home = product(dir.path());
     let away = open(&home).trust;
     for _ in 0..40 {
-        rotate(&home, &[Role::Release], &[]).unwrap();
+        rotate(&home, &[Role::Release], &[], false).unwrap();
     }
     is_installable(&home, away).unwrap();
+}
+
+#[test]
+fn new_keys_are_sealed_as_the_old_ones_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let passphrases = Passphrases::only(Passphrase::new("correct horse battery"));
+    let product = Name::parse("game").unwrap();
+    let mut home = init(&dir.path().join("home"), &product, &[], Some(&passphrases)).unwrap();
+    let sealed = |home: &Home| ALL.map(|role| home.seen_key(role).unwrap().sealed);
+    assert_eq!(sealed(&home), [true, true, true, false], "`serve` signs heads alone");
+    home.passphrases = passphrases.into();
+    rotate(&home, &ALL, &[], true).unwrap();
+    assert_eq!(sealed(&home), [true, true, true, false]);
+    key_file::change(
+        &home.key_path(Role::Head),
+        &home.passphrases,
+        home.passphrases.choose().ok().as_ref(),
+    )
+    .unwrap();
+    rotate(&home, &ALL, &[], true).unwrap();
+    assert_eq!(sealed(&home), [true; 4]);
+    assert!(list(&home).unwrap().iter().all(|key| key.at_hand), "seen without a passphrase");
+    rotate(&home, &[Role::Release], &[], false).unwrap();
+    assert!(!home.seen_key(Role::Release).unwrap().sealed);
 }

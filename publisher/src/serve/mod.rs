@@ -528,7 +528,7 @@ mod tests {
     async fn files_tracker_and_a_new_release_without_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let product = Name::parse("game").unwrap();
-        let home = crate::init::init(&dir.path().join("home"), &product, &[]).unwrap();
+        let home = crate::init::init(&dir.path().join("home"), &product, &[], None).unwrap();
         let build = dir.path().join("build");
         std::fs::create_dir(&build).unwrap();
         let release = |version: &str| {
