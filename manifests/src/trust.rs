@@ -9,6 +9,8 @@
 //! Nothing here lowers a floor, but a root that changes keys: that is how a stolen head key that
 //! signed an absurdly high sequence is recovered from.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod floor;
 mod launchers;
