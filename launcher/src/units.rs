@@ -19,6 +19,11 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `1 file`, `2 files`.
+pub fn files(count: u64) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
 /// `3.2 s`, `4 min 10 s`, `2 h 5 min`.
 pub fn time(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(bytes(1024), "1.0 KiB");
         assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
         assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!([0, 1, 2].map(files), ["0 files", "1 file", "2 files"]);
         assert_eq!(time(Duration::from_millis(3210)), "3.2 s");
         assert_eq!(time(Duration::from_secs(250)), "4 min 10 s");
         assert_eq!(time(Duration::from_secs(7500)), "2 h 5 min");

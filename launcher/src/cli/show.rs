@@ -250,15 +250,17 @@ fn text(event: &Event) -> Option<String> {
                 }
             };
             format!(
-                "{version}: {files} files; {} to fetch{packed} and {} of documents, {} stay, {} moved or copied, {} found in \
-                 old files, {} made by a patch, {removed_files} files removed; disk: {} read, {} written, {}{free} \
+                "{version}: {}; {} to fetch{packed} and {} of documents, {} stay, {} moved or copied, {} found in \
+                 old files, {} made by a patch, {} removed; disk: {} read, {} written, {}{free} \
                  needed meanwhile",
+                units::files(*files),
                 units::bytes(*fetch_bytes + *index_bytes + *patch_bytes),
                 units::bytes(*metadata_bytes),
                 units::bytes(*kept_bytes),
                 units::bytes(*reused_bytes),
                 units::bytes(*found_bytes),
                 units::bytes(*patched_bytes),
+                units::files(*removed_files),
                 units::bytes(*disk_read_bytes),
                 units::bytes(*disk_write_bytes),
                 units::bytes(*extra_space_bytes)
@@ -331,13 +333,14 @@ fn text(event: &Event) -> Option<String> {
                 some => format!(", {some} changed by you, as they may be"),
             };
             format!(
-                "verified: {version}, {files} files, {}; {damaged} damaged or missing{changed}",
+                "verified: {version}, {}, {}; {damaged} damaged or missing{changed}",
+                units::files(*files),
                 units::bytes(*bytes)
             )
         }
         Event::Component { name, installed, files, bytes, .. } => {
             let state = if *installed { "installed" } else { "not installed" };
-            format!("{name}: {state}, {files} files, {}", units::bytes(*bytes))
+            format!("{name}: {state}, {}, {}", units::files(*files), units::bytes(*bytes))
         }
         Event::Status {
             dir,
@@ -357,7 +360,8 @@ fn text(event: &Event) -> Option<String> {
             let installed = match (version, sequence) {
                 (Some(version), Some(sequence)) => {
                     format!(
-                        "{version} (number {sequence}), {files} files, {}",
+                        "{version} (number {sequence}), {}, {}",
+                        units::files(*files),
                         units::bytes(*bytes)
                     )
                 }
@@ -369,7 +373,7 @@ fn text(event: &Event) -> Option<String> {
                 format!("installed  {installed}"),
             ];
             if *changed > 0 {
-                lines.push(format!("changed    {changed} files since they were installed"));
+                lines.push(format!("changed    {} since installed", units::files(*changed)));
             }
             if let Some(kept) = kept {
                 lines.push(format!("kept       {kept}: rollback goes back to it"));

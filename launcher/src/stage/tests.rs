@@ -125,6 +125,20 @@ fn bring_chosen(
     next
 }
 
+/// A folder to install to.
+fn folder() -> (tempfile::TempDir, Tree) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::open(dir.path()).unwrap();
+    (dir, tree)
+}
+
+/// Everything in it, but the launcher's own: paths with what they hold.
+fn assert_holds(tree: &Tree, expected: &[&str]) {
+    let mut out = Vec::new();
+    picture(tree, "", &mut out);
+    assert_eq!(out, expected);
+}
+
 fn picture(tree: &Tree, folder: &str, out: &mut Vec<String>) {
     for name in tree.list(folder).unwrap() {
         if name == ".updraft" {
@@ -151,8 +165,7 @@ type Files<'a> = &'a [(&'a str, &'a str)];
 
 /// Installs `old`, lets the player put `player` there, updates to `new`.
 fn check(old: Files<'_>, player: Files<'_>, new: Files<'_>, empty: &[&str], after: &[&str]) {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let (dir, tree) = folder();
     let first = bring(&tree, &release(1, old, &["old-empty"]), old, None);
     for (name, text) in player {
         let full = dir.path().join(name);
@@ -160,9 +173,7 @@ fn check(old: Files<'_>, player: Files<'_>, new: Files<'_>, empty: &[&str], afte
         std::fs::write(full, text).unwrap();
     }
     let second = bring(&tree, &release(2, new, empty), new, Some(&first));
-    let mut out = Vec::new();
-    picture(&tree, "", &mut out);
-    assert_eq!(out, after);
+    assert_holds(&tree, after);
     let in_new = |name: &str| new.iter().any(|(new, _)| *new == name);
     let changed = player.iter().any(|(name, _)| name.starts_with("set/") && in_new(name));
     assert_done(&tree, &release(2, new, empty), &second, changed);
@@ -315,8 +326,7 @@ fn what_becomes_immutable_steps_aside_and_what_goes_stays_if_changed() {
         &[],
         &["a=2", "set/", "set/b.ini=mine", "set/seed=s1"],
     );
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let (dir, tree) = folder();
     let files = [("set/a.ini", "1"), ("set/seed", "1")];
     let first = bring(&tree, &release(1, &files, &[]), &files, None);
     std::fs::write(dir.path().join("set/a.ini"), "mine").unwrap();
@@ -325,57 +335,45 @@ fn what_becomes_immutable_steps_aside_and_what_goes_stays_if_changed() {
     let mut next = release(2, &files, &[]);
     next.identity.rules = Rules::default();
     bring(&tree, &next, &files, Some(&first));
-    let mut out = Vec::new();
-    picture(&tree, "", &mut out);
     let after =
         ["set/", "set/a.ini=2", "set/a.ini.player=mine", "set/seed=2", "set/seed.player=mine, too"];
-    assert_eq!(out, after);
+    assert_holds(&tree, &after);
 }
 
 #[test]
 fn a_changed_configuration_over_an_update_and_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
-    let assert_is = |expected: &[&str]| {
-        let mut out = Vec::new();
-        picture(&tree, "", &mut out);
-        assert_eq!(out, expected);
-    };
+    let (dir, tree) = folder();
     let files = |version| [("a", version), ("set/a.ini", version)];
     let [one, two] = [1, 2]
         .map(|version: u8| release(version, &files(["", "1", "2"][usize::from(version)]), &[]));
     let first = bring(&tree, &one, &files("1"), None);
     std::fs::write(dir.path().join("set/a.ini"), "mine").unwrap();
     let second = bring(&tree, &two, &files("2"), Some(&first));
-    assert_is(&["a=2", "set/", "set/a.ini=mine", "set/a.ini.new=2"]);
+    assert_holds(&tree, &["a=2", "set/", "set/a.ini=mine", "set/a.ini.new=2"]);
     let back = bring(&tree, &one, &[], Some(&second));
-    assert_is(&["a=1", "set/", "set/a.ini=mine"]);
+    assert_holds(&tree, &["a=1", "set/", "set/a.ini=mine"]);
     // Deleted, it comes as the release has it.
     std::fs::remove_file(dir.path().join("set/a.ini")).unwrap();
     bring(&tree, &two, &files("2"), Some(&back));
-    assert_is(&["a=2", "set/", "set/a.ini=2"]);
+    assert_holds(&tree, &["a=2", "set/", "set/a.ini=2"]);
 }
 
 #[test]
 fn a_folder_that_becomes_the_players_is_left_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let (_dir, tree) = folder();
     let files = [("mine/mod", "old"), ("a", "1")];
     let mut one = release(1, &files, &["mine/empty"]);
     one.identity.rules = Rules::default();
     let first = bring(&tree, &one, &files, None);
     let files = [("a", "1"), ("b", "old")];
     bring(&tree, &release(2, &files, &[]), &files, Some(&first));
-    let mut out = Vec::new();
-    picture(&tree, "", &mut out);
-    assert_eq!(out, ["a=1", "b=old", "mine/", "mine/empty/", "mine/mod=old"]);
+    assert_holds(&tree, &["a=1", "b=old", "mine/", "mine/empty/", "mine/mod=old"]);
 }
 
 #[cfg(unix)]
 #[test]
 fn a_link_to_the_players_folder_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
+    let (dir, tree) = folder();
     let other = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(other.path(), dir.path().join("mine")).unwrap();
     let files = [("a", "1")];
@@ -386,26 +384,20 @@ fn a_link_to_the_players_folder_stays() {
 
 #[test]
 fn components_are_left_out_added_and_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = Tree::open(dir.path()).unwrap();
-    let assert_is = |expected: &[&str]| {
-        let mut out = Vec::new();
-        picture(&tree, "", &mut out);
-        assert_eq!(out, expected);
-    };
+    let (dir, tree) = folder();
     let extra = Name::parse("extra").unwrap();
     let without = Selection { without: [extra].into(), ..Selection::default() };
     let files = [("a", "1"), ("extra/deep/e", "2"), ("extra/f", "3")];
     let one = release(1, &files, &[]);
     let first = bring_chosen(&tree, &one, &files, None, &without);
-    assert_is(&["a=1"]);
+    assert_holds(&tree, &["a=1"]);
     let all = bring(&tree, &one, &files, Some(&first));
-    assert_is(&["a=1", "extra/", "extra/deep/", "extra/deep/e=2", "extra/f=3"]);
+    assert_holds(&tree, &["a=1", "extra/", "extra/deep/", "extra/deep/e=2", "extra/f=3"]);
     std::fs::write(dir.path().join("extra/mod"), "mine").unwrap();
     std::fs::write(dir.path().join("extra/f"), "changed").unwrap();
     let next = [("a", "2"), ("extra/deep/e", "4"), ("extra/f", "3")];
     let last = bring_chosen(&tree, &release(2, &next, &[]), &next, Some(&all), &without);
     // What the player changed is the player's.
-    assert_is(&["a=2", "extra/", "extra/f=changed", "extra/mod=mine"]);
+    assert_holds(&tree, &["a=2", "extra/", "extra/f=changed", "extra/mod=mine"]);
     assert!(last.files[1..].iter().all(|file| file.place == FilePlace::Absent));
 }
