@@ -1,6 +1,10 @@
 //! What a studio does with its keys over the years, and what thieves do with old ones: real programs,
 //! a plain web server, a player who was away.
+#![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
+
+mod signing;
+mod thieves;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,18 +22,23 @@ use updraft_tests::process::Proc;
 struct World {
     product: Product,
     build: PathBuf,
-    _web: WebServer,
+    web: WebServer,
     dir: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> Self {
+        Self::served(|_, _| None)
+    }
+
+    /// By a web server that may answer otherwise.
+    fn served(tamper: impl Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let addr = listener.local_addr().expect("it listens");
         let product = Product::init(&Place::Here, &dir.path().join("product"), "game", addr);
-        let web = WebServer::on(listener, &product.repository(), |_, _| None);
-        let world = Self { product, build: dir.path().join("build"), _web: web, dir };
+        let web = WebServer::on(listener, &product.repository(), tamper);
+        let world = Self { product, build: dir.path().join("build"), web, dir };
         world.publish("1.0", 1);
         world
     }
@@ -89,7 +98,15 @@ fn the_yearly_drill() {
     for version in ["2.0", "3.0"] {
         year += 1;
         world
-            .publisher(&["keys", "rotate", "root", "release", "launcher", "head"])
+            .publisher(&[
+                "keys",
+                "rotate",
+                "root",
+                "release",
+                "launcher",
+                "head",
+                "--no-passphrase",
+            ])
             .finish(TRANSFER_WAIT);
         // Nobody is locked out between the rotation and the next release.
         world.assert_newest(&world.install(&format!("new-{year}")));
@@ -240,7 +257,8 @@ fn nobody_can_be_locked_out_by_mistake() {
     assert!(text.contains("keys rotate release"), "{text}");
     let spare = world.dir.path().join("spare.key");
     let spare = spare.to_str().expect("it is text");
-    world.publisher(&["keys", "new", "release", spare]).finish(TRANSFER_WAIT);
+    let new = ["keys", "new", "release", spare, "--no-passphrase"];
+    world.publisher(&new).finish(TRANSFER_WAIT);
     world.publisher(&["keys", "revoke", &key]).finish(TRANSFER_WAIT);
     world.assert_newest(&world.install("anna"));
     assert!(!world.product.repository().join("root/4.toml").exists());
