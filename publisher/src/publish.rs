@@ -606,7 +606,7 @@ mod tests {
             Some(Launch { program: RelPath::parse("nothing").unwrap(), arguments: vec![] });
         check(run(&f, &launch).unwrap_err(), crate::exit::USAGE, "nothing");
         fs::rename(f.home.key_path(Role::Release), f.build.join("../release")).unwrap();
-        check(run(&f, &what(&f, "1")).unwrap_err(), crate::exit::KEY, "release.key");
+        check(run(&f, &what(&f, "1")).unwrap_err(), crate::exit::WAITING, "release-stable-any");
         // A key that the root does not know.
         let foreign = updraft_manifests::keys::SecretKey::from_random(Role::Release, [5; 32]);
         fs::write(f.home.key_path(Role::Release), foreign.to_text()).unwrap();

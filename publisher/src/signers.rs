@@ -158,7 +158,7 @@ mod tests {
         let set = KeySet { threshold: 1, keys: [key.public()].into() };
         let bytes = b"updraft-document = 1\nrole = \"head\"\n+++\npayload";
         let mut document = Signed::parse(Role::Head, bytes).unwrap();
-        let program = ["sh", "-c", "head -c 64"].map(str::to_owned).to_vec();
+        let program = ["sh", "-c", "head -c 64 /dev/zero"].map(str::to_owned).to_vec();
         let (role, dir) = (Role::Head, std::env::temp_dir());
         let signers = Signers { role, key: None, key_path: PathBuf::new(), program, dir };
         let error = signers.sign(&mut document, &[&set], &[]).unwrap_err();

@@ -180,6 +180,7 @@ fn every_case_holds() {
 /// The studio goes on from whatever the client believes: a root with its own keys, a head and a manifest above
 /// what was seen.
 fn honest_next(client: &mut Client) -> Outcome {
+    client.world.release_key = key(Role::Release, 12);
     if client.state.root().is_none() {
         let first = client.signed(Role::Root, &client.world.root(), &[&client.world.root_key]);
         client.take_root(&first)?;
@@ -190,7 +191,6 @@ fn honest_next(client: &mut Client) -> Outcome {
     root.created = Time::from_unix(NOW);
     let bytes = client.signed(Role::Root, &root, &root_keys.iter().collect::<Vec<_>>());
     client.take_root(&bytes)?;
-    client.world.release_key = key(Role::Release, 12);
     let floor = |floor: Option<Floor>| floor.map_or(0, |floor| floor.sequence);
     let seen = floor(client.state.manifest_floor(&name("any"), &name("stable")));
     let mut manifest = client.world.manifest();
