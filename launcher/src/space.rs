@@ -24,6 +24,7 @@ mod tests {
     fn the_disk_of_a_folder_has_some() {
         let dir = tempfile::tempdir().unwrap();
         assert!(free(dir.path()).is_some_and(|bytes| bytes > 0));
-        assert_eq!(free(&dir.path().join("none")), None);
+        // Windows tells of the disk where the folder would be.
+        assert!(cfg!(windows) || free(&dir.path().join("none")).is_none());
     }
 }

@@ -150,8 +150,14 @@ impl Tree {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found?,
         };
+        // Old versions and other file systems than NTFS remove no read-only file.
+        let was_read_only = set_read_only(&full, false)?;
         match patiently(|| fs::remove_file(&full)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if was_read_only {
+                    // What stays is as it was.
+                    let _ = set_read_only(&full, true);
+                }
                 // A symlink to a folder is removed as a folder on Windows.
                 match fs::symlink_metadata(&full) {
                     Ok(meta) if meta.file_type().is_symlink() => fs::remove_dir(&full),
