@@ -30,7 +30,7 @@ const TELL_DELAY: Duration = Duration::from_millis(400);
 /// The first pieces are told at once: a crowd that has nothing yet waits for them.
 const TELL_AT_ONCE: u32 = 8;
 /// Suggested pieces remembered of a peer.
-const SUGGESTED_MAX: usize = 2048;
+pub(super) const SUGGESTED_MAX: usize = 2048;
 
 impl Swarm {
     pub(super) fn on_bitfield(&mut self, now: Duration, key: PeerKey, have: Bitfield) {

@@ -1,5 +1,6 @@
 //! The publisher's seed at work: what it gives to whom.
 
+use super::downloads::SUGGESTED_MAX;
 use super::peer::{Given, Peer};
 use super::{Output, Swarm};
 use crate::geometry::Block;
@@ -12,6 +13,8 @@ use std::time::Duration;
 /// What a peer is given ahead: half a second of its rate, within these bounds, in bytes.
 const AHEAD_MIN: u64 = 64 * 1024;
 const AHEAD_MAX: u64 = 16 << 20;
+/// Pieces that a peer is given ahead: what it keeps of them, less those whose coming is not yet known.
+const GIVEN_MAX: usize = SUGGESTED_MAX / 2;
 /// The least that is shown ahead to other clients, in bytes.
 const AHEAD_HIDDEN_MIN: u64 = 1 << 20;
 /// A peer that takes nothing for this long keeps no link busy.
@@ -73,7 +76,9 @@ impl Swarm {
             false => rate.clamp(AHEAD_MIN, AHEAD_MAX),
         };
         let mut ahead = peer.ahead();
-        while ahead < goal {
+        let mut room = GIVEN_MAX.saturating_sub(peer.given.len());
+        while ahead < goal && room > 0 {
+            room -= 1;
             let next = self.spread.as_mut().and_then(|spread| spread.next(&self.peers[&key].have));
             let Some(piece) = next.or_else(|| self.rarest_not_given(now, key)) else { break };
             let left = self.geometry.data_len(piece);

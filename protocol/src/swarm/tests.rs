@@ -432,6 +432,18 @@ fn what_lies_on_a_disk_that_stands_still_is_given_to_others() {
     assert!(world.run_until(secs(17), |world| world.first_copy.is_some()), "no copy is out");
 }
 
+/// A fast peer is given thousands of small pieces ahead, and none that it does not remember.
+#[test]
+fn no_more_is_given_than_a_peer_remembers() {
+    let mut world = World::new(77, 60_000, 2048);
+    world.add(host(true, 10_000_000, 0));
+    world.add(host(false, 10_000_000, 0));
+    world.connect_all();
+    let took = world.run(&[1], secs(100));
+    assert!(ratio(took, world.size(), 10_000_000) < 1.2, "{took:?}");
+    assert_eq!(world.nodes[1].stats().wasted, 0);
+}
+
 /// The tracker dies when everybody has met, and the origin when one copy is out: those who are there
 /// finish from one another.
 #[test]
