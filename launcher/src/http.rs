@@ -10,6 +10,8 @@ use url::Url;
 
 /// The longest wait for a connection.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The same where others could be asked at once.
+const CONNECT_WAIT_SHORT: Duration = Duration::from_secs(1);
 /// The longest wait for the next bytes.
 const READ_WAIT_MAX: Duration = Duration::from_secs(20);
 /// The longest time for one small document (heads, roots, manifests); torrents have no such limit,
@@ -28,6 +30,8 @@ const SILENT_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
+    /// One that gives up connecting after [`CONNECT_WAIT_SHORT`].
+    hasty: Client,
     /// Hosts with which no connection could be made, when, and why.
     silent: Arc<Mutex<HashMap<String, (Instant, String)>>>,
 }
@@ -47,24 +51,17 @@ impl Http {
     /// # Errors
     /// When the system's TLS set-up cannot be read, in words.
     pub fn new() -> Result<Self, String> {
-        let redirects = redirect::Policy::custom(|attempt| {
-            let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-            if was_secure && attempt.url().scheme() != "https" {
-                attempt.error("refused to be sent from https to http")
-            } else if attempt.previous().len() > REDIRECTS_MAX {
-                attempt.error("sent on too many times")
-            } else {
-                attempt.follow()
-            }
-        });
-        let client = Client::builder()
-            .user_agent(concat!("updraft-launcher/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_WAIT_MAX)
-            .read_timeout(READ_WAIT_MAX)
-            .redirect(redirects)
-            .build()
-            .map_err(|error| chain(&error))?;
-        Ok(Self { client, silent: Arc::default() })
+        let [client, hasty] = [CONNECT_WAIT_MAX, CONNECT_WAIT_SHORT].map(client);
+        Ok(Self { client: client?, hasty: hasty?, silent: Arc::default() })
+    }
+
+    /// Returns when it turns out that no connection with the host of `url` comes about soon, with the
+    /// reason; never, if one does.
+    pub async fn cannot_connect(&self, url: &Url) -> String {
+        match self.hasty.head(url.clone()).send().await {
+            Err(error) if error.is_connect() => self.is_silent(url, &error),
+            Ok(_) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Gets at most `bytes_max` bytes from `url`. With `past_caches`, caches on the way are told not
@@ -149,7 +146,39 @@ impl Http {
     }
 }
 
+/// A client that waits so long for a connection.
+fn client(connect_wait: Duration) -> Result<Client, String> {
+    let redirects = redirect::Policy::custom(|attempt| {
+        let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        if was_secure && attempt.url().scheme() != "https" {
+            attempt.error("refused to be sent from https to http")
+        } else if attempt.previous().len() > REDIRECTS_MAX {
+            attempt.error("sent on too many times")
+        } else {
+            attempt.follow()
+        }
+    });
+    Client::builder()
+        .user_agent(concat!("updraft-launcher/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(connect_wait)
+        .read_timeout(READ_WAIT_MAX)
+        .redirect(redirects)
+        .build()
+        .map_err(|error| chain(&error))
+}
+
 impl Http {
+    /// The host is not asked for a while; why.
+    fn is_silent(&self, url: &Url, error: &reqwest::Error) -> String {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        silent.retain(|_, (at, _)| at.elapsed() < SILENT_TIME);
+        let why = chain(error);
+        if silent.len() < SILENT_MAX {
+            silent.insert(url.authority().to_owned(), (Instant::now(), why.clone()));
+        }
+        why
+    }
+
     async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Response, String> {
         let host = url.authority();
         let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,17 +186,13 @@ impl Http {
             return Err(why.clone());
         }
         let answer = request.send().await;
-        let mut silent = silent();
-        match &answer {
-            Err(error) if error.is_connect() => {
-                silent.retain(|_, (at, _)| at.elapsed() < SILENT_TIME);
-                if silent.len() < SILENT_MAX {
-                    silent.insert(host.to_owned(), (Instant::now(), chain(error)));
-                }
+        match answer {
+            Err(error) if error.is_connect() => Err(self.is_silent(url, &error)),
+            answer => {
+                silent().remove(host);
+                answer.map_err(|error| chain(&error))
             }
-            Ok(_) | Err(_) => drop(silent.remove(host)),
         }
-        answer.map_err(|error| chain(&error))
     }
 }
 

@@ -396,13 +396,17 @@ impl<'a> Sources<'a> {
     ) -> Result<Option<Bytes>, String> {
         let kind = Kind::of(path).ok_or_else(|| format!("{path} is no document"))?;
         let url = repository.join(path).map_err(|error| format!("{repository}: {error}"))?;
-        let get = self.http.get(&url, kind.bytes_max(), past_caches);
-        let answer = if kind == Kind::Torrent {
-            get.await
-        } else {
-            tokio::time::timeout(DOCUMENT_WAIT_MAX, get)
-                .await
-                .unwrap_or_else(|_| Err("it took too long".to_owned()))
+        let get = async {
+            let get = self.http.get(&url, kind.bytes_max(), past_caches);
+            if kind == Kind::Torrent {
+                return get.await;
+            }
+            let answer = tokio::time::timeout(DOCUMENT_WAIT_MAX, get).await;
+            answer.unwrap_or_else(|_| Err("it took too long".to_owned()))
+        };
+        let answer = tokio::select! {
+            answer = get => answer,
+            why = self.others_are_nearer(&url) => Err(why),
         };
         match answer {
             Ok(Answer::Found(bytes)) => {
@@ -412,6 +416,16 @@ impl<'a> Sources<'a> {
             Ok(Answer::Missing) => Ok(None),
             Err(why) => Err(format!("{url}: {why}")),
         }
+    }
+
+    /// Returns when somebody is in the room and the host of `url` still takes no connection: a room without
+    /// internet shall not wait for one.
+    async fn others_are_nearer(&self, url: &Url) -> String {
+        match self.room {
+            Some(room) => room.somebody().await,
+            None => std::future::pending().await,
+        }
+        self.http.cannot_connect(url).await
     }
 
     fn count(&self, kind: Kind, bytes: &Bytes) {

@@ -49,6 +49,13 @@ impl Room {
         }
     }
 
+    /// Returns when anybody is there.
+    pub async fn somebody(&self) {
+        while !self.meeting.peers().await.iter().any(|peer| peer.documents) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Asks one of them for the document at a repository path. What comes is **not verified**.
     pub async fn ask(&self, peer: PeerKey, path: &str) -> Option<Bytes> {
         self.meeting.request_document(peer, path).await

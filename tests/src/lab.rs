@@ -316,6 +316,15 @@ impl Node {
 
     /// Bytes that this host has sent over its link, headers included.
     pub fn bytes_sent(&self) -> u64 {
+        self.sent().0
+    }
+
+    /// Packets that this host has sent over its link.
+    pub fn packets_sent(&self) -> u64 {
+        self.sent().1
+    }
+
+    fn sent(&self) -> (u64, u64) {
         let table = self.inside(|| fs::read_to_string("/proc/thread-self/net/dev"));
         let table = table.expect("a thread sees its own interfaces");
         sent_by("eth0", &table).expect("eth0 exists")

@@ -435,14 +435,16 @@ impl Proc {
 /// Bytes that the host of a process has sent over `eth0`, headers included (Linux; 0 elsewhere).
 pub fn host_bytes_sent(pid: u32) -> u64 {
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev"));
-    sent_by("eth0", &table.unwrap_or_default()).unwrap_or(0)
+    sent_by("eth0", &table.unwrap_or_default()).map_or(0, |(bytes, _)| bytes)
 }
 
-/// The sent bytes of one interface in a table as `/proc/net/dev` has it.
-pub(crate) fn sent_by(interface: &str, table: &str) -> Option<u64> {
+/// The sent bytes and packets of one interface in a table as `/proc/net/dev` has it.
+pub(crate) fn sent_by(interface: &str, table: &str) -> Option<(u64, u64)> {
     let fields = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
-        (name.trim() == interface).then(|| numbers.split_whitespace().nth(8)?.parse().ok())?
+        let mut sent = numbers.split_whitespace().skip(8);
+        let mut next = || sent.next()?.parse().ok();
+        (name.trim() == interface).then(|| Some((next()?, next()?)))?
     };
     table.lines().find_map(fields)
 }

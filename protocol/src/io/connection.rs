@@ -299,6 +299,15 @@ async fn take_in(
     }
 }
 
+/// Says who we are, and no more; the other end closes.
+pub(super) async fn decline(mut stream: Stream, hello: Vec<u8>) {
+    let told = async {
+        stream.write_all(&hello).await?;
+        stream.read_exact(&mut [0]).await
+    };
+    let _ = timeout(HANDSHAKE_TIMEOUT, told).await;
+}
+
 /// What it takes to answer those who dial us by TCP, encrypted or not.
 #[derive(Clone, Debug)]
 pub(super) struct Greeter {

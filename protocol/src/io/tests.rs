@@ -389,3 +389,33 @@ async fn a_port_in_use_and_a_torrent_twice_are_clear_errors() {
     let again = first.add(AddTorrent::new(Arc::clone(&info), paths(&info, dir.path()))).await;
     assert!(matches!(again, Err(SessionError::Duplicate(_))));
 }
+
+#[tokio::test]
+async fn who_is_met_again_at_another_address_is_told_so() {
+    use crate::ids::PeerId;
+    use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    let (dir, info) = build(Format::V1);
+    let session = session().await;
+    let _torrent = seed(&session, &info, &dir.path().join("build")).await;
+    let meet = async || {
+        let mut stream = TcpStream::connect(session.listen_addrs()[0]).await.unwrap();
+        let (peer_id, info_hash) = (PeerId([9; 20]), info.hashes.swarm_hashes().next().unwrap());
+        let abilities = Abilities { extensions: true, fast: true, v2: false };
+        let hello = Handshake { info_hash, peer_id, abilities };
+        stream.write_all(&hello.encode()).await.unwrap();
+        let mut answer = [0; HANDSHAKE_LEN];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        (stream, Handshake::parse(&answer).unwrap().peer_id)
+    };
+    let (mut first, theirs) = meet().await;
+    let (mut second, told) = meet().await;
+    assert_eq!(theirs, told);
+    second.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    timeout(PATIENCE, second.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, [], "no more than that");
+    let mut more = [0; 4];
+    timeout(PATIENCE, first.read_exact(&mut more)).await.unwrap().unwrap();
+}

@@ -472,6 +472,11 @@ impl Swarm {
             .is_some_and(|(&twin, _)| self.takes_over((id, addr, false, transport), twin))
     }
 
+    /// True if the peer of this name is connected, or it is our own.
+    pub fn has_peer(&self, id: PeerId) -> bool {
+        id == self.config.peer_id || self.peers.values().any(|peer| peer.id == id)
+    }
+
     /// Says, or says anew, who we are.
     fn introduce(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };

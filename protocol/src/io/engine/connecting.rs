@@ -35,6 +35,11 @@ impl Engine {
             _ => theirs.info_hash,
         };
         let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
+        if !expected && swarm.has_peer(theirs.peer_id) {
+            // At another of its addresses it is told whom it reached, or it would try again and again.
+            tokio::spawn(connection::decline(stream, hello));
+            return;
+        }
         self.connect(key, stream, addr, false, theirs, hello);
     }
 

@@ -12,6 +12,7 @@
 //! bench delay  [--rate-mib N] [--delay-ms N]
 //! bench parcels BUILD... [--rate MBIT]      builds, each fetched from a player
 //! bench background [--rate MBIT] [--seconds N] [--queue-ms N]
+//! bench lan    [--launchers N] [--uplink MBIT] [--link MBIT]
 //! bench idle   [--torrents N] [--bytes N] [--seconds N]
 //! bench memory [--bytes N] [--format F] [--leechers N] [--dir FOLDER]      a folder with that much space
 //! bench search [--bytes N] [--windows N]
@@ -41,6 +42,8 @@ mod flash;
 mod gaps;
 #[cfg(target_os = "linux")]
 mod idle;
+#[cfg(target_os = "linux")]
+mod lan;
 #[cfg(target_os = "linux")]
 mod many;
 #[cfg(target_os = "linux")]
@@ -104,6 +107,8 @@ enum What {
     Parcels(parcels::Args),
     /// What an upload adds to the round trips of others on the same uplink.
     Background(background::Args),
+    /// A room full of players: behind one uplink, without any, and with nothing to do.
+    Lan(lan::Args),
     /// Many torrents, no peers.
     Idle(idle::Args),
     /// The leaf search over bytes in memory.
@@ -130,6 +135,7 @@ fn main() {
         What::Delay(what) => delay::run(dir.path(), args.rounds, &what),
         What::Parcels(what) => parcels::run(dir.path(), &what),
         What::Background(what) => background::run(dir.path(), &what),
+        What::Lan(what) => lan::run(&what),
         What::Idle(what) => idle::run(dir.path(), &what),
         What::Search(what) => search::run(args.rounds, &what),
         What::Update(what) => update::run(dir.path(), &what),
