@@ -21,6 +21,8 @@ use updraft_protocol::io::{
 };
 use url::Url;
 
+/// Repositories that have not answered by now are asked beside other players.
+const NEWS_HEAD_START: Duration = Duration::from_millis(500);
 /// How long seeding and repairing wait for news before old news has to do.
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
 
@@ -181,29 +183,35 @@ impl Launcher {
             let mut first = None;
             if !self.is_local_only() {
                 let sources = Sources { room: None, ..self.sources() };
-                let news = news::ask(&self.store, &self.documents, &sources, &self.state).await;
-                let unheard = match &news {
-                    Ok(news) => news.origin == Origin::Kept,
-                    Err(Error::Network { .. }) => true,
-                    Err(_) => false,
-                };
+                let ask = news::ask(&self.store, &self.documents, &sources, &self.state);
                 let alone =
                     self.network.local == LocalNetwork::Off && self.known_peers().is_empty();
-                if !unheard || alone {
+                first = match alone {
+                    true => Some(ask.await),
+                    false => tokio::time::timeout(NEWS_HEAD_START, ask).await.ok(),
+                };
+                let unheard = match &first {
+                    Some(Ok(news)) => news.origin == Origin::Kept,
+                    Some(Err(Error::Network { .. })) | None => true,
+                    Some(Err(_)) => false,
+                };
+                if let Some(news) = first.take_if(|_| !unheard || alone) {
                     return news;
                 }
-                (self.events)(Event::Warning {
-                    message: "no repository answers; asking other players for news".to_owned(),
-                });
-                first = Some(news);
             }
             self.meet().await?;
             let second =
                 news::ask(&self.store, &self.documents, &self.sources(), &self.state).await;
-            match (first, second) {
-                (_, Ok(news)) | (Some(Ok(news)), Err(Error::Network { .. })) => Ok(news),
-                (_, Err(error)) => Err(error),
+            let news = match (first, second) {
+                (_, Ok(news)) | (Some(Ok(news)), Err(Error::Network { .. })) => news,
+                (_, Err(error)) => return Err(error),
+            };
+            if news.origin == Origin::Peer && !self.is_local_only() {
+                (self.events)(Event::Warning {
+                    message: "no repository answers; the news come from other players".to_owned(),
+                });
             }
+            Ok(news)
         };
         tokio::select! {
             news = Box::pin(work) => news,
