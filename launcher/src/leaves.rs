@@ -190,8 +190,11 @@ impl Leaves {
                 }
                 // What lies together there and here is read together.
                 let mut len = leaf_len(build.length, first);
+                let source = self.starts.partition_point(|start| *start <= place);
+                let end = self.starts.get(source).copied().unwrap_or(u64::MAX);
                 while leaf < count
                     && self.place(at, leaf) == Some(place + len)
+                    && place + len < end
                     && len + LEAF <= SUPPLY_BYTES_MAX as u64
                 {
                     len += leaf_len(build.length, leaf);
@@ -340,6 +343,7 @@ mod tests {
         // In two files, the other way round.
         let (a, b) = new.split_at(10 * WINDOW);
         check(&new, &[b, a], &[], 0, 21);
+        check(&new, &[a, b], &[], 0, 21);
         check(&new, &[b], &[a], 128, 21);
         check(&new, &[b], &[a], 0, 11);
         // Only the short end is lost.

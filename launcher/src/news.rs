@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
-use updraft_manifests::document::Verified;
+use updraft_manifests::document::{DocumentError, Verified};
 use updraft_manifests::head::{HEAD_PATH, LauncherRelease, Release as Entry};
 use updraft_manifests::launcher::LauncherManifest;
 use updraft_manifests::manifest::Manifest;
@@ -244,6 +244,11 @@ async fn walk_roots(
         }
         match (next, refused) {
             (Some(accepted), _) => trust = accepted,
+            // Most often there is no next one, and some hosts answer that with a page of theirs.
+            (None, Some(error @ TrustError::Document(DocumentError::Malformed { .. }))) if trust.root().is_some() => {
+                tracing::warn!(%path, %error, "what was served for a root is none");
+                return Ok(trust);
+            }
             (None, Some(error)) => return Err(error.into()),
             // Without the first root nothing can be verified; without a next one the walk is over.
             (None, None) if trust.root().is_none() => return Err(rounds.failure(&path)),

@@ -162,15 +162,19 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
-    /// Which files the engine must not have to do with while it writes, by number: those that lie where
-    /// they belong and that the player may change. It would mend what they have become.
+    /// Which files the engine must not have to do with while it writes, by number: those that are read where
+    /// they lie and that the player may change. It would mend what they have become.
     pub fn at_risk(&self) -> Vec<bool> {
-        let at_risk = |(number, _, action): (u32, &Content, &Action)| {
-            let in_place = matches!(
-                action,
-                Action::Keep | Action::SetExecutable(_) | Action::Reuse { may_move: true, .. }
-            );
-            in_place && self.may_be_changed(number)
+        let players = self.players_files();
+        let at_risk = |(number, _, action): (u32, &Content, &Action)| match action {
+            Action::Keep | Action::SetExecutable(_) => self.may_be_changed(number),
+            Action::Reuse { from, may_move: true } => {
+                self.may_be_changed(number) || players.contains(from)
+            }
+            Action::Reuse { may_move: false, .. }
+            | Action::Make
+            | Action::Fetch
+            | Action::Leave => false,
         };
         self.each().map(at_risk).collect()
     }
@@ -276,19 +280,17 @@ impl<'a> Stage<'a> {
                     .remove_all(&slot)
                     .and_then(|()| tree.create_file(&slot))
                     .and_then(|file| file.sync_all()),
+                // The switch takes what lies there for what was moved there, and an earlier run may have
+                // begun to fetch it.
+                (Action::Reuse { may_move: true, .. }, _) => tree.remove_all(&slot),
                 (Action::Fetch, Content::File { .. }) if self.salvage => self.salvage(path, &slot),
                 (Action::Fetch, Content::File { .. }) if clones => match bases.get(&number) {
                     Some(base) => self.sow(base, &slot).map(|cloned| clones = cloned),
                     None => Ok(()),
                 },
-                (
-                    Action::Fetch
-                    | Action::Keep
-                    | Action::SetExecutable(_)
-                    | Action::Leave
-                    | Action::Reuse { may_move: true, .. },
-                    _,
-                ) => Ok(()),
+                (Action::Fetch | Action::Keep | Action::SetExecutable(_) | Action::Leave, _) => {
+                    Ok(())
+                }
             };
             done.map_err(Error::disk("prepare", tree.path().join(path.as_str())))?;
         }
@@ -362,7 +364,7 @@ impl<'a> Stage<'a> {
     /// verified and synced.
     ///
     /// # Errors
-    /// [`Unready::Changed`] if a file that was to be moved is no longer what it was.
+    /// [`Unready::Changed`] if a file that was copied or is to be moved is no longer what it was.
     pub fn transaction(&self) -> Result<(Transaction, Installed), Unready> {
         let listed = self.installed.map(|installed| installed.files.as_slice()).unwrap_or_default();
         let listed: HashMap<RelPath, u32> = (0..)
@@ -397,12 +399,13 @@ impl<'a> Stage<'a> {
         let mut changed = Vec::new();
         let mut moved = HashSet::new();
         for (number, _, action) in self.each().filter(|(number, ..)| self.takes(*number)) {
-            if let Action::Reuse { from, may_move: true } = action {
-                if self.is_as_surveyed(from)? {
+            if let Action::Reuse { from, may_move } = action {
+                if !self.is_as_surveyed(from)? {
+                    // Of a copy nobody knows whether it was made before or after.
+                    changed.push(from.clone());
+                } else if *may_move {
                     work.clear.push(clear(from, Slot::New(number)));
                     moved.insert(from);
-                } else {
-                    changed.push(from.clone());
                 }
             }
             if self.is_the_players_by_now(number, action)? {

@@ -6,9 +6,10 @@
 
 use crate::tree::Tree;
 use std::io::{self, Read, Write};
+use updraft_manifests::installed::INSTALLED_BYTES_MAX;
 
-/// The most bytes such a file may have.
-const TWIN_BYTES_MAX: u64 = 64 << 20;
+/// The most bytes such a file may have: the largest record and the line before it.
+const TWIN_BYTES_MAX: u64 = INSTALLED_BYTES_MAX as u64 + 256;
 
 /// The names of the two copies of `path`.
 fn copies(path: &str) -> [String; 2] {
@@ -53,8 +54,12 @@ pub fn read(tree: &Tree, path: &str) -> io::Result<Found> {
 /// a read gives the old payload or the new one.
 ///
 /// # Errors
-/// From the file system.
+/// From the file system; [`io::ErrorKind::FileTooLarge`] for what could not be read again.
 pub fn write(tree: &Tree, path: &str, payload: &[u8]) -> io::Result<()> {
+    if payload.len() > INSTALLED_BYTES_MAX {
+        let why = "a release of so many files is too large for a record";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
     let mut generations = Vec::new();
     for copy in copies(path) {
         let text = read_copy(tree, &copy)?;

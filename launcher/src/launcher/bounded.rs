@@ -160,7 +160,11 @@ impl Parts {
                 Action::Make | Action::Fetch => {}
             }
             let place = plan.places[number as usize].as_ref();
-            let replaces = place.and_then(|place| at.get(place).copied());
+            let mut replaces = place.and_then(|place| at.get(place).copied());
+            if let Action::Reuse { from, may_move: true } = action {
+                // Whoever reads it has to come before.
+                replaces = replaces.or(at.get(from).copied());
+            }
             outputs.push(Output { bytes, reads, replaces });
             files.push(number);
         }

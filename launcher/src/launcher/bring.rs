@@ -194,11 +194,17 @@ impl Launcher {
                 return Ok(Some(Split::default()));
             }
             before = earlier.after(before);
-            self.switch.begin(&self.store, &release.target(), salvage)?;
+            // What was fetched of a newer release is worth keeping while this one is only mended.
+            let again =
+                |installed: &Installed| installed.release.torrent == release.identity.torrent;
+            let keep_others = salvage || installed.as_ref().is_some_and(again);
+            self.switch.begin(&self.store, &release.target(), keep_others)?;
             // A patch that was fetched takes its room already.
             let extra = extra - patch_file.as_ref().map_or(0, |_| on_disk(gathered.patch_bytes));
             match self.check_space(release, &stage, extra) {
                 Err(Error::Space { .. }) if self.give_way(&release.target().torrent)? => continue,
+                // Everything is in place, and only records are written.
+                Err(Error::Space { .. }) if manner.bounded && stage.largest_built() == 0 => {}
                 Err(Error::Space { .. }) if manner.bounded && installed.is_some() => {
                     let gathered = (gathered, patch_file);
                     let split = &mut batched;
