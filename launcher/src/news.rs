@@ -245,7 +245,9 @@ async fn walk_roots(
         match (next, refused) {
             (Some(accepted), _) => trust = accepted,
             // Most often there is no next one, and some hosts answer that with a page of theirs.
-            (None, Some(error @ TrustError::Document(DocumentError::Malformed { .. }))) if trust.root().is_some() => {
+            (None, Some(error @ TrustError::Document(DocumentError::Malformed { .. })))
+                if trust.root().is_some() =>
+            {
                 tracing::warn!(%path, %error, "what was served for a root is none");
                 return Ok(trust);
             }

@@ -121,7 +121,12 @@ pub(super) struct Shared {
     pub(super) pool: BufferPool,
     pub(super) budget: Arc<Semaphore>,
     pub(super) events: mpsc::Sender<NetEvent>,
+    /// Room for those that are told who we are and no more.
+    pub(super) declines: Arc<Semaphore>,
 }
+
+/// Connections that are declined at once; more are closed.
+pub(super) const DECLINES_MAX: usize = 16;
 
 /// Starts the two tasks of a connection whose handshakes are done; `hello` goes out first.
 pub(super) fn start(shared: &Shared, peer: PeerKey, stream: Stream, hello: Vec<u8>) -> Connection {
@@ -300,12 +305,16 @@ async fn take_in(
 }
 
 /// Says who we are, and no more; the other end closes.
-pub(super) async fn decline(mut stream: Stream, hello: Vec<u8>) {
-    let told = async {
-        stream.write_all(&hello).await?;
-        stream.read_exact(&mut [0]).await
-    };
-    let _ = timeout(HANDSHAKE_TIMEOUT, told).await;
+pub(super) fn decline(shared: &Shared, mut stream: Stream, hello: Vec<u8>) {
+    let Ok(permit) = Arc::clone(&shared.declines).try_acquire_owned() else { return };
+    tokio::spawn(async move {
+        let told = async {
+            stream.write_all(&hello).await?;
+            stream.read_exact(&mut [0]).await
+        };
+        let _ = timeout(HANDSHAKE_TIMEOUT, told).await;
+        drop(permit);
+    });
 }
 
 /// What it takes to answer those who dial us by TCP, encrypted or not.

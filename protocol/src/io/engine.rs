@@ -198,6 +198,7 @@ impl Engine {
                 pool: BufferPool::new(RECEIVE_BUFFERS_MAX),
                 budget: Arc::new(Semaphore::new(budget)),
                 events: net_sender,
+                declines: Arc::new(Semaphore::new(connection::DECLINES_MAX)),
             },
             net_events,
             packer: Packer::start(note.clone())?,

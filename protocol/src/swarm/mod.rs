@@ -253,7 +253,9 @@ impl Swarm {
             self.resume_limited(now, limiter);
         }
         if self.choke_now || self.rechoke_at.is_some_and(|at| at <= now) {
-            self.rechoke(now);
+            for key in self.rechoke(now) {
+                self.serve(now, limiter, key);
+            }
         }
         if self.parcel_at.is_some_and(|at| at <= now) {
             self.serve_waiting(now, limiter);

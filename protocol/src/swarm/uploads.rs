@@ -39,6 +39,11 @@ impl Peer {
         u64::try_from(u128::from(self.turn_sent) * 1000 / millis).unwrap_or(u64::MAX)
     }
 
+    fn begin_turn(&mut self, now: Duration) {
+        (self.choke_changed_at, self.busy_at) = (now, now);
+        (self.turn_bytes, self.turn_sent, self.serving) = (0, 0, None);
+    }
+
     /// It has had its turn. While newcomers wait one piece is a turn.
     fn turn_over(&self, now: Duration, leech: bool, newcomers: bool, geometry: &Geometry) -> bool {
         let least = match self.id.is_ours() || !leech {
@@ -62,9 +67,10 @@ impl Peer {
 }
 
 impl Swarm {
-    /// Decides anew whom to serve.
-    pub(super) fn rechoke(&mut self, now: Duration) {
+    /// Decides anew whom to serve. Says who goes on being served.
+    pub(super) fn rechoke(&mut self, now: Duration) -> Vec<PeerKey> {
         (self.choke_now, self.rechoke_at) = (false, None);
+        let mut stay = Vec::new();
         let everyone = self.config.upload == UploadPolicy::Everyone;
         let leech = !self.picker.is_complete();
         let piece_length = self.geometry.piece_length();
@@ -103,20 +109,27 @@ impl Swarm {
             if uplink.short && served.any(fresh) {
                 self.rechoke_at = Some(now + choker::GRACE);
             }
-            for Candidate { peer, unchoked, .. } in candidates {
+            for Candidate { peer, unchoked, turn_over, .. } in candidates {
                 match (unchoked, chosen.contains(&peer)) {
                     (true, false) => self.choke(now, peer),
                     (false, true) => self.unchoke(now, peer),
-                    (true, true) | (false, false) => {}
+                    (true, true) => {
+                        if turn_over && let Some(peer) = self.peers.get_mut(&peer) {
+                            peer.begin_turn(now);
+                        }
+                        stay.push(peer);
+                    }
+                    (false, false) => {}
                 }
             }
         }
+        stay
     }
 
     fn unchoke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        (peer.am_choking, peer.choke_changed_at, peer.busy_at) = (false, now, now);
-        (peer.turn_bytes, peer.turn_sent, peer.serving) = (0, 0, None);
+        peer.am_choking = false;
+        peer.begin_turn(now);
         let again: Vec<PieceIndex> = peer.given.iter().map(|given| given.piece).collect();
         let hidden = peer.hidden;
         self.send(now, key, Message::Unchoke);

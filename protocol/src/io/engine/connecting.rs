@@ -37,8 +37,7 @@ impl Engine {
         let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
         if !expected && swarm.has_peer(theirs.peer_id) {
             // At another of its addresses it is told whom it reached, or it would try again and again.
-            tokio::spawn(connection::decline(stream, hello));
-            return;
+            return connection::decline(&self.shared, stream, hello);
         }
         self.connect(key, stream, addr, false, theirs, hello);
     }
@@ -52,9 +51,9 @@ impl Engine {
         theirs: Handshake,
         hello: Vec<u8>,
     ) {
-        let Some(hashes) = self.torrents.get(&torrent).map(|torrent| torrent.info.hashes) else {
-            return;
-        };
+        let Some(running) = self.torrents.get(&torrent) else { return };
+        let State::Running(_) = &running.state else { return };
+        let hashes = running.info.hashes;
         let peer = PeerKey(self.next_peer);
         self.next_peer = (self.next_peer + 1) & (u32::MAX >> 1);
         let transport = stream.transport();

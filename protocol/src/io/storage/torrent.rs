@@ -8,6 +8,7 @@ use crate::ids::{FileIndex, PieceIndex};
 use crate::metainfo::Info;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, Metadata};
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -47,6 +48,8 @@ pub(super) struct Torrent {
     were_there: Mutex<HashMap<Place, bool>>,
     /// Files written since the last sync.
     dirty: Mutex<BTreeSet<Place>>,
+    /// Why something could not be flushed. The system tells that once, and then forgets what it lost.
+    pub(super) unflushed: OnceLock<(io::ErrorKind, String)>,
     any_untrusted: AtomicBool,
     untrusted: Mutex<Bitfield>,
     /// Size and time of files as they were when their pieces were last known to be right.
@@ -101,6 +104,7 @@ impl Torrent {
             resume: log,
             were_there: Mutex::default(),
             dirty: Mutex::default(),
+            unflushed: OnceLock::new(),
             any_untrusted: AtomicBool::new(false),
             untrusted: Mutex::new(Bitfield::empty(pieces)),
             stamps: Mutex::default(),

@@ -142,10 +142,11 @@ impl Worker<'_> {
                 failed: Vec::new(),
             }),
             failure @ (Ok(None) | Err(_)) => {
-                if let Err(error) = failure {
-                    self.shared.emit_error(torrent, error);
+                match failure {
+                    // It may go the next time.
+                    Err(error) => self.shared.emit_error(torrent, error),
+                    Ok(_) => self.shared.emit(DiskEvent::Lost { torrent: torrent.key, piece }),
                 }
-                self.shared.emit(DiskEvent::Lost { torrent: torrent.key, piece });
                 self.shared.emit(DiskEvent::Read {
                     torrent: torrent.key,
                     peer,

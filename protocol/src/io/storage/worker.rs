@@ -272,10 +272,15 @@ fn set_executable(_: &Path) -> io::Result<()> {
 /// Flushes what was written since the last time and closes what is open for writing.
 fn sync(shared: &Shared, torrent: &Torrent) -> io::Result<()> {
     let dirty = torrent.take_dirty();
-    let result = flush(torrent, &dirty);
+    let flushed = flush(torrent, &dirty);
+    // Nothing may be called flushed that was not: a second try would be told that all is well.
+    let result = match flushed.as_ref().err().map(|error| (error.kind(), error.to_string())) {
+        Some(failed) => Err(torrent.unflushed.get_or_init(|| failed)),
+        None => torrent.unflushed.get().map_or(Ok(()), Err),
+    };
+    let result = result.map_err(|(kind, why)| io::Error::new(*kind, why.clone()));
     for place in dirty {
         match place {
-            // Nothing may be called flushed that was not: the next sync tries all of it again.
             _ if result.is_err() => torrent.mark_dirty(place),
             Place::File(file) => {
                 let (now, before) = torrent.paths_of(place);

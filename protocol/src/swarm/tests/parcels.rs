@@ -117,7 +117,8 @@ fn what_is_saved_is_given_back_to_the_limit() {
         for _ in 0..200 {
             blocks += seed.wait(Duration::from_millis(100));
             let bytes = u32::try_from(blocks).unwrap() * BLOCK_LEN;
-            seed.input(Input::Saved { peer: PEER, bytes: saved * u64::from(bytes) / 4 });
+            let saved = saved * u64::from(bytes) / 4;
+            blocks += read(&seed.input(Input::Saved { peer: PEER, bytes: saved }));
             blocks += read(&seed.input(Input::Sent { peer: PEER, bytes }));
             if blocks >= 200 {
                 break;
