@@ -402,3 +402,58 @@ fn components_are_left_out_added_and_removed() {
     assert_holds(&tree, &["a=2", "extra/", "extra/f=changed", "extra/mod=mine"]);
     assert!(last.files[1..].iter().all(|file| file.place == FilePlace::Absent));
 }
+
+/// A release is planned over what the player has, and prepared.
+fn staged<'a>(tree: &'a Tree, release: &'a Release, old: &'a Installed) -> Stage<'a> {
+    let question = Question {
+        installed: Some(old),
+        wanted: &release.files,
+        rules: &release.identity.rules,
+        thorough: false,
+        adopt: false,
+        kept: None,
+    };
+    let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
+    let choice = Selection::default();
+    let stage = Stage::new(tree, release, Some(old), &choice, found, false).unwrap();
+    stage.prepare(&HashMap::new()).unwrap();
+    stage
+}
+
+/// An earlier run had to fetch what this one finds: what it got so far is not taken for the file.
+#[test]
+fn what_was_fetched_in_part_does_not_stand_in_for_what_is_moved() {
+    let (_dir, tree) = folder();
+    let files = [("a", "content")];
+    let old = bring(&tree, &release(1, &files, &[]), &files, None);
+    let new = release(2, &[("b", "content")], &[]);
+    tree.make_folders(&new.target().staging()).unwrap();
+    let slot = Slot::New(0).path(&new.target());
+    std::fs::write(tree.path().join(&slot), "half").unwrap();
+    let stage = staged(&tree, &new, &old);
+    let (work, _) = stage.transaction().unwrap();
+    clear(&tree, &work, &mut || Ok(())).unwrap();
+    place(&tree, &work, &mut || Ok(())).unwrap();
+    assert_holds(&tree, &["b=content"]);
+}
+
+#[test]
+fn a_copy_of_what_changed_meanwhile_is_not_installed() {
+    let (_dir, tree) = folder();
+    let files = [("set/a.ini", "default")];
+    let old = bring(&tree, &release(1, &files, &[]), &files, None);
+    let new = release(2, &[("set/a.ini", "default"), ("defaults", "default")], &[]);
+    let stage = staged(&tree, &new, &old);
+    std::fs::write(tree.path().join("set/a.ini"), "the player's").unwrap();
+    assert!(matches!(stage.transaction(), Err(Unready::Changed(_))));
+}
+
+/// The engine would mend what the player makes of it until the switch.
+#[test]
+fn settings_that_become_something_else_are_out_of_the_engines_hands() {
+    let (_dir, tree) = folder();
+    let files = [("set/a.ini", "default")];
+    let old = bring(&tree, &release(1, &files, &[]), &files, None);
+    let new = release(2, &[("presets", "default")], &[]);
+    assert_eq!(staged(&tree, &new, &old).at_risk(), [true]);
+}

@@ -5,6 +5,7 @@ mod parcels;
 mod pex;
 mod sources;
 mod transport;
+mod turns;
 
 use super::*;
 use crate::geometry::{BLOCK_LEN, Block};
