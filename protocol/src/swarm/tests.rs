@@ -5,7 +5,6 @@ mod parcels;
 mod pex;
 mod sources;
 mod transport;
-mod turns;
 
 use super::*;
 use crate::geometry::{BLOCK_LEN, Block};
