@@ -473,6 +473,21 @@ fn trouble_has_a_name_and_a_path() {
     assert_eq!(verified, Some(PieceIndex(1)), "others are not held up");
 }
 
+/// The system forgets what it could not write, and says of the next flush that all is well.
+#[test]
+fn what_could_not_be_flushed_once_never_counts_as_flushed() {
+    let mut lab = Lab::new(sample(Kind::V2, 16_384, &[10, 10]));
+    lab.write_all();
+    let aside = lab.folder.path().join("aside");
+    std::fs::rename(lab.path(0), &aside).unwrap();
+    std::fs::create_dir(lab.path(0)).unwrap();
+    let first = lab.sync().unwrap_err().to_string();
+    assert!(first.contains("cannot flush"), "{first}");
+    std::fs::remove_dir(lab.path(0)).unwrap();
+    std::fs::rename(&aside, lab.path(0)).unwrap();
+    assert_eq!(lab.sync().unwrap_err().to_string(), first);
+}
+
 #[cfg(unix)]
 #[test]
 fn links_below_the_torrents_folder_are_not_written_through() {
