@@ -459,12 +459,13 @@ fn a_missing_key_is_named_and_nothing_is_published() {
     let world = World::new();
     let head = world.product.repository().join("head.toml");
     let before = fs::read(&head).expect("a head was published");
-    for role in ["release", "head"] {
+    // A release can be signed elsewhere; the head is signed where it is made.
+    for (role, named) in [("release", "1 more of the release keys"), ("head", "head.key")] {
         let key = world.product.dir.join(format!("keys/{role}.key"));
         let away = world.product.dir.join("away.key");
         fs::rename(&key, &away).expect("the key is there");
         let text = world.product.start_publish(&world.build, "2.0").fails(REFUSAL_WAIT);
-        assert!(text.contains(&format!("{role}.key")), "{text}");
+        assert!(text.contains(named), "{text}");
         assert_eq!(fs::read(&head).expect("the head is there"), before);
         fs::rename(&away, &key).expect("the key comes back");
     }
