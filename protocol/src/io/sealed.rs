@@ -244,6 +244,7 @@ pub(super) struct SealedWrite {
 }
 
 impl SealedWrite {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn tcp(&self) -> &TcpStream {
         self.stream.as_ref()
     }
