@@ -9,7 +9,7 @@ use updraft_tests::clients::{Nginx, PEER_PORT};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
-    Install, Place, Product, READY_WAIT, Report, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
+    self, Install, Place, Product, READY_WAIT, Report, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
 };
 use updraft_tests::process::Proc;
 
@@ -53,10 +53,13 @@ impl World {
         world
     }
 
-    /// Publishes the next release while the origin serves.
+    /// Publishes the next release while the origin serves, and waits until it seeds it.
     fn publish(&mut self, version: &str) {
         self.product.publish(&self.build, version);
-        self.origin.get_or_insert_with(|| self.product.serve());
+        match &self.origin {
+            Some(origin) => ours::wait_offered(origin, version),
+            None => self.origin = Some(self.product.serve()),
+        }
     }
 
     fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
@@ -171,6 +174,7 @@ fn only_changed_leaves_are_fetched_wherever_the_rest_lies() {
     let ways =
         [("a.pak", "leaves"), ("b.pak", "leaves"), ("c.pak", "leaves"), ("small.txt", "keep")];
     update.check(2 + 2 + 1 + 1, &ways);
+    assert_eq!(update.report.http, 0, "{:?}", update.report);
 }
 
 #[test]
