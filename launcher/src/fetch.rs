@@ -5,8 +5,8 @@
 use crate::choice::Choice;
 use crate::error::Error;
 use crate::events::{Event, Sink};
-use crate::link;
 use crate::lock::Lock;
+use crate::magnet;
 use crate::space;
 use crate::stop::Stop;
 use crate::transfer::{self, Network, torrent_error};
@@ -41,15 +41,16 @@ pub async fn fetch(
     stop: &Stop,
 ) -> Result<(), Error> {
     let since = Instant::now();
-    let source = if link::is_link(torrent) {
-        Source::Link(link::parse(torrent)?)
+    let source = if magnet::is_link(torrent) {
+        Source::Link(magnet::parse(torrent)?)
     } else {
         Source::File(Box::new(read(Path::new(torrent))?))
     };
     let session = network.start(events).await?;
     let fetched = async {
-        let tree = link::folder(dir)?;
-        let (meta, peers) = source.resolve(&tree, &session, network, events, stop).await?;
+        let tree = magnet::folder(dir)?;
+        let run_with = magnet::Run { dir: &tree, session: &session, network, events, stop };
+        let (meta, peers) = source.resolve(run_with).await?;
         let download = Download::new(meta, peers, tree, choice)?;
         let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
         run(&download, &session, stay, since, events, stop).await
@@ -67,19 +68,12 @@ enum Source {
 
 impl Source {
     /// The torrent, and peers to dial.
-    async fn resolve(
-        self,
-        dir: &Tree,
-        session: &Session,
-        network: &Network,
-        events: &Sink,
-        stop: &Stop,
-    ) -> Result<(Metainfo, Vec<SocketAddr>), Error> {
+    async fn resolve(self, run: magnet::Run<'_>) -> Result<(Metainfo, Vec<SocketAddr>), Error> {
         match self {
-            Self::File(meta) => Ok((*meta, network.peers.clone())),
-            Self::Link(magnet) => match link::kept(&magnet, dir) {
-                Some(meta) => Ok((meta, link::peers(&magnet, network).await)),
-                None => link::find(&magnet, dir, session, network, events, stop).await,
+            Self::File(meta) => Ok((*meta, run.network.peers.clone())),
+            Self::Link(link) => match magnet::kept(&link, run.dir) {
+                Some(meta) => Ok((meta, magnet::peers(&link, run.network).await)),
+                None => magnet::find(&link, run).await,
             },
         }
     }

@@ -59,7 +59,7 @@ impl Http {
     /// reason; never, if one does.
     pub async fn cannot_connect(&self, url: &Url) -> String {
         match self.hasty.head(url.clone()).send().await {
-            Err(error) if error.is_connect() => self.is_silent(url, &error),
+            Err(error) if error.is_connect() => self.silence(url, &error),
             Ok(_) | Err(_) => std::future::pending().await,
         }
     }
@@ -169,7 +169,7 @@ fn client(connect_wait: Duration) -> Result<Client, String> {
 
 impl Http {
     /// The host is not asked for a while; why.
-    fn is_silent(&self, url: &Url, error: &reqwest::Error) -> String {
+    fn silence(&self, url: &Url, error: &reqwest::Error) -> String {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         silent.retain(|_, (at, _)| at.elapsed() < SILENT_TIME);
         let why = chain(error);
@@ -187,7 +187,7 @@ impl Http {
         }
         let answer = request.send().await;
         match answer {
-            Err(error) if error.is_connect() => Err(self.is_silent(url, &error)),
+            Err(error) if error.is_connect() => Err(self.silence(url, &error)),
             answer => {
                 silent().remove(host);
                 answer.map_err(|error| chain(&error))

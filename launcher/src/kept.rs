@@ -104,25 +104,13 @@ fn record_path(folder: &str) -> String {
 mod tests {
     use super::*;
     use updraft_manifests::hash::ContentHash;
-    use updraft_manifests::installed::InstalledRelease;
-    use updraft_manifests::names::{Name, Version};
 
     #[test]
     fn kept_for_a_while_and_only_with_a_record() {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::open(dir.path()).unwrap();
         let installed = Installed {
-            release: InstalledRelease {
-                product: Name::parse("p").unwrap(),
-                platform: Name::any_platform(),
-                channel: Name::parse("stable").unwrap(),
-                version: Version::parse("1").unwrap(),
-                sequence: 1,
-                manifest: ContentHash([1; 32]),
-                torrent: ContentHash([2; 32]),
-                empty_folders: vec![],
-                rules: Default::default(),
-            },
+            release: crate::release::sample(1, ContentHash([2; 32])),
             toward: None,
             files: vec![],
         };

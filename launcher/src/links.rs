@@ -76,8 +76,6 @@ pub fn renew(tree: &Tree, installed: &Installed) -> io::Result<()> {
 mod tests {
     use super::*;
     use updraft_manifests::hash::ContentHash;
-    use updraft_manifests::installed::InstalledRelease;
-    use updraft_manifests::names::{Name, Version};
 
     fn path(text: &str) -> RelPath {
         RelPath::parse(text).unwrap()
@@ -102,17 +100,7 @@ mod tests {
         tree.make_folders(".updraft").unwrap();
         let hash = ContentHash([1; 32]);
         let installed = Installed {
-            release: InstalledRelease {
-                product: Name::parse("p").unwrap(),
-                platform: Name::any_platform(),
-                channel: Name::parse("stable").unwrap(),
-                version: Version::parse("2").unwrap(),
-                sequence: 2,
-                manifest: hash,
-                torrent: hash,
-                empty_folders: vec![],
-                rules: Default::default(),
-            },
+            release: crate::release::sample(2, hash),
             toward: None,
             files: vec![
                 file("l", Some("m")),

@@ -246,8 +246,7 @@ mod tests {
     use crate::survey::{Question, root_of, survey};
     use std::path::Path;
     use updraft_manifests::hash::ContentHash;
-    use updraft_manifests::installed::{InstalledFile, InstalledRelease};
-    use updraft_manifests::names::{Name, Version};
+    use updraft_manifests::installed::InstalledFile;
     use updraft_manifests::patch::{Copy, Group, GroupWriter, Output, Source};
     use updraft_protocol::io::create;
     use updraft_protocol::metainfo::create::{Format, Options};
@@ -270,20 +269,6 @@ mod tests {
         std::fs::write(dir.join(name), data).unwrap();
         let file = File::open(dir.join(name)).unwrap();
         root_of(&file, data.len() as u64, &mut vec![0; 1 << 16], |_| true).unwrap()
-    }
-
-    fn identity(sequence: u64, torrent: ContentHash) -> InstalledRelease {
-        InstalledRelease {
-            product: Name::parse("p").unwrap(),
-            platform: Name::any_platform(),
-            channel: Name::parse("c").unwrap(),
-            version: Version::parse(&sequence.to_string()).unwrap(),
-            sequence,
-            manifest: ContentHash([1; 32]),
-            torrent,
-            empty_folders: vec![],
-            rules: Default::default(),
-        }
     }
 
     struct World {
@@ -309,7 +294,7 @@ mod tests {
             symlink: None,
         });
         let installed = Installed {
-            release: identity(1, ContentHash([2; 32])),
+            release: crate::release::sample(1, ContentHash([2; 32])),
             toward: None,
             files: files.collect(),
         };
@@ -335,7 +320,7 @@ mod tests {
             Options { format: Format::V2, piece_length: Some(65_536), ..Options::default() };
         let metainfo = create::create(&source, &options, &|_, _| {}).unwrap();
         let v2 = ContentHash(metainfo.info.hashes.v2.unwrap().0);
-        let release = Release::parse(identity(2, v2), &metainfo.encode()).unwrap();
+        let release = Release::parse(crate::release::sample(2, v2), &metainfo.encode()).unwrap();
         let mut group = Vec::new();
         writer.finish(3, &mut group).unwrap();
         let patch = Patch {

@@ -44,6 +44,23 @@ pub fn identity(manifest: &Verified<Manifest>) -> InstalledRelease {
     }
 }
 
+/// What tests install: a release of this sequence and version, told from others by `hash`.
+#[cfg(test)]
+pub(crate) fn sample(sequence: u64, hash: ContentHash) -> InstalledRelease {
+    use updraft_manifests::names::{Name, Version};
+    InstalledRelease {
+        product: Name::parse("p").unwrap(),
+        platform: Name::any_platform(),
+        channel: Name::parse("stable").unwrap(),
+        version: Version::parse(&sequence.to_string()).unwrap(),
+        sequence,
+        manifest: hash,
+        torrent: hash,
+        empty_folders: vec![],
+        rules: Default::default(),
+    }
+}
+
 impl Release {
     /// Reads the torrent of a release: its info dictionary must have the signed SHA-256, and its
     /// names must be safe on every platform.

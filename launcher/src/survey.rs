@@ -559,17 +559,7 @@ mod tests {
             symlink: None,
         };
         let installed = Installed {
-            release: InstalledRelease {
-                product: Name::parse("p").unwrap(),
-                platform: Name::any_platform(),
-                channel: Name::parse("c").unwrap(),
-                version: Version::parse("1").unwrap(),
-                sequence: 1,
-                manifest: ContentHash([0; 32]),
-                torrent: ContentHash([0; 32]),
-                empty_folders: vec![],
-                rules: Rules::default(),
-            },
+            release: crate::release::sample(1, ContentHash([0; 32])),
             toward: None,
             files: vec![
                 // The hash is a lie that only a thorough look finds.
@@ -611,7 +601,4 @@ mod tests {
         let (_, damaged) = ask(true);
         assert_eq!(damaged, own(&[("changed", false), ("gone", true), ("same", false)]));
     }
-
-    use updraft_manifests::installed::InstalledRelease;
-    use updraft_manifests::names::{Name, Version};
 }

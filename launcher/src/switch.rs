@@ -216,8 +216,7 @@ mod tests {
     use crate::apply::{Clear, Place, Slot};
     use std::io;
     use updraft_manifests::hash::ContentHash;
-    use updraft_manifests::installed::{InstalledFile, InstalledRelease};
-    use updraft_manifests::names::{Name, Version};
+    use updraft_manifests::installed::InstalledFile;
     use updraft_manifests::path::RelPath;
 
     fn work() -> (Transaction, Installed) {
@@ -245,17 +244,7 @@ mod tests {
             symlink: None,
         };
         let next = Installed {
-            release: InstalledRelease {
-                product: Name::parse("p").unwrap(),
-                platform: Name::any_platform(),
-                channel: Name::parse("stable").unwrap(),
-                version: Version::parse("2").unwrap(),
-                sequence: 2,
-                manifest,
-                torrent: manifest,
-                empty_folders: vec![],
-                rules: Default::default(),
-            },
+            release: crate::release::sample(2, manifest),
             toward: None,
             files: vec![file("a"), file("c/b")],
         };

@@ -79,9 +79,7 @@ pub fn rotate(
     extra: &[SecretKey],
     seal: bool,
 ) -> Result<Changed, Error> {
-    let lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    finish_swaps(home, &repository)?;
+    let (lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let mut swaps = Vec::new();
     let named_before = |at: usize| roles[..at].contains(&roles[at]);
@@ -125,6 +123,14 @@ pub fn rotate(
     Ok(changed)
 }
 
+/// Nobody else is at work, and what an earlier run began is done.
+fn begin(home: &Home) -> Result<(RepositoryLock, Repository), Error> {
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    finish_swaps(home, &repository)?;
+    Ok((lock, repository))
+}
+
 /// Puts new keys in their place where an earlier run was stopped between moving the old one away and that.
 fn finish_swaps(home: &Home, repository: &Repository) -> Result<(), Error> {
     let roles = &root_of(repository).roles;
@@ -166,9 +172,7 @@ pub fn add(
     new: NewKey<'_>,
     extra: &[SecretKey],
 ) -> Result<Changed, Error> {
-    let lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    finish_swaps(home, &repository)?;
+    let (lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let (public, file) = match new {
         NewKey::Made { file, seal } => {
@@ -198,9 +202,7 @@ pub fn threshold(
     channel: Option<&Name>,
     extra: &[SecretKey],
 ) -> Result<Changed, Error> {
-    let lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    finish_swaps(home, &repository)?;
+    let (lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let refused = |why: String| Err(Error::Usage(why));
     let Some(set) = change.roles.of(role) else {
@@ -240,9 +242,7 @@ fn new_key(home: &Home, role: Role, path: &Path, seal: bool) -> Result<SecretKey
 /// # Errors
 /// As [`rotate`]; refused if too few would be left.
 pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Changed, Error> {
-    let lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    finish_swaps(home, &repository)?;
+    let (lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let all = [Role::Root, Role::Release, Role::Launcher, Role::Head];
     let listing = |role: &Role| change.roles.of(*role).is_some_and(|set| set.keys.contains(public));

@@ -6,7 +6,7 @@ use crate::stop::Stop;
 use crate::survey::{Question, root_of, survey};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::InstalledRelease;
-use updraft_manifests::names::{Name, Version};
+use updraft_manifests::names::Name;
 use updraft_protocol::geometry::Geometry;
 use updraft_protocol::ids::InfoHashes;
 use updraft_protocol::metainfo::Info;
@@ -56,15 +56,9 @@ fn release(version: u8, files: &[(&str, &str)], empty: &[&str]) -> Release {
     };
     Release {
         identity: InstalledRelease {
-            product: Name::parse("p").unwrap(),
-            platform: Name::any_platform(),
-            channel: Name::parse("stable").unwrap(),
-            version: Version::parse(&version.to_string()).unwrap(),
-            sequence: version.into(),
-            manifest: ContentHash([version; 32]),
-            torrent: ContentHash([version; 32]),
             empty_folders: empty.iter().map(|folder| path(folder)).collect(),
             rules: toml::from_str(RULES).unwrap(),
+            ..crate::release::sample(version.into(), ContentHash([version; 32]))
         },
         info: std::sync::Arc::new(info),
         leaf_index: None,
@@ -75,6 +69,16 @@ fn release(version: u8, files: &[(&str, &str)], empty: &[&str]) -> Release {
             .map(|(name, text)| NewFile { path: path(name), content: content(text) })
             .collect(),
     }
+}
+
+/// What an update asks of the folder.
+fn question<'a>(
+    wanted: &'a Release,
+    installed: Option<&'a Installed>,
+    kept: Option<&'a Installed>,
+) -> Question<'a> {
+    let (wanted, rules) = (&wanted.files[..], &wanted.identity.rules);
+    Question { installed, wanted, rules, thorough: false, adopt: false, kept }
 }
 
 /// Brings `release` into the folder the way an update does, the swarm left out.
@@ -95,15 +99,8 @@ fn bring_chosen(
     choice: &Selection,
 ) -> Installed {
     let kept = kept::record(tree).unwrap();
-    let question = Question {
-        installed: old,
-        wanted: &release.files,
-        rules: &release.identity.rules,
-        thorough: false,
-        adopt: false,
-        kept: kept.as_ref(),
-    };
-    let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
+    let asked = question(release, old, kept.as_ref());
+    let found = survey(tree, &asked, &Stop::new(), &|_, _| {}).unwrap();
     let stage = Stage::new(tree, release, old, choice, found, false).unwrap();
     stage.prepare(&HashMap::new()).unwrap();
     let fetched = stage.fetched();
@@ -188,16 +185,9 @@ fn check(old: Files<'_>, player: Files<'_>, new: Files<'_>, empty: &[&str], afte
 /// What was recorded is what is there: nothing has to be done again, and only what the player `changed` is
 /// hashed again.
 fn assert_done(tree: &Tree, wanted: &Release, installed: &Installed, changed: bool) {
-    let question = Question {
-        installed: Some(installed),
-        wanted: &wanted.files,
-        rules: &wanted.identity.rules,
-        thorough: false,
-        adopt: false,
-        kept: None,
-    };
+    let asked = question(wanted, Some(installed), None);
     let hashed = std::sync::atomic::AtomicU64::new(0);
-    let found = survey(tree, &question, &Stop::new(), &|done, _| {
+    let found = survey(tree, &asked, &Stop::new(), &|done, _| {
         hashed.store(done, std::sync::atomic::Ordering::Relaxed);
     })
     .unwrap();
@@ -405,15 +395,8 @@ fn components_are_left_out_added_and_removed() {
 
 /// A release is planned over what the player has, and prepared.
 fn staged<'a>(tree: &'a Tree, release: &'a Release, old: &'a Installed) -> Stage<'a> {
-    let question = Question {
-        installed: Some(old),
-        wanted: &release.files,
-        rules: &release.identity.rules,
-        thorough: false,
-        adopt: false,
-        kept: None,
-    };
-    let found = survey(tree, &question, &Stop::new(), &|_, _| {}).unwrap();
+    let asked = question(release, Some(old), None);
+    let found = survey(tree, &asked, &Stop::new(), &|_, _| {}).unwrap();
     let choice = Selection::default();
     let stage = Stage::new(tree, release, Some(old), &choice, found, false).unwrap();
     stage.prepare(&HashMap::new()).unwrap();

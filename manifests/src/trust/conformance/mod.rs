@@ -79,6 +79,25 @@ impl Client {
         Ok(())
     }
 
+    /// A root that both keys sign and that names the new one alone.
+    fn replace_root_key(&mut self) -> Result<SecretKey, TrustError> {
+        let new = key(Role::Root, 66);
+        self.next_root(&[&key(Role::Root, 11), &new], |root| {
+            root.roles.root.keys = [new.public()].into();
+        })?;
+        Ok(new)
+    }
+
+    /// From now on the first root key and the one that is given have to sign.
+    fn need_two_root_keys(&mut self) -> Result<SecretKey, TrustError> {
+        let second = key(Role::Root, 66);
+        self.next_root(&[&key(Role::Root, 11), &second], |root| {
+            root.roles.root.keys.insert(second.public());
+            root.roles.root.threshold = 2;
+        })?;
+        Ok(second)
+    }
+
     fn head_bytes(&self, change: impl FnOnce(&mut Head)) -> Vec<u8> {
         let mut head = self.world.head();
         change(&mut head);

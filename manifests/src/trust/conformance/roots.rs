@@ -68,10 +68,7 @@ pub(super) const ROOTS: &[Case] = &[
         "root keys change, signed by both",
         || {
             then(Client::new(), |c| {
-                let new = key(Role::Root, 66);
-                c.next_root(&[&key(Role::Root, 11), &new], |r| {
-                    r.roles.root.keys = [new.public()].into();
-                })?;
+                let new = c.replace_root_key()?;
                 c.next_root(&[&new], |_| {})
             })
         },
@@ -81,10 +78,7 @@ pub(super) const ROOTS: &[Case] = &[
         "root signed by a key that the one before took away",
         || {
             then(Client::new(), |c| {
-                let new = key(Role::Root, 66);
-                c.next_root(&[&key(Role::Root, 11), &new], |r| {
-                    r.roles.root.keys = [new.public()].into();
-                })?;
+                c.replace_root_key()?;
                 c.next_root(&[&key(Role::Root, 11)], |_| {})
             })
         },
@@ -107,11 +101,7 @@ pub(super) const ROOTS: &[Case] = &[
         "root threshold raised, then only one signs",
         || {
             then(Client::new(), |c| {
-                let second = key(Role::Root, 66);
-                c.next_root(&[&key(Role::Root, 11), &second], |r| {
-                    r.roles.root.keys.insert(second.public());
-                    r.roles.root.threshold = 2;
-                })?;
+                let second = c.need_two_root_keys()?;
                 c.next_root(&[&second], |_| {})
             })
         },
@@ -121,11 +111,7 @@ pub(super) const ROOTS: &[Case] = &[
         "root threshold lowered by too few",
         || {
             then(Client::new(), |c| {
-                let second = key(Role::Root, 66);
-                c.next_root(&[&key(Role::Root, 11), &second], |r| {
-                    r.roles.root.keys.insert(second.public());
-                    r.roles.root.threshold = 2;
-                })?;
+                let second = c.need_two_root_keys()?;
                 c.next_root(&[&second], |r| r.roles.root.threshold = 1)
             })
         },

@@ -20,6 +20,17 @@ use updraft_protocol::io::{
 use updraft_protocol::metainfo::magnet::Magnet;
 use updraft_protocol::metainfo::{Metainfo, TORRENT_BYTES_MAX};
 
+/// What a search works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    /// Where what is found is kept.
+    pub(crate) dir: &'a Tree,
+    pub(crate) session: &'a Session,
+    pub(crate) network: &'a Network,
+    pub(crate) events: &'a Sink,
+    pub(crate) stop: &'a Stop,
+}
+
 /// Addresses of one host name that are dialled.
 const ADDRESSES_MAX: usize = 8;
 
@@ -55,11 +66,7 @@ pub(crate) fn kept(magnet: &Magnet, dir: &Tree) -> Option<Metainfo> {
 /// [`Error::Failed`] when the link leads to nothing that can be used, [`Error::Interrupted`].
 pub(crate) async fn find(
     magnet: &Magnet,
-    dir: &Tree,
-    session: &Session,
-    network: &Network,
-    events: &Sink,
-    stop: &Stop,
+    Run { dir, session, network, events, stop }: Run<'_>,
 ) -> Result<(Metainfo, Vec<SocketAddr>), Error> {
     let (mut peers, local) = (peers(magnet, network).await, network.local);
     let trackers: Vec<Vec<String>> = magnet.trackers.iter().map(|url| vec![url.clone()]).collect();
