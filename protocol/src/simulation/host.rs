@@ -46,6 +46,8 @@ pub struct Host {
     pub behaviour: Behaviour,
     /// As a publisher's seed it gives each piece to somebody once before any twice.
     pub spread: bool,
+    /// It names itself as another client.
+    pub foreign: bool,
     /// It asks the tracker for peers; otherwise it is connected by hand.
     pub tracked: bool,
     /// HTTP sources it may use.
@@ -78,6 +80,7 @@ impl Host {
             disk: Duration::from_millis(1),
             behaviour: Behaviour::Honest,
             spread: false,
+            foreign: false,
             tracked: false,
             sources: 0,
             lying_source: None,

@@ -267,7 +267,7 @@ impl World {
         self.nodes[to].peers.insert(back, flow + 1);
         for (host, peer, other, outgoing) in [(from, out, to, true), (to, back, from, false)] {
             let abilities = Abilities { extensions: true, fast: true, v2: true };
-            let (id, lan) = (peer_id(other), false);
+            let (id, lan) = (peer_id(other, self.nodes[other].host.foreign), false);
             self.input(
                 host,
                 Input::Connected {
@@ -391,7 +391,7 @@ impl World {
         let count = self.geometry.piece_count();
         let node = &mut self.nodes[at];
         let config = Config {
-            peer_id: peer_id(at),
+            peer_id: peer_id(at, node.host.foreign),
             client: "simulated".into(),
             listen_port: (!node.host.nat).then_some(6881),
             quic_port: None,
@@ -722,8 +722,12 @@ impl World {
     }
 }
 
-fn peer_id(host: usize) -> PeerId {
+fn peer_id(host: usize, foreign: bool) -> PeerId {
     let mut name = [0; 12];
     name[..8].copy_from_slice(&host.to_be_bytes());
-    PeerId::ours(name)
+    let mut id = PeerId::ours(name);
+    if foreign {
+        id.0[..8].copy_from_slice(b"-XX0100-");
+    }
+    id
 }

@@ -444,6 +444,27 @@ fn no_more_is_given_than_a_peer_remembers() {
     assert_eq!(world.nodes[1].stats().wasted, 0);
 }
 
+/// One of our own clients wants what we have beside many others while we are not through ourselves: it alone
+/// is chosen of its kind again and again, and is served each time.
+#[test]
+fn who_is_chosen_again_is_served_again() {
+    let mut world = world(400);
+    let mut have = Bitfield::full(400);
+    have.remove(PieceIndex(399));
+    world.add(Host { have: Some(have), ..host(false, 1_000_000, 0) });
+    world.add(host(false, 1_000_000, 0));
+    for _ in 0..8 {
+        world.add(Host { foreign: true, ..host(false, 1000, 0) });
+    }
+    (1..10).for_each(|other| world.connect(0, other));
+    let mut got = Vec::new();
+    for seconds in (5..=30).step_by(5) {
+        world.run_until(secs(seconds), |_| false);
+        got.push(world.nodes[1].stats().down_peers);
+    }
+    assert!(got.windows(2).all(|pair| pair[1] > pair[0] + u64::from(PIECE)), "{got:?}");
+}
+
 /// The tracker dies when everybody has met, and the origin when one copy is out: those who are there
 /// finish from one another.
 #[test]
