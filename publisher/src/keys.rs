@@ -211,8 +211,8 @@ pub fn threshold(
     let keys = set.keys.len();
     if count == 0 || count as usize > keys {
         return refused(format!(
-            "{count} signatures of {keys} {role} keys: that nobody could ever sign for players; from 1 to \
-             {keys} can be asked for, and `keys new {role}` adds keys"
+            "{count} of {keys} {role} keys cannot have to sign: from 1 to {keys} can, and `keys new {role}` \
+             adds keys"
         ));
     }
     if role == Role::Head && count > 1 {

@@ -152,7 +152,7 @@ fn thresholds_that_would_lock_players_out_are_refused() {
         let error = threshold(home, role, count, None, &[]).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     };
-    refused(&home, Role::Release, 2, "nobody could ever sign");
+    refused(&home, Role::Release, 2, "cannot have to sign");
     refused(&home, Role::Root, 0, "from 1 to 1");
     let elsewhere = SecretKey::from_random(Role::Release, [8; 32]);
     add(&home, Role::Release, NewKey::Elsewhere(elsewhere.public()), &[]).unwrap();
