@@ -57,6 +57,9 @@ pub struct Head {
     /// What every channel points at.
     #[serde(default)]
     pub releases: Vec<Release>,
+    /// What channels will point at next: fetched ahead, installed when it is among `releases`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preloads: Vec<Release>,
     /// The newest launcher of every platform.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub launchers: Vec<LauncherRelease>,
@@ -189,6 +192,18 @@ impl Head {
         on(platform).or_else(|| on(&Name::any_platform()))
     }
 
+    /// What will follow `current`, if that is announced: of the same channel and platform, with a higher sequence.
+    pub fn preload(&self, current: &Release) -> Option<&Release> {
+        self.preloads
+            .iter()
+            .find(|preload| preload.is_in_place_of(current) && preload.sequence > current.sequence)
+    }
+
+    /// All releases that it names: those that channels point at, and preloads.
+    pub fn named(&self) -> impl Iterator<Item = &Release> {
+        self.releases.iter().chain(&self.preloads)
+    }
+
     /// The newest launcher for `platform`. Programs run on one platform only.
     pub fn launcher(&self, platform: &Name) -> Option<&LauncherRelease> {
         self.launchers.iter().find(|launcher| launcher.platform == *platform)
@@ -203,6 +218,11 @@ impl LauncherRelease {
 }
 
 impl Release {
+    /// Whether both are of one channel and platform.
+    pub fn is_in_place_of(&self, other: &Self) -> bool {
+        self.channel == other.channel && self.platform == other.platform
+    }
+
     /// Where the manifest lies in the repository.
     pub fn manifest_path(&self) -> String {
         crate::manifest::path(&self.manifest)
@@ -217,7 +237,7 @@ impl Payload for Head {
         if self.expires > self.created.after(LIFE_SECONDS_MAX) {
             return Err("it lives for more than a year".to_owned());
         }
-        if self.releases.len() > RELEASES_MAX {
+        if self.releases.len() > RELEASES_MAX || self.preloads.len() > RELEASES_MAX {
             return Err(format!("it names more than {RELEASES_MAX} releases"));
         }
         if self.launchers.len() > LAUNCHERS_MAX {
@@ -235,14 +255,16 @@ impl Payload for Head {
         if let Some(twin) = self.launchers.iter().find(|l| !seen.insert(&l.platform)) {
             return Err(format!("it names two launchers for `{}`", twin.platform));
         }
-        let mut seen = BTreeSet::new();
-        for release in &self.releases {
-            release.rollout.as_ref().map_or(Ok(()), Rollout::check)?;
-            if !seen.insert((&release.channel, &release.platform)) {
-                return Err(format!(
-                    "it names `{}` on `{}` twice",
-                    release.channel, release.platform
-                ));
+        for list in [&self.releases, &self.preloads] {
+            let mut seen = BTreeSet::new();
+            for release in list {
+                release.rollout.as_ref().map_or(Ok(()), Rollout::check)?;
+                if !seen.insert((&release.channel, &release.platform)) {
+                    return Err(format!(
+                        "it names `{}` on `{}` twice",
+                        release.channel, release.platform
+                    ));
+                }
             }
         }
         Ok(())
@@ -326,6 +348,7 @@ mod tests {
         check(|head| head.expires = head.created);
         check(|head| head.expires = head.created.after(LIFE_SECONDS_MAX + 1));
         check(|head| head.releases.push(head.releases[0].clone()));
+        check(|head| head.preloads = vec![head.releases[0].clone(); 2]);
         check(|head| head.sources.http = vec![String::new(); SOURCES_MAX + 1]);
         check(|head| head.revoked = vec![ContentHash([1; 32]); REVOKED_MAX + 1]);
         check(|head| {
@@ -334,6 +357,22 @@ mod tests {
             let launcher = LauncherRelease { platform, version, sequence, manifest, length };
             head.launchers = vec![launcher; 2];
         });
+    }
+
+    #[test]
+    fn preloads_follow_what_is_current() {
+        let mut head = World::new().head();
+        let current = head.releases[0].clone();
+        assert_eq!(head.preload(&current), None);
+        head.preloads = vec![Release { sequence: 2, ..current.clone() }];
+        assert_eq!(head.preload(&current).unwrap().sequence, 2);
+        assert_eq!(head.named().count(), 2);
+        let text = toml::to_string(&head).unwrap();
+        assert_eq!(toml::from_str::<Head>(&text).unwrap(), head, "{text}");
+        // A hotfix has overtaken it.
+        assert_eq!(head.preload(&Release { sequence: 2, ..current.clone() }), None);
+        let beta = Name::parse("beta").unwrap();
+        assert_eq!(head.preload(&Release { channel: beta, ..current }), None);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl World {
                 patches: None,
                 rollout: None,
             }],
+            preloads: vec![],
             launchers: vec![],
             revoked: vec![],
         }

@@ -300,6 +300,20 @@ impl TrustState {
         Ok((next, manifest))
     }
 
+    /// The manifest of a release that is announced for later. It raises no floor: what is not current yet may still
+    /// be overtaken.
+    ///
+    /// # Errors
+    /// As [`TrustState::accept_manifest`].
+    pub fn check_preload(
+        &self,
+        head: &AcceptedHead,
+        release: &Release,
+        bytes: &[u8],
+    ) -> Result<Verified<Manifest>, TrustError> {
+        self.accept_manifest(head, release, bytes).map(|(_, manifest)| manifest)
+    }
+
     /// Reads a manifest that `head` names with this hash, payload length and version. Its signatures are
     /// not checked here.
     fn named_by(

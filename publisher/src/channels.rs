@@ -61,7 +61,7 @@ pub fn promote(
             .iter()
             .find(|other| other.channel == *to && other.platform == release.platform);
         let before = there.map(|there| repository.manifest(&head, there)).transpose()?;
-        let sequence = there.map_or(0, |there| there.sequence) + 1;
+        let sequence = next_sequence(Some(&head), to, &release.platform);
         let platform = release.platform.clone();
         if let Some(before) = before
             && is_same(&before, &old)
@@ -112,11 +112,83 @@ pub fn promote(
     Ok(promoted)
 }
 
-/// Puts a release in the place of the one that the channel offered before.
+/// Puts a release in the place of the one that the channel offered before. A preload that it has overtaken goes.
 pub fn put(head: &mut Head, entry: Release) {
-    head.releases.retain(|r| r.channel != entry.channel || r.platform != entry.platform);
-    head.releases.push(entry);
-    head.releases.sort_by(|a, b| (&a.channel, &a.platform).cmp(&(&b.channel, &b.platform)));
+    head.preloads
+        .retain(|preload| !preload.is_in_place_of(&entry) || preload.sequence > entry.sequence);
+    replace(&mut head.releases, entry);
+}
+
+/// Announces a release: launchers fetch it, and install it when it is [`put`].
+pub fn announce(head: &mut Head, entry: Release) {
+    replace(&mut head.preloads, entry);
+}
+
+fn replace(list: &mut Vec<Release>, entry: Release) {
+    list.retain(|other| !other.is_in_place_of(&entry));
+    list.push(entry);
+    list.sort_by(|a, b| (&a.channel, &a.platform).cmp(&(&b.channel, &b.platform)));
+}
+
+/// The number that no release of that channel has had yet, announced ones included.
+pub fn next_sequence(head: Option<&Head>, channel: &Name, platform: &Name) -> u64 {
+    let named = head.into_iter().flat_map(Head::named);
+    let there = named.filter(|r| r.channel == *channel && r.platform == *platform);
+    there.map(|release| release.sequence).max().unwrap_or(0) + 1
+}
+
+/// Lets `channel` point at the preload of `version`, on one platform or all: launchers that have fetched it switch
+/// at once. Returns what is released, and whether it was already.
+///
+/// # Errors
+/// [`Error`]; the repository then offers what it offered before.
+pub fn release(
+    home: &Home,
+    version: &Version,
+    channel: &Name,
+    platform: Option<&Name>,
+) -> Result<(Vec<Release>, bool), Error> {
+    let key = home.key(Role::Head)?;
+    let lock = home.lock()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let head = published(&repository)?;
+    let meant = |release: &&Release| {
+        release.channel == *channel
+            && release.version == *version
+            && platform.is_none_or(|name| release.platform == *name)
+    };
+    let announced: Vec<_> = head.preloads.iter().filter(meant).cloned().collect();
+    if announced.is_empty() {
+        let there: Vec<_> = head.releases.iter().filter(meant).cloned().collect();
+        if !there.is_empty() {
+            return Ok((there, true));
+        }
+        let known = head
+            .preloads
+            .iter()
+            .map(|r| format!("{} on `{}` ({})", r.version, r.channel, r.platform));
+        let known = known.collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "nothing".to_owned() } else { known };
+        return Err(Error::Usage(format!(
+            "{version} is not announced on `{channel}`, but {known}: see `publish --preload`"
+        )));
+    }
+    if let Some(revoked) = announced.iter().find(|r| head.revoked.contains(&r.manifest)) {
+        let text =
+            format!("{version} ({}) is revoked: no player would install it", revoked.platform);
+        return Err(Error::Usage(text));
+    }
+    // Judged as a launcher would.
+    for entry in &announced {
+        repository.manifest(&head, entry)?;
+    }
+    head::sign(home, &key, &repository, &lock, |head| {
+        for entry in &announced {
+            put(head, entry.clone());
+            head.preloads.retain(|preload| !preload.is_in_place_of(entry));
+        }
+    })?;
+    Ok((announced, false))
 }
 
 /// A rollout that has begun with so many of 10 000.
@@ -350,6 +422,39 @@ mod tests {
         assert!(promote(&home, &version("1.0"), &beta, &stable, None).unwrap()[0].already);
         assert_eq!(head(&home).sequence, sequence, "nothing was changed");
         crate::verify::verify(&home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
+    }
+
+    #[test]
+    fn a_preload_is_announced_released_and_overtaken() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = product(dir.path());
+        let (beta, any) = (name("beta"), Name::any_platform());
+        let build = dir.path().join("build");
+        let preload = |version: &str| {
+            std::fs::write(build.join("game"), version).unwrap();
+            let channel = beta.clone();
+            let what = Publish { channel, preload: true, ..Publish::stable(&build, version) };
+            publish(&home, &what, &mut |_| Ok(()), &|_, _| {}).unwrap()
+        };
+        let offered = |home: &Home| head(home).release(&beta, &any).unwrap().clone();
+        assert_eq!((preload("2.0").sequence, preload("2.0").already), (2, true));
+        assert_eq!((offered(&home).sequence, head(&home).preloads.len()), (1, 1));
+        crate::verify::verify(&home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
+        let error = release(&home, &version("3.0"), &beta, None).unwrap_err();
+        assert!(error.to_string().contains("but 2.0 on `beta` (any)"), "{error}");
+        // A hotfix overtakes it, and no number is used twice.
+        publish_on(&home, dir.path(), "1.1", "beta");
+        assert_eq!((offered(&home).sequence, head(&home).preloads.len()), (3, 0));
+        assert!(release(&home, &version("2.0"), &beta, None).is_err());
+        let announced = preload("2.0");
+        assert_eq!(announced.sequence, 4);
+        let (released, already) = release(&home, &version("2.0"), &beta, Some(&any)).unwrap();
+        assert_eq!((released[0].manifest, already), (announced.manifest, false));
+        assert_eq!((offered(&home).sequence, head(&home).preloads.len()), (4, 0));
+        assert!(release(&home, &version("2.0"), &beta, None).unwrap().1, "it was released already");
+        // Nobody would fetch what follows nothing.
+        let what = Publish { preload: true, ..Publish::stable(&build, "1.0") };
+        assert!(publish(&home, &what, &mut |_| Ok(()), &|_, _| {}).is_err());
     }
 
     #[test]

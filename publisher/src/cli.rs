@@ -65,6 +65,8 @@ enum Command {
     Serve(ServeArgs),
     /// Sign the head anew, so that it stays news.
     Head(HeadArgs),
+    /// Let a channel offer what `publish --preload` has announced: launchers that have fetched it switch at once.
+    Release(channels::ReleaseArgs),
     /// Offer on one channel what another offers already.
     Promote(channels::PromoteArgs),
     /// Say how many players get a release when.
@@ -129,6 +131,9 @@ struct PublishArgs {
     /// At first, only to so many percent of those who have an older release: see `rollout`.
     #[arg(long, value_name = "PERCENT", value_parser = channels::parse_share)]
     first: Option<u16>,
+    /// Only announce it: launchers fetch it ahead, and install it when `release` says so.
+    #[arg(long)]
+    preload: bool,
     /// A path in the build that only looks like a secret; may be given again.
     #[arg(long, value_name = "PATH")]
     allow: Vec<String>,
@@ -251,6 +256,7 @@ impl Cli {
             Command::PublishLauncher(args) => run_launcher(&home()?, args, out),
             Command::Serve(args) => run_serve(&home()?, args, out),
             Command::Head(args) => run_head(&home()?, &args, out),
+            Command::Release(args) => channels::release(&home()?, &args, out),
             Command::Promote(args) => channels::promote(&home()?, &args, out),
             Command::Rollout(args) => channels::rollout(&home()?, args, out),
             Command::Halt(args) => channels::halt(&home()?, &args, out),
@@ -314,6 +320,7 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
         launch: launch.map(|program| Launch { program, arguments: vec![] }),
         minimum_launcher: args.minimum_launcher,
         first: args.first,
+        preload: args.preload,
         allow: allow?,
         format: args.format.map(|format| match format {
             TorrentFormat::Hybrid => Format::Hybrid,
@@ -344,7 +351,7 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
     };
     let published = publish(home, &what, &mut step, &hashed)?;
     tell_published(&what, &published, started.elapsed().as_secs_f64(), out);
-    offer_patches(home, &what, args.memory, out)
+    offer_patches(home, &published.manifest, args.memory, out)
 }
 
 fn run_launcher(home: &Home, args: PublishLauncherArgs, out: Output) -> Result<(), Error> {
@@ -388,7 +395,7 @@ fn run_launcher(home: &Home, args: PublishLauncherArgs, out: Output) -> Result<(
 
 fn offer_patches(
     home: &Home,
-    what: &Publish,
+    manifest: &ContentHash,
     memory: Option<u64>,
     out: Output,
 ) -> Result<(), Error> {
@@ -417,7 +424,7 @@ fn offer_patches(
             }),
         );
     };
-    patches::offer(home, &what.channel, &what.platform, memory, &mut |_| Ok(()), &mut told)
+    patches::offer(home, manifest, memory, &mut |_| Ok(()), &mut told)
 }
 
 fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Output) {
@@ -428,6 +435,16 @@ fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Outp
     let name = format!("{version} on `{}` ({})", what.channel, what.platform);
     let text = if published.already {
         format!("{name} is published already, as release {sequence}: nothing was changed")
+    } else if what.preload {
+        format!(
+            "announced {name} as release {sequence}: {files} files, {}, {} of it new, in {seconds:.1} s\n\
+             info-hash {}\nlaunchers fetch it from now on and install it after `updraft-publisher release \
+             {version} --channel {}`",
+            bytes(*size),
+            bytes(*added_bytes),
+            published.v2,
+            what.channel
+        )
     } else {
         format!(
             "published {name} as release {sequence}: {files} files, {}, {} of it new, in {seconds:.1} s\n\
@@ -444,6 +461,7 @@ fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Outp
         text,
         json!({
             "already": published.already,
+            "preload": what.preload,
             "version": version,
             "channel": what.channel,
             "platform": what.platform,

@@ -71,6 +71,7 @@ fn next(
         root: repository.trust.next_root() - 1,
         sources: Sources { http: home.config.http.clone(), trackers: home.config.trackers.clone() },
         releases: old.as_ref().map(|old| old.releases.clone()).unwrap_or_default(),
+        preloads: old.as_ref().map(|old| old.preloads.clone()).unwrap_or_default(),
         launchers: old.as_ref().map(|old| old.launchers.clone()).unwrap_or_default(),
         revoked: old.map(|old| old.revoked).unwrap_or_default(),
     };

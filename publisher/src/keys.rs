@@ -349,7 +349,7 @@ impl<'a> Change<'a> {
         lock: &RepositoryLock,
     ) -> Result<(), Error> {
         let Some(accepted) = self.repository.head(now())? else { return Ok(()) };
-        for release in &accepted.head.releases {
+        for release in accepted.head.named() {
             let keys = root.roles.release.for_channel(&release.channel);
             self.sign_manifest(Role::Release, &release.manifest, &keys)?;
         }

@@ -18,7 +18,7 @@ use updraft_manifests::hash::{ContentHash, V1Hash};
 use updraft_manifests::head::{Head, Release};
 use updraft_manifests::keys::{Role, SecretKey};
 use updraft_manifests::manifest::Manifest;
-use updraft_manifests::names::{Name, Version};
+use updraft_manifests::names::Version;
 use updraft_manifests::patch::{MEMORY_MAX, Patch, VERSION};
 use updraft_manifests::patchlist::{LIST_BYTES_MAX, OFFERS_MAX, Offer, PatchList, PatchListRef};
 use updraft_protocol::io::create::{create, scan};
@@ -71,21 +71,20 @@ pub enum PatchStep {
     Head,
 }
 
-/// Makes the patches to the release that `channel` points at on `platform`, from the last `count`
-/// releases before, and offers each as soon as it is done. `told` hears of each.
+/// Makes the patches to the release of `manifest`, from the last releases before, and offers each as soon as it is
+/// done. `told` hears of each. Nothing is done for a release that the head names no more.
 ///
 /// # Errors
 /// [`Error`]; the release itself, and patches offered before, stay as they are.
 pub fn offer(
     home: &Home,
-    channel: &Name,
-    platform: &Name,
+    manifest: &ContentHash,
     memory: Option<u64>,
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
     told: &mut dyn FnMut(&Made),
 ) -> Result<(), Error> {
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    let Some((head, entry)) = entry(&repository, channel, platform)? else { return Ok(()) };
+    let Some((head, entry)) = entry(&repository, manifest)? else { return Ok(()) };
     let newest = repository.manifest(&head, &entry)?;
     let wanted = usize::from(home.config.patches);
     // Little and soon made: also for who wants no patches.
@@ -129,15 +128,13 @@ pub fn offer(
     Ok(())
 }
 
-/// What the head says of a channel.
+/// What the head says of a release, if it still names it.
 fn entry(
     repository: &Repository,
-    channel: &Name,
-    platform: &Name,
+    manifest: &ContentHash,
 ) -> Result<Option<(Verified<Head>, Release)>, Error> {
     let Some(accepted) = repository.head(now())? else { return Ok(None) };
-    let same_place = |r: &&Release| r.channel == *channel && r.platform == *platform;
-    let found = accepted.head.releases.iter().find(same_place).cloned();
+    let found = accepted.head.named().find(|release| release.manifest == *manifest).cloned();
     Ok(found.map(|entry| (accepted.head, entry)))
 }
 
@@ -280,12 +277,7 @@ fn add(
 
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    let Some((_, entry)) = entry(&repository, &newest.channel, &newest.platform)? else {
-        return Ok(None);
-    };
-    if entry.manifest != newest.hash() {
-        return Ok(None);
-    }
+    let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(None) };
     step(PatchStep::Object)?;
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     let mut objects = Objects::open(&repository.dir)?;
@@ -314,13 +306,11 @@ fn offer_torrents(
     let head_key = home.key(Role::Head)?;
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
-    let Some((_, entry)) = entry(&repository, &newest.channel, &newest.platform)? else {
-        return Ok(());
-    };
+    let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(()) };
     let list = list(&repository, &entry, newest);
     let offered = list.torrents.iter().filter(|delta| repository.dir.join(delta.path()).is_file());
     let is_done = offered.map(|delta| delta.from).eq(before.iter().map(|from| from.torrent.v2));
-    if entry.manifest != newest.hash() || is_done {
+    if is_done {
         return Ok(());
     }
     step(PatchStep::Torrents)?;
@@ -338,15 +328,16 @@ fn publish_list(
     list: &PatchList,
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (bytes, named) = list.encode();
-    let path = repository.dir.join(named.path());
+    let (bytes, list_ref) = list.encode();
+    let path = repository.dir.join(list_ref.path());
     step(PatchStep::List)?;
     disk::make_folder(&repository.dir.join("patchlists"))?;
     disk::write_if_changed(&path, &bytes)?;
     step(PatchStep::Head)?;
     head::sign(home, head_key, repository, lock, |head| {
-        for entry in head.releases.iter_mut().filter(|entry| entry.manifest == newest.hash()) {
-            entry.patches = Some(named);
+        let named = head.releases.iter_mut().chain(&mut head.preloads);
+        for entry in named.filter(|entry| entry.manifest == newest.hash()) {
+            entry.patches = Some(list_ref);
         }
     })?;
     Ok(())
@@ -359,6 +350,7 @@ mod tests {
     use crate::publish::{Publish, publish};
     use crate::verify::verify;
     use std::fs;
+    use updraft_manifests::names::Name;
     use updraft_manifests::time::Time;
 
     struct Fixture {
@@ -400,6 +392,13 @@ mod tests {
         fixture
     }
 
+    /// The manifest that the channel points at.
+    fn current(home: &Home) -> ContentHash {
+        let repository = Repository::open(&home.repository(), None).unwrap();
+        let head = repository.head(now()).unwrap().unwrap().head;
+        head.release(&name("stable"), &Name::any_platform()).unwrap().manifest
+    }
+
     /// Runs [`offer`], stopped before step `stop` if that comes; says what was offered and whether it
     /// went to the end.
     fn run(home: &Home, stop: usize) -> (Vec<Made>, bool) {
@@ -408,16 +407,14 @@ mod tests {
             steps += 1;
             if steps > stop { Err(Error::Stopped) } else { Ok(()) }
         };
-        let (channel, platform) = (name("stable"), Name::any_platform());
         let told = &mut |one: &Made| offered.push(one.clone());
-        let ended = offer(home, &channel, &platform, None, &mut step, told).is_ok();
+        let ended = offer(home, &current(home), None, &mut step, told).is_ok();
         (offered, ended)
     }
 
     fn offers(home: &Home) -> Vec<Offer> {
         let repository = Repository::open(&home.repository(), None).unwrap();
-        let (head, entry) =
-            entry(&repository, &name("stable"), &Name::any_platform()).unwrap().unwrap();
+        let (head, entry) = entry(&repository, &current(home)).unwrap().unwrap();
         let newest = repository.manifest(&head, &entry).unwrap();
         list(&repository, &entry, &newest).patches
     }

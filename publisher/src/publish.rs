@@ -52,6 +52,8 @@ pub struct Publish {
     pub minimum_launcher: Option<Version>,
     /// Of 10 000 installs, how many get it by themselves at first; `None` for all.
     pub first: Option<u16>,
+    /// Only announce it: launchers fetch it ahead and install it once [`channels::release`] says so.
+    pub preload: bool,
     /// Paths that only look like secrets.
     pub allow: Vec<RelPath>,
     /// The kind of torrent; `None` takes a hybrid, or v2-only when padding would be too much.
@@ -75,6 +77,7 @@ impl Publish {
             launch: None,
             minimum_launcher: None,
             first: None,
+            preload: false,
             allow: vec![],
             format: None,
             piece_length: None,
@@ -156,6 +159,21 @@ pub fn publish(
     let lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let old_head = repository.head(now())?;
+    let (channel, platform) = (&what.channel, &what.platform);
+    let there = |list: fn(&Head) -> &[Release]| {
+        let list = old_head.as_ref().map_or(&[][..], |accepted| list(&accepted.head));
+        list.iter().find(|entry| entry.channel == *channel && entry.platform == *platform)
+    };
+    let current = there(|head| &head.releases);
+    if what.preload && current.is_none() {
+        return Err(Error::Usage(format!(
+            "--preload: `{channel}` offers nothing on `{platform}` yet, so nobody would fetch it ahead: \
+             publish without it"
+        )));
+    }
+    // What is announced again is compared with what was announced before.
+    let announced = there(|head| &head.preloads).filter(|_| what.preload);
+    let old = announced.or(current);
 
     let scan = scan(&what.build, &what.allow)?;
     check_launch(what, &scan)?;
@@ -189,9 +207,6 @@ pub fn publish(
     step(Step::Objects)?;
     objects.finish()?;
 
-    let (channel, platform) = (&what.channel, &what.platform);
-    let same_place = |r: &&Release| r.channel == *channel && r.platform == *platform;
-    let old = old_head.as_ref().and_then(|accepted| accepted.head.releases.iter().find(same_place));
     let mut packs = None;
     if home.config.packs {
         step(Step::Packs)?;
@@ -204,7 +219,8 @@ pub fn publish(
     step(Step::Torrent)?;
     write_torrent(home, &repository, &v2, metainfo)?;
 
-    let sequence = old.map_or(0, |old| old.sequence) + 1;
+    let sequence =
+        channels::next_sequence(old_head.as_ref().map(|head| &*head.head), channel, platform);
     let manifest = Manifest {
         format: if rules.is_empty() { FORMAT } else { FORMAT_WITH_RULES },
         product: home.config.product.clone(),
@@ -270,7 +286,9 @@ pub fn publish(
         patches: None,
         rollout: what.first.map(|share| channels::first_share(signed.hash(), share)),
     };
-    let head = head::sign(home, &head_key, &repository, &lock, |head| channels::put(head, entry))?;
+    let head = head::sign(home, &head_key, &repository, &lock, |head| {
+        if what.preload { channels::announce(head, entry) } else { channels::put(head, entry) }
+    })?;
     waiting::done(home, &waiting)?;
     Ok(published(false, sequence, signed.hash(), &head))
 }

@@ -86,7 +86,7 @@ pub fn verify(
     };
     let mut objects: BTreeMap<(ContentHash, u64), String> = BTreeMap::new();
     let mut packs = HashSet::new();
-    for release in &accepted.head.releases {
+    for release in accepted.head.named() {
         verified.releases += 1;
         let manifest = match repository.manifest(&accepted.head, release) {
             Ok(manifest) => manifest,

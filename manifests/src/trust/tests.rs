@@ -396,3 +396,41 @@ fn what_is_revoked_is_not_installed() {
         Err(TrustError::Revoked { .. })
     ));
 }
+
+#[test]
+fn what_is_announced_is_verified_and_raises_no_floor() {
+    let world = World::new();
+    let current = world.manifest();
+    let next = |sequence| Manifest { sequence, ..world.manifest() };
+    let mut head = world.head();
+    head.preloads = world.head_of(&next(2)).releases;
+    let state = rooted(&world);
+    let (state, accepted) = state.accept_head(&world.sign(&head, &world.head_key), now()).unwrap();
+    let announced = accepted.head.preload(&accepted.head.releases[0]).unwrap();
+    let good = world.sign(&next(2), &world.release_key);
+    assert_eq!(state.check_preload(&accepted, announced, &good).unwrap().sequence, 2);
+    // The online key announces nothing that the release keys did not sign.
+    let stranger = SecretKey::from_random(Role::Release, [77; 32]);
+    let forged = world.sign(&next(2), &stranger);
+    assert!(state.check_preload(&accepted, announced, &forged).is_err());
+    let other = world.sign(&next(3), &world.release_key);
+    assert!(state.check_preload(&accepted, announced, &other).is_err());
+    let late = Time::from_unix(NOW + 8 * 86_400);
+    let (_, expired) =
+        rooted(&world).accept_head(&world.sign(&head, &world.head_key), late).unwrap();
+    assert!(matches!(
+        state.check_preload(&expired, announced, &good),
+        Err(TrustError::HeadExpired(_))
+    ));
+    head.revoked = vec![announced.manifest];
+    head.sequence = 2;
+    let (after, revoked) = state.accept_head(&world.sign(&head, &world.head_key), now()).unwrap();
+    assert!(matches!(
+        after.check_preload(&revoked, announced, &good),
+        Err(TrustError::Revoked { .. })
+    ));
+    // What is current is accepted still.
+    let current = world.sign(&current, &world.release_key);
+    let entry = &accepted.head.releases[0];
+    assert!(state.accept_manifest(&accepted, entry, &current).is_ok());
+}

@@ -13,6 +13,19 @@ use updraft_manifests::rollout::{BUCKETS, Step};
 use updraft_manifests::time::Time;
 
 #[derive(Debug, Args)]
+pub(super) struct ReleaseArgs {
+    /// The version.
+    #[arg(id = "release-version", value_name = "VERSION")]
+    version: Version,
+    /// The channel.
+    #[arg(long)]
+    channel: Name,
+    /// One platform only.
+    #[arg(long)]
+    platform: Option<Name>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct PromoteArgs {
     /// The version.
     #[arg(id = "release-version", value_name = "VERSION")]
@@ -99,6 +112,29 @@ fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
     number.checked_mul(*unit).ok_or_else(wrong)
+}
+
+pub(super) fn release(home: &Home, args: &ReleaseArgs, out: Output) -> Result<(), Error> {
+    let ReleaseArgs { version, channel, platform } = args;
+    let (released, already) = channels::release(home, version, channel, platform.as_ref())?;
+    for release in released {
+        let how = if already { "is offered already" } else { "is offered from now on" };
+        out.tell(
+            "released",
+            format!(
+                "{version} on `{channel}` ({}) {how}, as release {}",
+                release.platform, release.sequence
+            ),
+            json!({
+                "version": version,
+                "channel": channel,
+                "platform": release.platform,
+                "sequence": release.sequence,
+                "already": already,
+            }),
+        );
+    }
+    Ok(())
 }
 
 pub(super) fn promote(home: &Home, args: &PromoteArgs, out: Output) -> Result<(), Error> {

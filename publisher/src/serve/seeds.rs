@@ -88,7 +88,7 @@ impl Seeds {
             return Ok(loaded);
         };
         self.generation += 1;
-        for release in &accepted.head.releases {
+        for release in accepted.head.named() {
             let label = format!("{} {} ({})", release.channel, release.version, release.platform);
             let manifest = match repository.manifest(&accepted.head, release) {
                 Ok(manifest) => manifest,
