@@ -34,6 +34,9 @@ pub enum Record {
     Staging {
         /// The release.
         release: Target,
+        /// True if it is only fetched, since it is announced for later.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
     },
     /// All bytes are there; the switch begins.
     Staged {

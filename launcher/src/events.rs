@@ -205,6 +205,16 @@ pub enum Event {
         /// Bytes of it that are here.
         bytes: u64,
     },
+    /// A release that is announced for later is fetched ahead.
+    Preloading {
+        /// The release.
+        version: String,
+    },
+    /// It is here and verified; the update that brings it in takes moments.
+    Preloaded {
+        /// The release.
+        version: String,
+    },
     /// The files of `fetch --first` are there and verified; the rest is still to come, and with it
     /// executable bits.
     FirstReady,
@@ -291,6 +301,8 @@ pub enum Event {
         changed: u64,
         /// The release whose download or switch was interrupted, if any.
         pending: Option<String>,
+        /// The release that is fetched ahead, as far as it is here, since it is announced for later.
+        ahead: Option<String>,
         /// The release that `rollback` would go back to, if its files are kept.
         kept: Option<String>,
         /// The sequence number up to which updates are held back since a rollback.

@@ -12,6 +12,7 @@ mod gather;
 mod lan;
 mod look;
 mod patches;
+mod preload;
 mod renew;
 mod rollback;
 mod swarm;
@@ -59,6 +60,8 @@ pub struct Launcher {
     handle: Option<TorrentHandle>,
     /// The release after the installed one, as far as it is here already.
     ahead: Option<ahead::Ahead>,
+    /// The release that is announced, once it is here.
+    preloaded: Option<preload::Preloaded>,
     /// Components that were asked for, until there is a release that can have them.
     asked: Selection,
     /// Bytes of documents that came.
@@ -235,6 +238,7 @@ impl Launcher {
             room: None,
             handle: None,
             ahead: None,
+            preloaded: None,
             asked: Selection::default(),
             documents_bytes: AtomicU64::new(0),
             patch: None,
@@ -281,13 +285,13 @@ impl Launcher {
     fn installed(&self) -> Result<Installed, Error> {
         let installed = self.store.installed()?;
         if installed.as_ref().is_some_and(|installed| installed.toward.is_some()) {
-            let version = peek(&self.store).map_or_else(String::new, |target| target.version);
+            let version = peek(&self.store).map_or_else(String::new, |work| work.target.version);
             return Err(Error::Halfway { version });
         }
         installed.ok_or_else(|| match peek(&self.store) {
-            Some(target) => Error::Failed(format!(
+            Some(work) => Error::Failed(format!(
                 "the first install, of {}, is not finished: run `updraft-launcher update` to go on",
-                target.version
+                work.target.version
             )),
             None => Error::NotInstalled(self.store.tree().path().to_path_buf()),
         })

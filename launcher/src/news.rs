@@ -137,6 +137,27 @@ pub async fn manifest(
     Ok(manifest)
 }
 
+/// The same for news whose entry is one that the head announces for later. What is believed stays as it is.
+///
+/// # Errors
+/// As [`manifest`].
+pub async fn preload(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    news: &mut News,
+) -> Result<Verified<Manifest>, Error> {
+    let entry = news.entry.clone();
+    let accept = |news: &News, bytes: &[u8]| {
+        let manifest = news.trust.check_preload(&news.head, &entry, bytes)?;
+        Ok((news.trust.clone(), manifest))
+    };
+    let path = entry.manifest_path();
+    let manifest = document(store, documents, sources, news, &path, accept).await?;
+    check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
+    Ok(manifest)
+}
+
 /// The manifest of the launcher that the news name for this platform, likewise.
 ///
 /// # Errors

@@ -37,6 +37,7 @@ pub struct Stage<'a> {
     target: Target,
     salvage: bool,
     part: Option<Part>,
+    ahead: bool,
 }
 
 /// A part of a release that is brought in alone.
@@ -88,8 +89,24 @@ impl<'a> Stage<'a> {
         plan.totals.removed_files = plan.remove.len() as u64;
         let target = release.target();
         let pristine = pristine_copies(release, &survey);
-        let part = None;
-        Ok(Self { tree, release, installed, survey, places, pristine, plan, target, salvage, part })
+        Ok(Self {
+            tree,
+            release,
+            installed,
+            survey,
+            places,
+            pristine,
+            plan,
+            target,
+            salvage,
+            part: None,
+            ahead: false,
+        })
+    }
+
+    /// The same for a release that is only fetched for now, while the game goes on with what is installed.
+    pub fn ahead(self) -> Self {
+        Self { ahead: true, ..self }
     }
 
     /// The same for a part of the release.
@@ -163,8 +180,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Which files the engine must not have to do with while it writes, by number: those that are read where
-    /// they lie and that the player may change. It would mend what they have become.
+    /// they lie and that the player may change. It would mend what they have become. Of a release that is
+    /// fetched ahead these are all that lie there already.
     pub fn at_risk(&self) -> Vec<bool> {
+        if self.ahead {
+            return self.whole();
+        }
         let players = self.players_files();
         let at_risk = |(number, _, action): (u32, &Content, &Action)| match action {
             Action::Keep | Action::SetExecutable(_) => self.may_be_changed(number),

@@ -17,6 +17,15 @@ pub struct Recovery {
     pub pending: Option<Target>,
 }
 
+/// What the journal says of a release that is not installed yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The release.
+    pub target: Target,
+    /// True if it is only fetched, since it is announced for later.
+    pub ahead: bool,
+}
+
 /// An open journal and where it stands.
 #[derive(Debug)]
 pub struct Switch {
@@ -33,7 +42,8 @@ impl Switch {
         let (journal, records) = Journal::open::<Record>(store.tree(), JOURNAL_PATH)
             .map_err(Error::disk("open", path))?;
         let mut switch = Self { journal };
-        let mut recovery = Recovery { pending: pending(&records), ..Recovery::default() };
+        let pending = pending(&records).map(|work| work.target);
+        let mut recovery = Recovery { pending, ..Recovery::default() };
         if let Some((work, cleared)) = unfinished(&records) {
             if !cleared {
                 switch.clear(store, &work)?;
@@ -68,6 +78,19 @@ impl Switch {
         if keep_others {
             return Ok(());
         }
+        self.begin_alone(store, target, false)
+    }
+
+    /// Notes that bytes of `target` are being gathered, and will be installed when it is offered. Staging
+    /// folders of other releases go.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn begin_ahead(&mut self, store: &Store, target: &Target) -> Result<(), Error> {
+        self.begin_alone(store, target, true)
+    }
+
+    fn begin_alone(&mut self, store: &Store, target: &Target, ahead: bool) -> Result<(), Error> {
         let tree = store.tree();
         let drop_others = || {
             for name in tree.list(".updraft/staging")? {
@@ -83,7 +106,7 @@ impl Switch {
             Ok(())
         };
         drop_others().map_err(Error::disk("clean up", store.path(".updraft")))?;
-        let record = Record::Staging { release: target.clone() };
+        let record = Record::Staging { release: target.clone(), ahead };
         self.replace(store, &[record])
     }
 
@@ -135,7 +158,7 @@ impl Switch {
         }
         kept::keep(tree).map_err(Error::disk("keep", store.path(OLD_FOLDER)))?;
         if work.ending == Ending::Part {
-            let record = Record::Staging { release: work.target.clone() };
+            let record = Record::Staging { release: work.target.clone(), ahead: false };
             return self.replace(store, &[record]);
         }
         Self::drop_staged(store, &work.target)?;
@@ -169,13 +192,15 @@ impl Switch {
 }
 
 /// The release that is being gathered or switched to, read without changing anything.
-pub fn peek(store: &Store) -> Option<Target> {
+pub fn peek(store: &Store) -> Option<Work> {
     use std::io::Read;
     let mut text = Vec::new();
     let file = store.tree().open_file(JOURNAL_PATH).ok()?;
     file.take(crate::journal::JOURNAL_BYTES_MAX).read_to_end(&mut text).ok()?;
     let records = crate::journal::parse(&text);
-    unfinished(&records).map(|(work, _)| work.target).or_else(|| pending(&records))
+    let switching =
+        unfinished(&records).map(|(work, _)| Work { target: work.target, ahead: false });
+    switching.or_else(|| pending(&records))
 }
 
 /// The transaction that was begun and not committed, and whether its first phase is through.
@@ -203,9 +228,11 @@ fn last_work(records: &[Record]) -> Option<&Transaction> {
     })
 }
 
-fn pending(records: &[Record]) -> Option<Target> {
+fn pending(records: &[Record]) -> Option<Work> {
     match records.last() {
-        Some(Record::Staging { release }) => Some(release.clone()),
+        Some(Record::Staging { release, ahead }) => {
+            Some(Work { target: release.clone(), ahead: *ahead })
+        }
         Some(Record::Staged { .. } | Record::Cleared | Record::Committed) | None => None,
     }
 }
@@ -271,7 +298,11 @@ mod tests {
             let (mut switch, recovery) = Switch::recover(&store).unwrap();
             assert!(recovery.finished.is_none() && recovery.pending.is_none());
             switch.begin(&store, &work.target, false).unwrap();
-            assert_eq!(peek(&store), Some(work.target.clone()));
+            let peeked = |ahead| Some(Work { target: work.target.clone(), ahead });
+            assert_eq!(peek(&store), peeked(false));
+            switch.begin_ahead(&store, &work.target).unwrap();
+            assert_eq!(peek(&store), peeked(true));
+            switch.begin(&store, &work.target, false).unwrap();
             let mut left = stop;
             let mut step = || {
                 left -= 1;

@@ -237,7 +237,17 @@ async fn bring(
             updated = launcher.update(UpdateRequest { bounded: true, ..how }).await;
         }
         tell_outcome(updated?, sink);
-        if swarm.stay { launcher.seed().await } else { Ok(()) }
+        if swarm.stay {
+            return launcher.seed().await;
+        }
+        match launcher.preload().await {
+            Err(error) if !matches!(error, Error::Interrupted) => {
+                let message = format!("the announced release is not fetched ahead: {error}");
+                sink(Event::Warning { message });
+                Ok(())
+            }
+            done => done,
+        }
     };
     let done = Box::pin(done).await;
     launcher.close().await;

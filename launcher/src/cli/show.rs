@@ -307,6 +307,12 @@ fn text(event: &Event) -> Option<String> {
             "{} of the newer {version} are here already and are shared; `update` brings in the rest",
             units::bytes(*bytes)
         ),
+        Event::Preloading { version } => {
+            format!("{version} is announced for later and fetched ahead")
+        }
+        Event::Preloaded { version } => format!(
+            "{version} is here ahead, all of it verified: `update` switches to it once it is released"
+        ),
         Event::UpToDate { message } => format!("nothing to do: {message}"),
         Event::Complete {
             version,
@@ -352,6 +358,7 @@ fn text(event: &Event) -> Option<String> {
             bytes,
             changed,
             pending,
+            ahead,
             kept,
             held,
             upload,
@@ -383,6 +390,11 @@ fn text(event: &Event) -> Option<String> {
             }
             if let Some(pending) = pending {
                 lines.push(format!("unfinished {pending}: run update to go on"));
+            }
+            if let Some(ahead) = ahead {
+                lines.push(format!(
+                    "announced  {ahead}: fetched ahead, installed once it is released"
+                ));
             }
             let upload = match upload.as_str() {
                 "everyone" => "to everyone",

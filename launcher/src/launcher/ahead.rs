@@ -26,9 +26,17 @@ pub(super) struct Ahead {
 }
 
 impl Launcher {
+    /// What a launcher that seeds does now and then: a newer release is served in part, an announced one is fetched.
+    pub(super) async fn look_for_more(&mut self) {
+        self.look_ahead().await;
+        if let Err(error) = self.preload().await {
+            tracing::info!(%error, "cannot fetch what is announced");
+        }
+    }
+
     /// Looks for a newer release and serves the part of it that is here. What fails is logged: it is
     /// no reason to stop seeding.
-    pub(super) async fn look_ahead(&mut self) {
+    async fn look_ahead(&mut self) {
         if let Err(error) = self.try_look_ahead().await {
             tracing::info!(%error, "cannot serve what is here of a newer release");
         }
@@ -43,7 +51,8 @@ impl Launcher {
         let Some(offer) = self.offer(false).await? else { return Ok(()) };
         let release = offer.release;
         let sequence = release.identity.sequence;
-        if release.identity.torrent == installed.release.torrent {
+        let torrent = &release.identity.torrent;
+        if *torrent == installed.release.torrent || self.is_preloaded(torrent) {
             return Ok(());
         }
         if let Some(Ahead { handle: Some(handle), .. }) = self.ahead.take() {

@@ -58,6 +58,8 @@ pub(super) struct Manner {
     pub(super) salvage: bool,
     /// Look everywhere in the folder for usable content.
     pub(super) adopt: bool,
+    /// Only fetch: the switch comes later.
+    pub(super) ahead: bool,
 }
 
 impl Launcher {
@@ -73,6 +75,7 @@ impl Launcher {
             Err(outcome) => return Ok(outcome),
         };
         self.hold(None)?;
+        self.end_preload().await;
         let manner = Manner { adopt, explain, bounded, ..Manner::default() };
         let split = self.bring(&offer.release, manner, &offer.swarm, since).await?;
         let mut documents = offer.documents;
@@ -187,6 +190,11 @@ impl Launcher {
             if stage.is_done() {
                 return Ok(done);
             }
+            let stage = if manner.ahead { stage.ahead() } else { stage };
+            // Who takes part in no swarm now need not join one only to share it.
+            if manner.ahead && self.session.is_none() && self.is_staged(release, &stage) {
+                return Ok(done);
+            }
             let (gathered, patch_file, earlier) =
                 self.gather(release, installed.as_ref(), &stage, swarm, manner.dry_run).await?;
             let extra = self.tell_planned(release, &stage, &gathered, manner.explain);
@@ -198,11 +206,18 @@ impl Launcher {
             let again =
                 |installed: &Installed| installed.release.torrent == release.identity.torrent;
             let keep_others = salvage || installed.as_ref().is_some_and(again);
-            self.switch.begin(&self.store, &release.target(), keep_others)?;
+            match manner.ahead {
+                true => self.switch.begin_ahead(&self.store, &release.target())?,
+                false => self.switch.begin(&self.store, &release.target(), keep_others)?,
+            }
             // A patch that was fetched takes its room already.
             let extra = extra - patch_file.as_ref().map_or(0, |_| on_disk(gathered.patch_bytes));
             match self.check_space(release, &stage, extra) {
-                Err(Error::Space { .. }) if self.give_way(&release.target().torrent)? => continue,
+                Err(Error::Space { .. })
+                    if !manner.ahead && self.give_way(&release.target().torrent)? =>
+                {
+                    continue;
+                }
                 // Everything is in place, and only records are written.
                 Err(Error::Space { .. }) if manner.bounded && stage.largest_built() == 0 => {}
                 Err(Error::Space { .. }) if manner.bounded && installed.is_some() => {
@@ -220,6 +235,9 @@ impl Launcher {
             let mut split = self.fetch(release, &stage, swarm, supply).await?;
             split.reused = split.reused.saturating_sub(batched.peers + batched.http_content);
             let split = split.after(batched).after(before);
+            if manner.ahead {
+                return Ok(Some(split));
+            }
             match stage.transaction() {
                 Ok((work, next)) => {
                     tokio::task::block_in_place(|| stage.keep_pristine());

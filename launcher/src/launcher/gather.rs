@@ -44,7 +44,7 @@ impl Launcher {
         swarm: &SwarmSources,
         dry_run: bool,
     ) -> Result<(Gathered, Option<File>, Split), Error> {
-        if stage.is_salvage() {
+        if stage.is_salvage() || self.is_staged(release, stage) {
             return Ok(Default::default());
         }
         let patch = self.gather_patch(release, installed, stage, swarm, dry_run).await?;

@@ -206,6 +206,11 @@ impl Launcher {
                 _ => false,
             }
         });
+        let work = peek(&store);
+        let begun = |ahead| {
+            let work = work.as_ref().filter(|work| work.ahead == ahead);
+            work.map(|work| work.target.version.clone())
+        };
         Ok(Event::Status {
             dir: store.tree().path().to_path_buf(),
             product: state.feed.product.to_string(),
@@ -215,7 +220,8 @@ impl Launcher {
             files: files.len() as u64,
             bytes: files.iter().map(|file| file.length).sum(),
             changed: changed.count() as u64,
-            pending: peek(&store).map(|target| target.version),
+            pending: begun(false),
+            ahead: begun(true),
             kept: kept::record(store.tree())
                 .ok()
                 .flatten()

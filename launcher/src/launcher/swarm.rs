@@ -93,11 +93,13 @@ impl Launcher {
                 _ = look.tick() => {
                     tokio::select! {
                         done = &mut seeding => break done,
-                        () = self.look_ahead() => {}
+                        () = self.look_for_more() => {}
                     }
                 }
             }
         };
+        // Looking for more may have been stopped halfway.
+        self.handle = Some(handle.clone());
         self.remember_peers().await;
         done
     }
