@@ -80,6 +80,7 @@ impl Swarm {
         // BEP 3: a choked peer's requests are dropped silently; what is on its way may still come.
         let races = u32::try_from(peer.requests.len()).unwrap_or(u32::MAX);
         peer.unrequested = peer.unrequested.saturating_sub(races);
+        self.unspent += peer.owed();
         for request in peer.requests.drain(..).filter(|request| !request.released) {
             self.picker.release(request.block);
         }
@@ -100,6 +101,7 @@ impl Swarm {
             return;
         };
         let request = peer.requests.remove(at).expect("the position was found just now");
+        self.unspent += peer.paid(&request);
         if !request.released {
             self.picker.release(block);
         }
@@ -238,7 +240,9 @@ impl Swarm {
                     (request.released, request.cancelled) = (true, true);
                 }
             } else {
-                peer.requests.retain(|request| request.block != block);
+                let at = peer.requests.iter().position(|request| request.block == block);
+                let taken = at.and_then(|at| peer.requests.remove(at));
+                self.unspent += taken.map_or(0, |request| peer.paid(&request));
                 peer.unrequested = peer.unrequested.saturating_sub(1);
             }
             self.send(now, key, Message::Cancel(block));
@@ -287,8 +291,9 @@ impl Swarm {
                 }
                 let before = blocks.len();
                 self.picker.pick(&ask, 1, &mut self.rng, &mut blocks);
+                let asked = blocks[before..].iter().map(|block| u64::from(block.len)).sum();
+                limiter.down.give_back(u64::from(BLOCK_LEN).saturating_sub(asked));
                 if blocks.len() == before {
-                    limiter.down.give_back(u64::from(BLOCK_LEN));
                     break;
                 }
             }
@@ -323,6 +328,7 @@ impl Swarm {
             let known = |request: &&mut Request| request.block == block && !request.cancelled;
             if let Some(request) = peer.requests.iter_mut().find(known) {
                 request.released = false;
+                self.unspent += if peer.lan { 0 } else { u64::from(block.len) };
                 continue;
             }
             peer.requests.push_back(Request {

@@ -103,6 +103,8 @@ pub struct Swarm {
     reading: u64,
     /// What is read shrinks when it is compressed.
     shrinks: bool,
+    /// What the download limit was charged for and will not come, in bytes.
+    unspent: u64,
     /// Where the next round of uploads and requests begins, so that a short limit is shared out.
     turn: u32,
     ticked_at: Option<Duration>,
@@ -153,6 +155,7 @@ impl Swarm {
             last_payload: Duration::ZERO,
             reading: 0,
             shrinks: false,
+            unspent: 0,
             turn: 0,
             ticked_at: None,
             lan: Uplink::default(),
@@ -243,6 +246,7 @@ impl Swarm {
             Input::SeedOnly => self.priorities.fill(Priority::UNWANTED),
             Input::Timeout => {}
         }
+        limiter.down.give_back(std::mem::take(&mut self.unspent));
         let ticks = self.ticked_at.is_none_or(|at| now.saturating_sub(at) >= TICK);
         if ticks {
             self.on_tick(now, limiter);
@@ -654,6 +658,7 @@ impl Swarm {
     fn remove_peer(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.remove(&key) else { return };
         self.picker.peer_left(&peer.have);
+        self.unspent += peer.owed();
         for request in peer.requests.iter().filter(|request| !request.released) {
             self.picker.release(request.block);
         }

@@ -176,6 +176,16 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// What the download limit was charged for a request to it, in bytes.
+    pub(super) fn paid(&self, request: &Request) -> u64 {
+        if self.lan { 0 } else { u64::from(request.block.len) }
+    }
+
+    /// The same for all that it was asked for and has not answered.
+    pub(super) fn owed(&self) -> u64 {
+        self.requests.iter().map(|request| self.paid(request)).sum()
+    }
+
     pub(super) fn new(
         now: Duration,
         addr: SocketAddr,

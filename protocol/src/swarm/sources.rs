@@ -75,6 +75,8 @@ struct Fetch {
     span: Span,
     /// If it comes as a pack.
     pack: Option<Unpacking>,
+    /// What of it was charged to the download limit and has not come, in bytes.
+    due: u64,
 }
 
 impl Http {
@@ -184,9 +186,9 @@ impl Swarm {
         if let Some(source) = self.http.source_of(fetch) {
             source.rate.add(bytes);
             source.failures = 0;
-            let range = source.fetches.iter_mut().find(|range| range.key == fetch);
-            if let Some(pack) = range.and_then(|range| range.pack.as_mut()) {
-                packed = Some(pack.share(bytes));
+            if let Some(range) = source.fetches.iter_mut().find(|range| range.key == fetch) {
+                packed = range.pack.as_mut().map(|pack| pack.share(bytes));
+                range.due = range.due.saturating_sub(packed.unwrap_or(bytes));
             }
         }
         self.stats.down_http += packed.unwrap_or(bytes);
@@ -218,6 +220,7 @@ impl Swarm {
         }
         let at = source.fetches.iter().position(|range| range.key == fetch);
         let range = source.fetches.swap_remove(at.expect("source_of found the range"));
+        self.unspent += range.due;
         self.picker.return_span(fetch, range.span);
     }
 
@@ -229,6 +232,7 @@ impl Swarm {
             if self.missing_in(range.span).next().is_none() {
                 let source = self.http.source_of(range.key).expect("it was listed by its source");
                 source.fetches.retain(|other| other.key != range.key);
+                self.unspent += range.due;
                 self.picker.return_span(range.key, range.span);
                 self.outputs.push_back(Output::FetchCancel { fetch: range.key });
             }

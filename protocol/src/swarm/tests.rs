@@ -237,6 +237,26 @@ fn limits_hold_both_ways() {
     }
 }
 
+/// What was asked for and does not come is not charged to the limit: others bring it at the whole of it.
+#[test]
+fn who_rejects_or_chokes_does_not_use_up_the_limit() {
+    for behaviour in [Behaviour::Boaster, Behaviour::Fickle] {
+        let mut world = world(64);
+        let fickle = Host { behaviour, ..host(true, 1_000_000, 0) };
+        let nothing = Some(Bitfield::empty(64));
+        for _ in 0..6 {
+            let have = nothing.clone().filter(|_| behaviour == Behaviour::Boaster);
+            world.add(Host { have, ..fickle.clone() });
+        }
+        world.add(host(true, 1_000_000, 0));
+        let leech = world.add(Host { limit_down: Some(100_000), ..host(false, 1_000_000, 0) });
+        world.connect_all();
+        let took = world.run(&[leech], secs(300));
+        let t = ratio(took, world.size(), 100_000);
+        assert!(t < 1.1, "{behaviour:?}: {t} of the time the limit allows");
+    }
+}
+
 #[test]
 fn without_consent_nothing_leaves_the_lan() {
     let mut world = world(16);

@@ -231,6 +231,9 @@ impl Swarm {
         let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
         peer.reading = peer.reading.saturating_sub(bytes);
         self.reading = self.reading.saturating_sub(bytes);
+        if !peer.lan {
+            limiter.up.give_back(bytes);
+        }
         if peer.abilities.fast {
             blocks.iter().for_each(|&block| self.send(now, key, Message::Reject(block)));
         }

@@ -66,16 +66,15 @@ impl Swarm {
                 let taken = self.take_span(now, source, fetch, room, need, places);
                 let late = |swarm: &mut Self| swarm.take_late(now, source, fetch, room, need);
                 let (span, pack) = taken.or_else(|| Some((late(self)?, None)))?;
-                Some((source, Fetch { key: fetch, span, pack }))
+                Some((source, fetch, span, pack))
             });
-            let Some((source, range)) = begun else { return };
-            let Fetch { key: fetch, span, pack } = range;
+            let Some((source, fetch, span, pack)) = begun else { return };
             let bytes = pack.map_or_else(|| self.geometry.bytes_of(span), |pack| pack.packed());
             limiter.down.take(now, bytes);
             if !free {
                 self.http.budget.take(bytes, size.1, &mut self.rng);
             }
-            self.http.sources[source].fetches.push(range);
+            self.http.sources[source].fetches.push(Fetch { key: fetch, span, pack, due: bytes });
             let pack = pack.map(|pack| pack.number());
             self.outputs.push_back(Output::Fetch { fetch, source, span, pack });
         }
