@@ -6,6 +6,7 @@
 use crate::status::{STATUS_PATH, Status};
 use crate::tree::Tree;
 use bytes::Bytes;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +16,7 @@ use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
 use updraft_manifests::packs;
 use updraft_manifests::patchlist::LIST_BYTES_MAX;
-use updraft_protocol::io::DocumentStore;
+use updraft_protocol::io::{DocumentPart, DocumentStore};
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
 /// Where the documents are, below the install.
@@ -93,12 +94,13 @@ pub struct Documents {
 }
 
 impl DocumentStore for Documents {
-    fn get(&self, path: &str) -> Option<Bytes> {
+    fn part(&self, path: &str, at: u32) -> Option<DocumentPart> {
         if path == STATUS_PATH {
             let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-            return status.as_ref().map(Status::to_bytes);
+            return DocumentPart::of(&status.as_ref()?.to_bytes(), at);
         }
-        self.read(path)
+        let kind = Kind::of(path)?;
+        DocumentPart::of_file(self.open_document(path).ok()?, at, kind.bytes_max())
     }
 }
 
@@ -123,11 +125,15 @@ impl Documents {
     /// The document at `path`, if it is kept here and a document at all.
     pub fn read(&self, path: &str) -> Option<Bytes> {
         let kind = Kind::of(path)?;
-        let file = self.tree.open_file(&format!("{DOCUMENTS_FOLDER}/{path}")).ok()?;
+        let file = self.open_document(path).ok()?;
         let max = kind.bytes_max() as u64;
         let mut bytes = Vec::new();
         file.take(max + 1).read_to_end(&mut bytes).ok()?;
         (bytes.len() as u64 <= max && !bytes.is_empty()).then(|| bytes.into())
+    }
+
+    fn open_document(&self, path: &str) -> io::Result<File> {
+        self.tree.open_file(&format!("{DOCUMENTS_FOLDER}/{path}"))
     }
 
     /// Keeps a verified document, atomically.
@@ -213,10 +219,11 @@ mod tests {
         assert_eq!(documents.read(&paths[1]).unwrap(), paths[1].as_bytes());
         assert_eq!(documents.read("head.toml").unwrap(), &b"head"[..]);
         assert_eq!(documents.read("elsewhere"), None);
-        assert_eq!(documents.get("elsewhere"), None);
-        assert_eq!(documents.get(STATUS_PATH), None);
+        let get = |path| documents.part(path, 0).map(|part| part.data);
+        assert_eq!(get("elsewhere"), None);
+        assert_eq!(get(STATUS_PATH), None);
         let version = updraft_manifests::names::Version::parse("2").unwrap();
         documents.set_status(Some(Status { version, sequence: 2 }));
-        assert_eq!(documents.get(STATUS_PATH).unwrap(), "version = \"2\"\nsequence = 2\n");
+        assert_eq!(get(STATUS_PATH).unwrap(), "version = \"2\"\nsequence = 2\n");
     }
 }

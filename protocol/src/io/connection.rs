@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 /// Time for a connection to be made.
@@ -31,6 +32,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// What was said last may still go out for so long.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Messages handed to the engine in one go.
+const MESSAGES_MAX: usize = 256;
+/// Messages on their way to the engine, as [`weight`] counts them: they may be far larger in memory than
+/// on the wire.
+pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches the engine may have queued for one peer.
 const BATCHES_MAX: usize = 16 * 1024;
 /// Bytes of messages, payload of blocks not counted (the swarm bounds that), that the engine may have
@@ -96,22 +104,33 @@ pub(super) enum CloseReason {
 pub(super) struct Connection {
     batches: mpsc::Sender<Vec<Message>>,
     queued: Arc<AtomicUsize>,
-    tasks: [tokio::task::AbortHandle; 2],
+    reader: AbortHandle,
+    writer: Option<AbortHandle>,
 }
 
 impl Connection {
     /// Queues messages; false if the peer reads too slowly and is to be closed.
     pub(super) fn send(&self, messages: Vec<Message>) -> bool {
-        let weight: usize = messages.iter().map(queued_len).sum();
+        let weight = weight(&messages);
         let queued = self.queued.fetch_add(weight, Ordering::Relaxed) + weight;
         queued <= QUEUED_BYTES_MAX && self.batches.try_send(messages).is_ok()
+    }
+
+    /// Ends it. What was said before still goes out, if the peer takes it soon.
+    pub(super) fn close(mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // It ends by itself once its queue is closed and empty; a stuck one must not linger.
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            writer.abort();
+        });
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // The writer ends by itself once its queue is closed; a stuck one must not linger.
-        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+        self.reader.abort();
+        self.writer.take().into_iter().for_each(|writer| writer.abort());
     }
 }
 
@@ -120,6 +139,8 @@ impl Drop for Connection {
 pub(super) struct Shared {
     pub(super) pool: BufferPool,
     pub(super) budget: Arc<Semaphore>,
+    /// Room for messages on their way, in bytes of [`MESSAGE_BYTES_MAX`].
+    pub(super) room: Arc<Semaphore>,
     pub(super) events: mpsc::Sender<NetEvent>,
     /// Room for those that are told who we are and no more.
     pub(super) declines: Arc<Semaphore>,
@@ -144,7 +165,8 @@ pub(super) fn start(shared: &Shared, peer: PeerKey, stream: Stream, hello: Vec<u
             let _ = writing.send(NetEvent::Closed { peer, reason }).await;
         }
     });
-    Connection { batches, queued, tasks: [reader.abort_handle(), writer.abort_handle()] }
+    let (reader, writer) = (reader.abort_handle(), Some(writer.abort_handle()));
+    Connection { batches, queued, reader, writer }
 }
 
 /// How a peer is dialled.
@@ -390,10 +412,16 @@ async fn read_messages(shared: &Shared, peer: PeerKey, mut stream: ReadHalf) -> 
             return error.into();
         }
         match read_batch(shared, &mut stream, &mut tail).await {
-            Ok(messages) if messages.is_empty() => {}
-            Ok(messages) => {
-                if deliver_all(shared, peer, messages).await.is_none() {
-                    return CloseReason::ByPeer;
+            Ok(mut frames) => {
+                while !frames.is_empty() {
+                    match decode_some(&mut frames) {
+                        Ok(messages) => {
+                            if deliver_all(shared, peer, messages).await.is_none() {
+                                return CloseReason::ByPeer;
+                            }
+                        }
+                        Err(error) => return error.into(),
+                    }
                 }
             }
             Err(reason) => return reason,
@@ -409,34 +437,45 @@ async fn deliver_all(shared: &Shared, peer: PeerKey, messages: Vec<Message>) -> 
         match parcels::content_len(&message) {
             None => plain.push(message),
             Some(content) => {
-                deliver(shared, peer, std::mem::take(&mut plain), 0).await?;
-                let permits = u32::try_from(content).expect("a parcel's content is bounded");
-                let permit = shared.budget.acquire_many(permits).await.ok()?;
+                deliver(shared, peer, std::mem::take(&mut plain)).await?;
+                let permit = shared.budget.acquire_many(permits(content)).await.ok()?;
                 let (unpacked, spared) = parcels::unpack(message);
-                drop(permit);
-                deliver(shared, peer, unpacked, spared).await?;
+                hand_over(shared, peer, unpacked, spared, permit).await?;
             }
         }
     }
-    deliver(shared, peer, plain, 0).await
+    deliver(shared, peer, plain).await
 }
 
-async fn deliver(
+async fn deliver(shared: &Shared, peer: PeerKey, messages: Vec<Message>) -> Option<()> {
+    if messages.is_empty() {
+        return Some(());
+    }
+    let payload = messages.iter().map(payload_len).sum();
+    let permit = shared.budget.acquire_many(permits(payload)).await.ok()?;
+    hand_over(shared, peer, messages, 0, permit).await
+}
+
+/// With at least as much of the budget as the messages have payload.
+async fn hand_over(
     shared: &Shared,
     peer: PeerKey,
     messages: Vec<Message>,
     spared: usize,
+    mut permit: SemaphorePermit<'_>,
 ) -> Option<()> {
-    if messages.is_empty() {
-        return Some(());
-    }
     let payload: usize = messages.iter().map(payload_len).sum();
-    let permits = u32::try_from(payload).expect("a batch is far below 4 GiB");
-    let permit = shared.budget.acquire_many(permits).await.ok()?;
+    drop(permit.split(permit.num_permits().saturating_sub(payload)));
+    // Asked for last, as the engine gives it back whatever the disk does.
+    shared.room.acquire_many(permits(weight(&messages))).await.ok()?.forget();
     let event = NetEvent::Messages { peer, messages, payload, spared };
     shared.events.send(event).await.ok()?;
     permit.forget(); // The engine gives it back once the bytes are written.
     Some(())
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a batch is far below 4 GiB")
 }
 
 /// Payload of a message, in bytes; compressed blocks count as what they become.
@@ -448,7 +487,11 @@ fn payload_len(message: &Message) -> usize {
     }
 }
 
-/// What a message counts in the queue towards a peer, in bytes.
+/// What messages count while they wait, in bytes, payload of blocks left out.
+pub(super) fn weight(messages: &[Message]) -> usize {
+    messages.iter().map(queued_len).sum()
+}
+
 fn queued_len(message: &Message) -> usize {
     /// A message without a payload of its own, in memory.
     const PLAIN: usize = 64;
@@ -460,12 +503,12 @@ fn queued_len(message: &Message) -> usize {
         }
 }
 
-/// Reads once and returns the whole messages that are in; what is left over stays in `tail`.
+/// Reads once and returns the whole frames that are in; what is left over stays in `tail`.
 async fn read_batch(
     shared: &Shared,
     stream: &mut ReadHalf,
     tail: &mut BytesMut,
-) -> Result<Vec<Message>, CloseReason> {
+) -> Result<Bytes, CloseReason> {
     let expected = message::frame_len(tail)?.unwrap_or(0);
     if expected > BUFFER_LEN - COPY_BELOW {
         return read_long(stream, tail, expected);
@@ -476,7 +519,7 @@ async fn read_batch(
     let read = match stream.try_read(&mut buffer[kept..]) {
         Ok(0) => return Err(CloseReason::ByPeer),
         Ok(read) => read,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Bytes::new()),
         Err(error) => return Err(error.into()),
     };
     let filled = kept + read;
@@ -484,14 +527,12 @@ async fn read_batch(
     tail.clear();
     tail.extend_from_slice(&buffer[whole..filled]);
     if whole == 0 {
-        return Ok(Vec::new());
+        return Ok(Bytes::new());
     }
-    let bytes = if payload && whole > COPY_BELOW {
-        buffer.freeze(..whole)
-    } else {
-        Bytes::copy_from_slice(&buffer[..whole])
-    };
-    decode_all(bytes)
+    if payload && whole > COPY_BELOW {
+        return Ok(buffer.freeze(..whole));
+    }
+    Ok(Bytes::copy_from_slice(&buffer[..whole]))
 }
 
 /// A message longer than a buffer, such as a bitfield of a million pieces, grows in `tail`.
@@ -499,7 +540,7 @@ fn read_long(
     stream: &mut ReadHalf,
     tail: &mut BytesMut,
     expected: usize,
-) -> Result<Vec<Message>, CloseReason> {
+) -> Result<Bytes, CloseReason> {
     let held = tail.len();
     tail.resize(held + (expected - held).min(LONG_STEP), 0);
     let read = stream.try_read(&mut tail[held..]);
@@ -507,11 +548,11 @@ fn read_long(
     match read {
         Ok(0) => return Err(CloseReason::ByPeer),
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Bytes::new()),
         Err(error) => return Err(error.into()),
     }
     let (whole, _) = whole_frames(tail)?;
-    decode_all(tail.split_to(whole).freeze())
+    Ok(tail.split_to(whole).freeze())
 }
 
 /// How many bytes at the front are whole messages, and whether a block is among them.
@@ -527,11 +568,13 @@ fn whole_frames(bytes: &[u8]) -> Result<(usize, bool), WireError> {
     Ok((at, payload))
 }
 
-fn decode_all(bytes: Bytes) -> Result<Vec<Message>, CloseReason> {
-    let (mut at, mut messages) = (0, Vec::new());
-    while let Some(len) = message::frame_len(&bytes[at..])? {
-        messages.push(message::decode(&bytes.slice(at + 4..at + len))?);
-        at += len;
+/// Takes the first messages off whole frames.
+fn decode_some(frames: &mut Bytes) -> Result<Vec<Message>, WireError> {
+    let mut messages = Vec::new();
+    while messages.len() < MESSAGES_MAX
+        && let Some(len) = message::frame_len(frames)?
+    {
+        messages.push(message::decode(&frames.split_to(len).slice(4..))?);
     }
     Ok(messages)
 }
@@ -562,7 +605,7 @@ async fn write_messages(
             }
             let payload: usize = group.iter().map(payload_len).sum();
             write_group(&mut stream, group, &heads, &ends).await?;
-            queued.fetch_sub(group.iter().map(queued_len).sum(), Ordering::Relaxed);
+            queued.fetch_sub(weight(group), Ordering::Relaxed);
             if payload > 0 {
                 unsent.wrote(&stream, payload)?;
                 let payload = u32::try_from(payload).expect("a group is far below 4 GiB");
@@ -644,4 +687,23 @@ async fn write_group(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer full of the shortest messages is a quarter of a million bytes, and twenty times as much in
+    /// memory: no more than a few are there at once.
+    #[test]
+    fn frames_become_messages_a_few_at_a_time() {
+        let mut frames = Bytes::from(vec![0; 4 * (2 * MESSAGES_MAX + 3)]);
+        let mut counts = Vec::new();
+        while !frames.is_empty() {
+            let messages = decode_some(&mut frames).unwrap();
+            assert!(weight(&messages) <= MESSAGE_BYTES_MAX);
+            counts.push(messages.len());
+        }
+        assert_eq!(counts, [MESSAGES_MAX, MESSAGES_MAX, 3]);
+    }
 }

@@ -1,11 +1,16 @@
 //! Documents from and for other launchers, over the connections that are there anyway
 //! ([`crate::wire::documents`]). What comes in is handed on unverified, and said to be so.
 
+mod serving;
+
 use crate::ids::PeerKey;
 use crate::wire::documents::{DOCUMENT_BYTES_MAX, DocumentMessage};
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+pub(super) use serving::Lookups;
+pub use serving::{DocumentPart, DocumentStore};
 
 /// Time a peer gets for the next part of a document.
 const PER_PART: Duration = Duration::from_secs(8);
@@ -13,13 +18,6 @@ const PER_PART: Duration = Duration::from_secs(8);
 const IN_ALL: Duration = Duration::from_secs(60);
 /// Requests under way at once; more are refused. Everybody of a torrent can be asked at once.
 const PENDING_MAX: usize = 64;
-
-/// Where the documents that others ask for come from.
-pub trait DocumentStore: Send + Sync {
-    /// The document at a repository path such as `head.toml`, if it is here and may be given away.
-    /// May read files: it is not called on the engine's task.
-    fn get(&self, path: &str) -> Option<Bytes>;
-}
 
 #[derive(Debug)]
 struct Pending {
@@ -150,7 +148,7 @@ mod tests {
         let mut parts = 0;
         while let Some((peer, DocumentMessage::Want { path, at })) = next {
             parts += 1;
-            let reply = DocumentMessage::answer(path, at, Some(&whole));
+            let reply = DocumentPart::of(&whole, at).unwrap().answer(path, at);
             next = documents.on_answer(Duration::ZERO, peer, reply);
         }
         assert_eq!((replied(&mut answer), parts), (Some(Some(whole)), 2));

@@ -5,12 +5,13 @@
 //! closed.
 
 mod connecting;
+mod documents;
 mod packing;
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, NetEvent};
-use super::documents::{Documents, Order};
+use super::documents::{Documents, Lookups};
 use super::lsd::Lsd;
 use super::mapping::Mapping;
 use super::parcels::{Packed, Packer};
@@ -51,6 +52,9 @@ const BATCH: usize = 64;
 const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// Blocks ordered from the disk in one go: what one read buffer holds.
 const READ_BLOCKS: usize = 16;
+/// Blocks that the disk may owe one peer: what is read ahead at most, in whole blocks, twice. Only who
+/// asks for crumbs comes near it, and is not to fill the disk's queue with them.
+const AWAITED_MAX: usize = 512;
 /// Documents looked up for peers at once.
 const LOOKUPS_MAX: usize = 32;
 
@@ -143,8 +147,10 @@ pub(super) enum Note {
 
 struct PeerEntry {
     torrent: TorrentKey,
+    lan: bool,
     connection: Connection,
     gathered: Gathered,
+    lookups: Lookups,
 }
 
 /// The engine and all it owns.
@@ -160,6 +166,8 @@ pub(super) struct Engine {
     note: mpsc::Sender<Note>,
     notes: mpsc::Receiver<Note>,
     lookups: Arc<Semaphore>,
+    /// The upload limit stands in the way of documents for others.
+    lookups_wait: bool,
     packer: Packer,
     torrents: BTreeMap<TorrentKey, Torrent>,
     by_hash: HashMap<InfoHash, TorrentKey>,
@@ -197,6 +205,7 @@ impl Engine {
             shared: connection::Shared {
                 pool: BufferPool::new(RECEIVE_BUFFERS_MAX),
                 budget: Arc::new(Semaphore::new(budget)),
+                room: Arc::new(Semaphore::new(connection::MESSAGE_BYTES_MAX)),
                 events: net_sender,
                 declines: Arc::new(Semaphore::new(connection::DECLINES_MAX)),
             },
@@ -205,6 +214,7 @@ impl Engine {
             note,
             notes,
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            lookups_wait: false,
             torrents: BTreeMap::new(),
             by_hash: HashMap::new(),
             names: watch::Sender::default(),
@@ -301,7 +311,8 @@ impl Engine {
             State::Checking { .. } | State::Failed(_) => None,
         });
         let documents = self.documents.is_waiting().then(|| self.now() + STATUS_EVERY);
-        swarms.chain(self.publish_at).chain(documents).min()
+        let limit = self.lookups_wait.then(|| self.limiter.up.ready_at()).flatten();
+        swarms.chain(self.publish_at).chain(documents).chain(limit).min()
     }
 
     fn on_time(&mut self) {
@@ -319,6 +330,7 @@ impl Engine {
             .collect();
         due.into_iter().for_each(|key| self.input(key, Input::Timeout));
         self.documents.expire(now);
+        self.resume_lookups();
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish_at = None;
             for torrent in self.torrents.values_mut().filter(|torrent| torrent.changed) {
@@ -559,6 +571,7 @@ impl Engine {
     }
 
     fn on_messages(&mut self, peer: PeerKey, messages: Vec<Message>, payload: usize) {
+        self.shared.room.add_permits(connection::weight(&messages));
         let Some(entry) = self.peers.get(&peer) else {
             return self.shared.budget.add_permits(payload);
         };
@@ -573,41 +586,6 @@ impl Engine {
         // Of the payload, what goes to the disk stays in the budget until it is written.
         let to_disk = self.carry_out(key);
         self.shared.budget.add_permits(payload.saturating_sub(to_disk));
-    }
-
-    fn on_document_message(&mut self, key: TorrentKey, peer: PeerKey, payload: &Bytes) {
-        let Some(message) = DocumentMessage::parse(payload) else { return };
-        let DocumentMessage::Want { path, at } = message else {
-            let order = self.documents.on_answer(self.now(), peer, message);
-            return self.send_documents(order);
-        };
-        let store = self.torrents.get(&key).and_then(|torrent| torrent.documents.clone());
-        let (Some(store), Ok(permit)) = (store, Arc::clone(&self.lookups).try_acquire_owned())
-        else {
-            return self.send_documents([(peer, DocumentMessage::Lack { path })]);
-        };
-        let note = self.note.clone();
-        tokio::spawn(async move {
-            let found = tokio::task::spawn_blocking(move || {
-                let document = store.get(&path);
-                DocumentMessage::answer(path, at, document.as_ref())
-            });
-            if let Ok(message) = found.await {
-                let _ = note.send(Note::Answer { peer, message }).await;
-            }
-            drop(permit);
-        });
-    }
-
-    fn send_documents(&self, orders: impl IntoIterator<Item = Order>) {
-        for (peer, message) in orders {
-            let Some(entry) = self.peers.get(&peer) else { continue };
-            let id =
-                self.torrents.get(&entry.torrent).and_then(|torrent| torrent.documents_id(peer));
-            let Some(id) = id else { continue };
-            let message = Message::Extended { id, payload: message.encode() };
-            entry.connection.send(vec![message]);
-        }
     }
 
     fn on_note(&mut self, note: Note) {
@@ -667,7 +645,7 @@ impl Engine {
                 }
             }
             Note::Packed(packed) => self.on_packed(packed),
-            Note::Answer { peer, message } => self.send_documents([(peer, message)]),
+            Note::Answer { peer, message } => self.on_looked_up(peer, message),
         }
     }
 
@@ -755,11 +733,10 @@ impl Engine {
                 Output::Dial { addr, quic } => self.dial(key, addr, quic),
                 Output::Upgrade { addr, quic } => self.upgrade(key, addr, quic),
                 Output::Close { peer } => {
-                    // What was said before the close is still sent if the socket takes it now.
                     if let Some(messages) = batches.remove(&peer) {
                         self.send(peer, messages);
                     }
-                    self.peers.remove(&peer);
+                    self.peers.remove(&peer).into_iter().for_each(|it| it.connection.close());
                     self.documents.on_closed(peer);
                 }
                 Output::Fetch { fetch, source, span, pack } => {
@@ -802,7 +779,12 @@ impl Engine {
         }
         for (peer, blocks) in reads {
             let count = blocks.len();
-            let refused = self.disk.read(key, peer, blocks).err().map(|busy| busy.0);
+            let awaited = self.peers.get(&peer).map_or(0, |entry| entry.gathered.awaited);
+            let refused = if awaited < AWAITED_MAX {
+                self.disk.read(key, peer, blocks).err().map(|busy| busy.0)
+            } else {
+                Some(blocks)
+            };
             if let Some(entry) = self.peers.get_mut(&peer) {
                 entry.gathered.awaited += count - refused.as_ref().map_or(0, Vec::len);
             }

@@ -6,6 +6,7 @@
 //! disk's threads. They talk to
 //! the engine over bounded channels; the engine itself never waits for any of them.
 
+mod accept;
 pub mod buffers;
 pub mod check;
 mod connection;
@@ -34,7 +35,7 @@ pub use crate::policy::locality::is_lan;
 pub use crate::policy::picker::Priority;
 pub use crate::policy::transport::{Preference, Transport};
 pub use crate::swarm::{Description, DescriptionError, PeerSummary, UploadPolicy};
-pub use documents::DocumentStore;
+pub use documents::{DocumentPart, DocumentStore};
 pub use link::{Link, Search};
 pub use session::{
     AddTorrent, Have, LocalNetwork, Phase, Rendezvous, SUPPLY_BYTES_MAX, Session, SessionConfig,

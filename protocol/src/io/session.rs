@@ -1,12 +1,13 @@
 //! The handle a program holds: a session with its listening sockets, and the torrents in it.
 
+use super::DocumentStore;
+use super::accept::accept_all;
 use super::engine::{self, Command};
 use super::link::nameless;
 use super::quic::Quic;
 use super::sockets::{datagram_sockets, listen};
 use super::storage::TorrentKey;
 use super::webseed::{Pack, WebSeed};
-use super::{DocumentStore, connection, stream};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
 use crate::ids::{InfoHash, InfoHashes, PeerId, PeerKey, PieceIndex};
@@ -21,7 +22,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Commands waiting for the engine.
@@ -653,39 +653,4 @@ pub(super) fn pieces_within_files(geometry: &Geometry, files: &[bool]) -> Bitfie
         }
     }
     pieces
-}
-
-/// Accepts until the session is gone.
-async fn accept_all(
-    listener: TcpListener,
-    greeter: connection::Greeter,
-    alive: mpsc::WeakSender<Command>,
-) {
-    /// Handshakes under way at once; the next waits in the system's queue.
-    const HANDSHAKES_MAX: usize = 64;
-    let room = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = greeter.events.closed() => return,
-        };
-        if alive.upgrade().is_none() {
-            return;
-        }
-        match accepted {
-            Ok((stream, addr)) => {
-                let greeter = greeter.clone();
-                tokio::spawn(async move {
-                    greeter.accept(stream, stream::canonical(addr)).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file handles, most likely: others must end before we can go on.
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
 }

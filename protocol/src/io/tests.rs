@@ -216,8 +216,9 @@ async fn what_was_verified_is_not_fetched_again_and_moved_files_go_on_seeding() 
 struct Shelf;
 
 impl DocumentStore for Shelf {
-    fn get(&self, path: &str) -> Option<Bytes> {
-        (path == "head.toml").then(|| Bytes::from(vec![7; 300_000]))
+    fn part(&self, path: &str, at: u32) -> Option<DocumentPart> {
+        let document = (path == "head.toml").then(|| Bytes::from(vec![7; 300_000]))?;
+        DocumentPart::of(&document, at)
     }
 }
 

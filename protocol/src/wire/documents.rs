@@ -93,17 +93,6 @@ impl DocumentMessage {
             _ => None,
         }
     }
-
-    /// The answer to [`Self::Want`], from the document if it is here.
-    pub fn answer(path: String, at: u32, document: Option<&Bytes>) -> Self {
-        let Some(document) = document else { return Self::Lack { path } };
-        let Ok(size) = u32::try_from(document.len()) else { return Self::Lack { path } };
-        if at > size || size > DOCUMENT_BYTES_MAX {
-            return Self::Lack { path };
-        }
-        let end = size.min(at.saturating_add(CHUNK));
-        Self::Have { path, at, size, data: document.slice(at as usize..end as usize) }
-    }
 }
 
 #[cfg(test)]
@@ -140,19 +129,6 @@ mod tests {
         assert_eq!(DocumentMessage::parse(&have(0, 99_999, CHUNK as usize + 1).encode()), None);
         let long = DocumentMessage::Lack { path: "x".repeat(PATH_BYTES_MAX + 1) };
         assert_eq!(DocumentMessage::parse(&long.encode()), None);
-    }
-
-    #[test]
-    fn an_answer_is_cut_into_chunks() {
-        let document = Bytes::from(vec![7; CHUNK as usize + 10]);
-        let DocumentMessage::Have { data, size, .. } =
-            DocumentMessage::answer("a".into(), CHUNK, Some(&document))
-        else {
-            panic!("the document is there")
-        };
-        assert_eq!((data.len(), size), (10, CHUNK + 10));
-        let beyond = DocumentMessage::answer("a".into(), CHUNK + 11, Some(&document));
-        assert_eq!(beyond, DocumentMessage::Lack { path: "a".into() });
     }
 
     proptest! {

@@ -1,13 +1,12 @@
 //! Documents for launchers that ask for them over a peer connection.
 
-use crate::disk;
-use bytes::Bytes;
+use std::fs::File;
 use std::path::PathBuf;
 use updraft_manifests::hash::from_hex;
 use updraft_manifests::keys::Role;
 use updraft_manifests::leaf_index;
 use updraft_manifests::patchlist::LIST_BYTES_MAX;
-use updraft_protocol::io::DocumentStore;
+use updraft_protocol::io::{DocumentPart, DocumentStore};
 use updraft_protocol::metainfo::TORRENT_BYTES_MAX;
 
 /// The documents of one repository.
@@ -17,9 +16,9 @@ pub(crate) struct RepositoryDocuments {
 }
 
 impl DocumentStore for RepositoryDocuments {
-    fn get(&self, path: &str) -> Option<Bytes> {
+    fn part(&self, path: &str, at: u32) -> Option<DocumentPart> {
         let max = bytes_max(path)?;
-        disk::read_capped(&self.dir.join(path), max).ok().map(Bytes::from)
+        DocumentPart::of_file(File::open(self.dir.join(path)).ok()?, at, max)
     }
 }
 

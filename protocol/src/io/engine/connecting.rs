@@ -4,6 +4,7 @@ use super::packing::Gathered;
 use super::{Engine, PeerEntry, State};
 use crate::ids::PeerKey;
 use crate::io::connection::{self, Dial, NetEvent, Route};
+use crate::io::documents::Lookups;
 use crate::io::lsd;
 use crate::io::storage::TorrentKey;
 use crate::io::stream::Stream;
@@ -59,9 +60,9 @@ impl Engine {
         let transport = stream.transport();
         tracing::debug!(%peer, %addr, %transport, outgoing, "connected");
         let connection = connection::start(&self.shared, peer, stream, hello);
-        let gathered = Gathered::default();
-        self.peers.insert(peer, PeerEntry { torrent, connection, gathered });
-        let lan = is_lan(addr.ip());
+        let (lan, gathered) = (is_lan(addr.ip()), Gathered::default());
+        let lookups = Lookups::default();
+        self.peers.insert(peer, PeerEntry { torrent, lan, connection, gathered, lookups });
         let (id, mut abilities) = (theirs.peer_id, theirs.abilities);
         // Who uses the v2 hash knows v2, and need not say so.
         abilities.v2 |= hashes.v2.is_some_and(|hash| hash.truncated() == theirs.info_hash);

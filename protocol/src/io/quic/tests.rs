@@ -13,7 +13,7 @@ const HASH: InfoHash = InfoHash([7; 20]);
 async fn host() -> (Session, crate::io::Rendezvous, SocketAddr) {
     struct Nothing;
     impl crate::io::DocumentStore for Nothing {
-        fn get(&self, _: &str) -> Option<bytes::Bytes> {
+        fn part(&self, _: &str, _: u32) -> Option<crate::io::DocumentPart> {
             None
         }
     }
