@@ -3,7 +3,7 @@
 
 use super::connection::Greeter;
 use super::engine::Command;
-use super::stream;
+use super::{lsd, stream};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,11 +25,12 @@ struct Handshake {
     task: AbortHandle,
 }
 
-/// Accepts until the session is gone.
+/// Accepts until the session is gone; with `local_only` nobody who is not on a link of this machine.
 pub(super) async fn accept_all(
     listener: TcpListener,
     greeter: Greeter,
     alive: mpsc::WeakSender<Command>,
+    local_only: bool,
 ) {
     let mut tasks = JoinSet::new();
     // In the order in which they came.
@@ -59,6 +60,9 @@ pub(super) async fn accept_all(
         match accepted {
             Ok((stream, addr)) => {
                 let addr = stream::canonical(addr);
+                if local_only && !lsd::is_on_link(addr.ip()) {
+                    continue;
+                }
                 let task = tasks.spawn(greeter.clone().accept(stream, addr));
                 underway.push_back(Handshake { from: addr.ip(), since: Instant::now(), task });
             }
@@ -107,7 +111,7 @@ mod tests {
         let (_names, torrents) = watch::channel(Vec::new());
         let greeter = Greeter { events, torrents, encryption: Encryption::default() };
         let (commands, _held) = mpsc::channel(1);
-        tokio::spawn(accept_all(listener, greeter, commands.downgrade()));
+        tokio::spawn(accept_all(listener, greeter, commands.downgrade(), false));
         let mut silent = Vec::new();
         for _ in 0..HANDSHAKES_MAX + 20 {
             silent.push(TcpStream::connect(addr).await.unwrap());

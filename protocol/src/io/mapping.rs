@@ -59,18 +59,8 @@ type Ports = Vec<(PortMappingProtocol, u16)>;
 async fn hold(ip: Ipv4Addr, ports: Ports, mut stopped: oneshot::Receiver<oneshot::Sender<()>>) {
     let mut held: Option<(Gateway<Tokio>, Ports)> = None;
     loop {
-        let asked = async {
-            let found = find(ip).await;
-            match found {
-                Ok((gateway, inside)) => Some((map(&gateway, inside, &ports).await, gateway)),
-                Err(error) => {
-                    tracing::debug!(%error, "no router maps ports here");
-                    None
-                }
-            }
-        };
         tokio::select! {
-            asked = asked => held = asked.map(|(mapped, gateway)| (gateway, mapped)).or(held),
+            () = ask(ip, &ports, &mut held) => {}
             reply = &mut stopped => return give_back(held, reply.ok()).await,
         }
         tokio::select! {
@@ -94,20 +84,35 @@ async fn find(
     Ok((gateway, inside))
 }
 
-async fn map(gateway: &Gateway<Tokio>, inside: IpAddr, ports: &Ports) -> Ports {
+/// Asks for `ports`, and notes in `held` what may be mapped before it is: what is broken off is given back,
+/// too. One that could not be renewed is still ours until its hour is over.
+async fn ask(ip: Ipv4Addr, ports: &Ports, held: &mut Option<(Gateway<Tokio>, Ports)>) {
+    let (gateway, inside) = match find(ip).await {
+        Ok(found) => found,
+        Err(error) => return tracing::debug!(%error, "no router maps ports here"),
+    };
+    let kept = held.take().filter(|(before, _)| before.addr == gateway.addr);
+    let (gateway, mapped) =
+        held.insert((gateway, kept.map(|(_, ports)| ports).unwrap_or_default()));
     let seconds = u32::try_from(LEASE.as_secs()).expect("an hour");
-    let mut mapped = Vec::new();
     for &(kind, port) in ports {
+        let new = !mapped.contains(&(kind, port));
+        if new {
+            mapped.push((kind, port));
+        }
         let inside = SocketAddr::new(inside, port);
         match gateway.add_port(kind, port, inside, seconds, NAME).await {
             Ok(()) => {
                 tracing::info!(?kind, port, router = %gateway.addr, "the router lets others in");
-                mapped.push((kind, port));
             }
-            Err(error) => tracing::info!(?kind, port, %error, "the router maps no port"),
+            Err(error) => {
+                tracing::info!(?kind, port, %error, "the router maps no port");
+                if new {
+                    mapped.pop(); // It may be another's.
+                }
+            }
         }
     }
-    mapped
 }
 
 async fn give_back(held: Option<(Gateway<Tokio>, Ports)>, reply: Option<oneshot::Sender<()>>) {

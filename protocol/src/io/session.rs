@@ -390,9 +390,9 @@ impl Session {
         let seed = u64::from_le_bytes(seed.try_into().expect("eight bytes are left"));
         let bind = config.listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let local_only = config.local_network == LocalNetwork::Only;
         let quic = if config.transport.has_quic() {
             let sockets = datagram_sockets(&addrs).map_err(SessionError::Start)?;
-            let local_only = config.local_network == LocalNetwork::Only;
             let yields = config.transport.yields();
             Some(Quic::open(sockets, yields, local_only).map_err(SessionError::Start)?)
         } else {
@@ -405,7 +405,8 @@ impl Session {
             quic.accept(&engine.net_events(), &commands.downgrade());
         }
         for listener in listeners {
-            tokio::spawn(accept_all(listener, engine.greeter(), commands.downgrade()));
+            let (greeter, alive) = (engine.greeter(), commands.downgrade());
+            tokio::spawn(accept_all(listener, greeter, alive, local_only));
         }
         Ok((Self { commands, listen: addrs, peer_id }, engine, receiver))
     }

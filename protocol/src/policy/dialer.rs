@@ -1,6 +1,8 @@
 //! Whom to dial: known addresses, how often they failed, and how many connections may be open; and who
 //! makes place for somebody new when that many are.
 
+use super::bans::HostAddr;
+use super::locality::is_lan;
 use crate::ids::PeerKey;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +22,8 @@ const ADDRESSES_FEW: usize = 50;
 /// places is for what trackers and users tell.
 const HINTS_PER_PEER_MAX: usize = 50;
 const HINTS_MAX: usize = ADDRESSES_MAX / 2;
+/// Addresses at one host beyond the LAN that peers there say they listen at.
+const LISTENS_PER_HOST_MAX: usize = 8;
 /// Failures in a row after which such an address is forgotten in any case.
 const HINT_FAILURES_MAX: u32 = 2;
 /// Wait after the first failure; doubles with each.
@@ -122,6 +126,25 @@ impl Dialer {
         if room && self.takes(now, addr) {
             let quic = quic.then_some(addr.port());
             self.known.entry(addr).or_insert(Known::new(now, quic, Some(by)));
+        }
+    }
+
+    /// A connected peer says where it listens, so that it is not dialled as well and can be dialled later. Nobody
+    /// has seen that it does: that is hearsay too, and one host beyond the LAN names only so many.
+    pub fn listens(&mut self, now: Duration, addr: SocketAddr, by: PeerKey) {
+        if !self.known.contains_key(&addr) {
+            let host = HostAddr::of(addr.ip());
+            let of_host = self
+                .known
+                .iter()
+                .filter(|(other, known)| known.hint.is_some() && HostAddr::of(other.ip()) == host);
+            if !is_lan(addr.ip()) && of_host.count() >= LISTENS_PER_HOST_MAX {
+                return;
+            }
+            self.hint(now, addr, false, by);
+        }
+        if let Some(known) = self.known.get_mut(&addr) {
+            (known.state, known.failures) = (State::Connected, 0);
         }
     }
 
@@ -247,9 +270,12 @@ impl Dialer {
     pub fn ban(&mut self, now: Duration, addr: SocketAddr, ban: Duration) {
         self.known.remove(&addr);
         self.banned.retain(|_, until| *until > now);
-        if self.banned.len() < ADDRESSES_MAX {
-            self.banned.insert(addr, now + ban);
+        if self.banned.len() >= ADDRESSES_MAX
+            && let Some((&soonest, _)) = self.banned.iter().min_by_key(|(_, until)| **until)
+        {
+            self.banned.remove(&soonest);
         }
+        self.banned.insert(addr, now + ban);
     }
 
     /// True if `addr` is not to be dialled.
@@ -283,6 +309,30 @@ mod tests {
         assert_eq!(dialer.due(now, 16, 20, &mut rng()).len(), 4);
         (1..=40).for_each(|port| dialer.forget(addr(port)));
         assert!(!dialer.is_busy(now));
+    }
+
+    #[test]
+    fn what_peers_say_of_themselves_leaves_room_for_others() {
+        let (mut dialer, mut now) = (Dialer::default(), Duration::ZERO);
+        let near = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+        for port in 1..5000 {
+            dialer.listens(now, addr(port), PeerKey(port.into()));
+            dialer.closed(now, addr(port));
+            dialer.listens(now, near(port), PeerKey(port.into()));
+            dialer.closed(now, near(port));
+        }
+        assert_eq!(dialer.known.len(), HINTS_MAX);
+        let far = dialer.known.keys().filter(|addr| !is_lan(addr.ip())).count();
+        assert_eq!(far, LISTENS_PER_HOST_MAX);
+        dialer.add(now, addr(6000));
+        assert!(dialer.known.contains_key(&addr(6000)));
+        // What does not answer is soon forgotten.
+        while now < Duration::from_secs(3000) {
+            now += Duration::from_secs(1);
+            let due = dialer.due(now, 0, 50, &mut rng());
+            due.into_iter().for_each(|addr| dialer.failed(now, addr));
+        }
+        assert!(dialer.known.len() <= 1, "{}", dialer.known.len());
     }
 
     #[test]

@@ -46,6 +46,18 @@ impl Bucket {
         true
     }
 
+    /// Takes `bytes` that go at once, for what is small and is waited for: true unless more than a second's
+    /// worth is owed already.
+    pub fn owe(&mut self, now: Duration, bytes: u64) -> bool {
+        let Some(rate) = self.rate else { return true };
+        self.refill(now);
+        if rate == 0 || self.micro_tokens <= -i128::from(rate) * 1_000_000 {
+            return false;
+        }
+        self.micro_tokens -= i128::from(bytes) * 1_000_000;
+        true
+    }
+
     /// Gives back what was taken and not used.
     pub fn give_back(&mut self, bytes: u64) {
         if self.rate.is_some() {
@@ -131,6 +143,16 @@ mod tests {
             let slack = (rate / 5).max(2 * step) + 2 * BURST_BYTES_MIN;
             assert!(sent.abs_diff(fair) <= slack, "{rate}: {sent} of {fair}");
         }
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_back_and_has_an_end() {
+        let (mut bucket, now) = (Bucket::new(Some(100_000)), Duration::ZERO);
+        let owed = std::iter::from_fn(|| bucket.owe(now, 16_384).then_some(16_384)).sum::<u64>();
+        assert!((100_000..150_000).contains(&owed), "{owed}");
+        assert!(!bucket.take(now, 1));
+        assert!(bucket.ready_at().unwrap() > Duration::from_secs(1));
+        assert!(!Bucket::new(Some(0)).owe(now, 1) && Bucket::new(None).owe(now, u64::MAX));
     }
 
     #[test]

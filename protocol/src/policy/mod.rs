@@ -3,6 +3,7 @@
 //! arguments, so each decision is tested on its own and simulated by the thousand.
 
 pub mod background;
+pub mod bans;
 pub mod choker;
 pub mod dialer;
 pub mod encryption;

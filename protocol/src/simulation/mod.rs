@@ -483,7 +483,7 @@ impl World {
         let lan = false;
         let there = |world: &Self| {
             world.nodes.get(to).is_some_and(|node| {
-                let accepts = |swarm: &Swarm| !swarm.refuses(world.now, addr(from), lan);
+                let accepts = |swarm: &Swarm| !swarm.refuses(world.now, addr(from), lan, None);
                 node.swarm.as_ref().is_some_and(accepts) && !node.host.nat
             }) && !world.net.is_silent(to)
         };

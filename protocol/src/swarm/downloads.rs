@@ -187,12 +187,7 @@ impl Swarm {
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let block = Block { piece, offset, len };
         let Some(at) = peer.requests.iter().position(|request| request.block == block) else {
-            self.stats.wasted += bytes;
-            peer.unrequested += 1;
-            if peer.unrequested > UNREQUESTED_MAX {
-                self.ban(now, key, Misbehaviour::Unrequested);
-            }
-            return;
+            return self.on_unasked(now, key, bytes);
         };
         let request = peer.requests.remove(at).expect("the position was found just now");
         peer.last_block = now;
@@ -201,6 +196,16 @@ impl Swarm {
         self.last_payload = now;
         self.take_block(now, key, block, data, request.released);
         self.request(now, limiter, key);
+    }
+
+    /// A block came that nobody asked for.
+    pub(super) fn on_unasked(&mut self, now: Duration, key: PeerKey, bytes: u64) {
+        self.stats.wasted += bytes;
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.unrequested += 1;
+        if peer.unrequested > UNREQUESTED_MAX {
+            self.ban(now, key, Misbehaviour::Unrequested);
+        }
     }
 
     /// A block that was asked for is in, from a peer or over HTTP.

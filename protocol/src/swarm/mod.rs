@@ -29,6 +29,7 @@ use crate::bitfield::Bitfield;
 use crate::geometry::Geometry;
 use crate::ids::{PeerId, PeerKey};
 use crate::metainfo::trees::Trees;
+use crate::policy::bans::{BAN, Bans, HostAddr};
 use crate::policy::choker::Slots;
 use crate::policy::dialer::{self, Dialer};
 use crate::policy::limiter::Limiter;
@@ -44,7 +45,7 @@ use gathering::Gathering;
 use peer::Peer;
 use sources::Http;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,14 +55,10 @@ const TICK: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(100);
 /// A peer that said nothing for this time is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
-/// How long a peer that lied stays out.
-const BAN: Duration = Duration::from_secs(3600);
-/// Bans from one IP address (beyond the LAN) after which the whole address is out.
-const BANS_PER_IP: u32 = 3;
-/// Connections with one IP address beyond the LAN: a few players behind one router.
-const PEERS_PER_IP_MAX: usize = 8;
-/// IP addresses remembered for that.
-const BANNED_IPS_MAX: usize = 1000;
+/// Connections with one host beyond the LAN: a few players behind one router.
+const PEERS_PER_HOST_MAX: usize = 8;
+/// Two peers that dial each other at the same time find out within this.
+const CROSSING: Duration = Duration::from_secs(10);
 /// Requests that a peer may keep queued with us; told in the extension handshake.
 pub const REQUESTS_IN_MAX: u32 = 2000;
 
@@ -92,7 +89,7 @@ pub struct Swarm {
     picker: Picker,
     peers: BTreeMap<PeerKey, Peer>,
     dialer: Dialer,
-    banned_ips: BTreeMap<IpAddr, u32>,
+    bans: Bans,
     http: Http,
     trackers_asked: bool,
     /// The caller still has blocks for us.
@@ -147,7 +144,7 @@ impl Swarm {
             picker: Picker::new(Arc::clone(&geometry), have, &priorities),
             peers: BTreeMap::new(),
             dialer: Dialer::default(),
-            banned_ips: BTreeMap::new(),
+            bans: Bans::default(),
             http: Http::new(config.sources, config.packs.clone(), &mut rng),
             trackers_asked: false,
             supplying: config.supplied,
@@ -344,16 +341,23 @@ impl Swarm {
     }
 
     /// True if a connection with `addr` is to be refused: the address is banned, or there are enough
-    /// and all of them in use. Beyond the LAN one address gets few places.
-    pub fn refuses(&self, now: Duration, addr: SocketAddr, lan: bool) -> bool {
-        let places = self.config.connections_max;
-        let taken = |wanted: &dyn Fn(&Peer) -> bool| {
-            self.peers.values().filter(|peer| wanted(peer)).count()
-        };
-        (self.peers.len() >= places && self.idle_peer(now).is_none())
-            || (!lan && taken(&|peer| peer.addr.ip() == addr.ip()) >= PEERS_PER_IP_MAX)
+    /// and all of them in use, `twin` not counted whose place it would take. Beyond the LAN one host gets few
+    /// places.
+    pub fn refuses(
+        &self,
+        now: Duration,
+        addr: SocketAddr,
+        lan: bool,
+        twin: Option<PeerKey>,
+    ) -> bool {
+        let others = || self.peers.iter().filter(|(key, _)| Some(**key) != twin);
+        let full = others().count() >= self.config.connections_max;
+        let host = HostAddr::of(addr.ip());
+        let of_host = || others().filter(|(_, peer)| HostAddr::of(peer.addr.ip()) == host).count();
+        (full && self.idle_peer(now).is_none())
+            || (!lan && of_host() >= PEERS_PER_HOST_MAX)
             || self.dialer.is_banned(now, addr)
-            || self.banned_ips.get(&addr.ip()).is_some_and(|&bans| bans >= BANS_PER_IP)
+            || self.bans.shuts_out(now, host)
     }
 
     /// The connection that makes place for another one, if any does.
@@ -407,18 +411,18 @@ impl Swarm {
         let twin = self.peers.iter().find(|(_, other)| other.id == peer.id).map(|(&key, _)| key);
         if let Some(twin) = twin {
             let (id, outgoing, transport) = (peer.id, peer.outgoing, peer.transport);
-            if !self.takes_over((id, addr, outgoing, transport), twin) {
+            if !self.takes_over(now, (id, addr, outgoing, transport), twin) {
                 self.outputs.push_back(Output::Close { peer: key });
                 self.dialer.forget(addr);
                 return;
             }
-            self.close(now, twin);
         }
-        if self.refuses(now, addr, peer.lan) {
+        if self.refuses(now, addr, peer.lan, twin) {
             self.outputs.push_back(Output::Close { peer: key });
             self.dialer.closed(now, addr);
             return;
         }
+        twin.into_iter().for_each(|twin| self.close(now, twin));
         if self.peers.len() >= self.config.connections_max
             && let Some(idle) = self.idle_peer(now)
         {
@@ -456,6 +460,7 @@ impl Swarm {
     /// Whether a second connection with a peer takes the place of the first; both ends agree on it.
     fn takes_over(
         &self,
+        now: Duration,
         (id, addr, outgoing, transport): (PeerId, SocketAddr, bool, Transport),
         old: PeerKey,
     ) -> bool {
@@ -464,18 +469,26 @@ impl Swarm {
             // A name is public: whoever takes over the connection of another must be at its address.
             return transport == Transport::Quic && addr.ip() == old.addr.ip();
         }
-        // Both dialled: the connection of the lower peer id stays.
+        // Both dialled: the connection of the lower peer id stays. Later on nobody has a reason to come
+        // by another address.
         let ours_is_lower = self.config.peer_id < id;
-        old.outgoing != outgoing && outgoing == ours_is_lower
+        let crossing = now.saturating_sub(old.connected_at) < CROSSING;
+        old.outgoing != outgoing
+            && outgoing == ours_is_lower
+            && (crossing || addr.ip() == old.addr.ip())
     }
 
-    /// True if somebody who comes by `transport` is a peer that is connected already, and takes its own
-    /// place.
-    pub fn is_expected(&self, id: PeerId, addr: SocketAddr, transport: Transport) -> bool {
-        self.peers
-            .iter()
-            .find(|(_, peer)| peer.id == id)
-            .is_some_and(|(&twin, _)| self.takes_over((id, addr, false, transport), twin))
+    /// The connection whose place somebody takes who comes by `transport`: it is connected already, and
+    /// the new connection is the better one.
+    pub fn place_of(
+        &self,
+        now: Duration,
+        id: PeerId,
+        addr: SocketAddr,
+        transport: Transport,
+    ) -> Option<PeerKey> {
+        let (&twin, _) = self.peers.iter().find(|(_, peer)| peer.id == id)?;
+        self.takes_over(now, (id, addr, false, transport), twin).then_some(twin)
     }
 
     /// True if the peer of this name is connected, or it is our own.
@@ -489,13 +502,16 @@ impl Swarm {
         if !peer.abilities.extensions {
             return;
         }
+        let serves_info = self.config.info.is_some() && self.may_send(peer.lan);
         let hello = ExtensionHandshake {
-            metadata: (self.config.info.is_some() || self.gathering.is_some())
-                .then_some(ours::METADATA),
+            metadata: (serves_info || self.gathering.is_some()).then_some(ours::METADATA),
             documents: self.config.documents.then_some(ours::DOCUMENTS),
             pex: (!self.config.private).then_some(ours::PEX),
             parcels: self.config.parcels.then_some(ours::PARCELS),
-            metadata_size: u32::try_from(self.metadata().len()).ok().filter(|&n| n > 0),
+            metadata_size: serves_info
+                .then(|| u32::try_from(self.metadata().len()).ok())
+                .flatten()
+                .filter(|&size| size > 0),
             listen_port: self.config.listen_port,
             requests_max: Some(REQUESTS_IN_MAX),
             client: Some(self.config.client.clone()),
@@ -505,6 +521,11 @@ impl Swarm {
             quic: self.config.quic_port,
         };
         self.send(now, key, Message::Extended { id: 0, payload: hello.encode() });
+    }
+
+    /// True if a peer on the LAN, or one beyond it, may be sent what takes uplink.
+    fn may_send(&self, lan: bool) -> bool {
+        lan || self.config.upload == UploadPolicy::Everyone
     }
 
     /// Not everything is wanted alike, so we choose what to ask a seed that spreads for.
@@ -588,7 +609,7 @@ impl Swarm {
             }
             Message::Extended { id: ours::METADATA, payload } => {
                 peer.opening = opens_with;
-                self.on_metadata_message(now, key, &payload);
+                self.on_metadata_message(now, limiter, key, &payload);
             }
             Message::Extended { id: ours::PEX, payload } => {
                 peer.opening = opens_with;
@@ -599,7 +620,7 @@ impl Swarm {
                 self.ban(now, key, Misbehaviour::MalformedParcel);
             }
             Message::Extended { .. } => peer.opening = opens_with,
-            Message::HashRequest(range) => self.on_hash_request(now, key, range),
+            Message::HashRequest(range) => self.on_hash_request(now, limiter, key, range),
             Message::Hashes { .. } | Message::HashReject(_) => {}
         }
     }
@@ -617,8 +638,7 @@ impl Swarm {
             let mut listens = peer.addr; // With its scope, if it has one.
             listens.set_port(port);
             peer.listens = Some(listens);
-            self.dialer.add(now, listens);
-            self.dialer.connected(listens);
+            self.dialer.listens(now, listens, key);
         }
         let upgrade = hello.quic.filter(|_| {
             // Where there is nothing to send, nothing has to make way.
@@ -643,8 +663,8 @@ impl Swarm {
             self.dialer.ban(now, listens, BAN);
         }
         // Many players share an address on a LAN or behind this machine's loopback.
-        if !lan && self.banned_ips.len() < BANNED_IPS_MAX {
-            *self.banned_ips.entry(addr.ip()).or_default() += 1;
+        if !lan {
+            self.bans.add(now, HostAddr::of(addr.ip()));
         }
         self.event(Event::PeerBanned { addr, reason });
         self.close(now, key);

@@ -100,7 +100,11 @@ fn who_is_of_no_use_makes_place() {
     let peers = |world: &World| swarm(world, full).peers().len();
     for (at, refused) in [(60, true), (130, false)] {
         world.run_until(secs(at), |_| false);
-        assert_eq!(swarm(&world, full).refuses(secs(at), addr(seed), false), refused, "{at} s");
+        assert_eq!(
+            swarm(&world, full).refuses(secs(at), addr(seed), false, None),
+            refused,
+            "{at} s"
+        );
         assert_eq!(peers(&world), 2);
     }
     world.connect(seed, full);

@@ -25,8 +25,8 @@ impl Engine {
         if self.is_local_only() && !lsd::is_on_link(addr.ip()) {
             return;
         }
-        let expected = swarm.is_expected(theirs.peer_id, addr, stream.transport());
-        if !expected && swarm.refuses(now, addr, is_lan(addr.ip())) {
+        let twin = swarm.place_of(now, theirs.peer_id, addr, stream.transport());
+        if swarm.refuses(now, addr, is_lan(addr.ip()), twin) {
             return;
         }
         let hashes = torrent.info.hashes;
@@ -36,7 +36,7 @@ impl Engine {
             _ => theirs.info_hash,
         };
         let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
-        if !expected && swarm.has_peer(theirs.peer_id) {
+        if twin.is_none() && swarm.has_peer(theirs.peer_id) {
             // At another of its addresses it is told whom it reached, or it would try again and again.
             return connection::decline(&self.shared, stream, hello);
         }

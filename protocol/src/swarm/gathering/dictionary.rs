@@ -36,7 +36,7 @@ pub(super) struct Dictionary {
 /// A peer that says that it has the dictionary.
 #[derive(Debug)]
 struct Source {
-    /// How long the dictionary is by its word.
+    /// How long the dictionary is by its word; 0 while it gives none that anybody takes.
     size: usize,
     turns: u32,
     rests_until: Duration,
@@ -71,16 +71,17 @@ impl Dictionary {
     }
 
     /// A peer says how long the dictionary is; `None` or a length nobody takes: it is of no use.
-    pub(super) fn on_size(&mut self, peer: PeerKey, size: Option<u32>) {
-        let size =
-            size.map(|size| size as usize).filter(|size| (1..=INFO_BYTES_MAX).contains(size));
-        match (size, self.sources.get(&peer)) {
-            (Some(size), Some(known)) if known.size == size => {}
-            (Some(size), _) => {
-                let rests_until = Duration::ZERO;
-                self.sources.insert(peer, Source { size, turns: 0, rests_until, attempt: None });
+    pub(super) fn on_size(&mut self, now: Duration, peer: PeerKey, size: Option<u32>) {
+        let size = size.map_or(0, |size| size as usize);
+        let size = if size <= INFO_BYTES_MAX { size } else { 0 };
+        let new = Source { size, turns: 0, rests_until: now, attempt: None };
+        let source = self.sources.entry(peer).or_insert(new);
+        if source.size != size {
+            // Or whoever says another one again and again would never have had its turn.
+            if source.attempt.is_some() {
+                source.end_turn(now);
             }
-            (None, _) => self.forget(peer),
+            source.size = size;
         }
     }
 
@@ -90,7 +91,7 @@ impl Dictionary {
 
     /// Peers that say that they have it.
     pub(super) fn sources(&self) -> usize {
-        self.sources.len()
+        self.sources.values().filter(|source| source.size > 0).count()
     }
 
     pub(super) fn on_data(
@@ -111,7 +112,7 @@ impl Dictionary {
         if total as usize != source.size || data.len() != expected {
             return Verdict::Lie;
         }
-        attempt.pieces[piece] = Some(data.clone());
+        attempt.pieces[piece] = Some(Bytes::copy_from_slice(data)); // Not the buffer that it came in.
         attempt.here += 1;
         attempt.heard = now;
         if attempt.here < attempt.pieces.len() {
@@ -133,7 +134,9 @@ impl Dictionary {
 
     /// Ends turns, begins others, and says which pieces to ask whom for.
     pub(super) fn asks(&mut self, now: Duration) -> Vec<(PeerKey, u32)> {
-        let waits = |source: &Source| source.attempt.is_none() && source.rests_until <= now;
+        let waits = |source: &Source| {
+            source.size > 0 && source.attempt.is_none() && source.rests_until <= now
+        };
         let others = self.sources.values().any(waits);
         for source in self.sources.values_mut() {
             let Some(attempt) = &source.attempt else { continue };
@@ -211,6 +214,8 @@ mod tests {
         /// The right bytes under another total.
         WrongTotal,
         Silent,
+        /// Silent, and every few seconds it says another length.
+        Changing,
         Rejects,
     }
 
@@ -221,16 +226,23 @@ mod tests {
         let size = u32::try_from(len).unwrap();
         for (at, manner) in (0..).zip(manners) {
             let lie = u32::from(*manner == Manner::OtherSize);
-            dictionary.on_size(PeerKey(at), Some(size + lie));
+            dictionary.on_size(Duration::ZERO, PeerKey(at), Some(size + lie));
         }
         let mut liars = Vec::new();
         for second in 0..600 {
             let now = secs(second);
+            let changing = (0..).zip(manners).filter(|(_, manner)| **manner == Manner::Changing);
+            for (at, _) in changing.filter(|_| second % 7 == 0) {
+                let other = u32::try_from(second).unwrap() + 1;
+                dictionary.on_size(now, PeerKey(at), Some(other));
+                dictionary.on_size(now, PeerKey(at), None);
+                dictionary.on_size(now, PeerKey(at), Some(other + 1));
+            }
             let mut asks = dictionary.asks(now);
             while let Some((peer, index)) = asks.pop() {
                 let right = piece(&bytes, index);
                 let (total, data) = match manners[peer.0 as usize] {
-                    Manner::Silent => continue,
+                    Manner::Silent | Manner::Changing => continue,
                     Manner::Rejects => {
                         dictionary.on_reject(now, peer);
                         continue;
@@ -276,6 +288,13 @@ mod tests {
     }
 
     #[test]
+    fn who_changes_its_word_has_its_turn_and_no_more() {
+        let manners = [[Manner::Changing; 4].as_slice(), &[Manner::Honest]].concat();
+        let (liars, after) = play(40_000, &manners).unwrap();
+        assert!(liars.is_empty() && after <= 20, "after {after} s");
+    }
+
+    #[test]
     fn silence_and_refusal_are_no_lie_and_end_nothing() {
         use Manner::*;
         assert_eq!(play(40_000, &[Silent, Rejects]), None);
@@ -286,11 +305,11 @@ mod tests {
     fn lengths_that_nobody_takes_are_passed_over() {
         let mut dictionary = Dictionary::new(content(1).1);
         for size in [None, Some(0), Some(u32::MAX), u32::try_from(INFO_BYTES_MAX + 1).ok()] {
-            dictionary.on_size(PeerKey(1), size);
+            dictionary.on_size(Duration::ZERO, PeerKey(1), size);
             assert_eq!(dictionary.sources(), 0);
         }
-        dictionary.on_size(PeerKey(1), Some(1));
-        dictionary.on_size(PeerKey(1), None);
+        dictionary.on_size(Duration::ZERO, PeerKey(1), Some(1));
+        dictionary.on_size(Duration::ZERO, PeerKey(1), None);
         assert_eq!(dictionary.asks(secs(1)), []);
     }
 
@@ -299,7 +318,7 @@ mod tests {
         let (bytes, hashes) = content(METADATA_PIECE * 64);
         let mut dictionary = Dictionary::new(hashes);
         let size = u32::try_from(bytes.len()).unwrap();
-        (0..4).for_each(|peer| dictionary.on_size(PeerKey(peer), Some(size)));
+        (0..4).for_each(|peer| dictionary.on_size(Duration::ZERO, PeerKey(peer), Some(size)));
         let mut drips: Vec<(PeerKey, u32)> = dictionary.asks(secs(0));
         assert!(drips.iter().all(|(peer, _)| peer.0 < 3));
         for second in 1..60 {
@@ -335,11 +354,11 @@ mod tests {
                 let now = secs(second);
                 let peer = PeerKey(peer);
                 let verdict = if right && (index as usize) < 3 {
-                    dictionary.on_size(peer, Some(33_000));
+                    dictionary.on_size(now, peer, Some(33_000));
                     dictionary.asks(now);
                     dictionary.on_data(now, peer, index, 33_000, &piece(&bytes, index))
                 } else {
-                    dictionary.on_size(peer, Some(total));
+                    dictionary.on_size(now, peer, Some(total));
                     dictionary.asks(now);
                     dictionary.on_data(now, peer, index, total, &vec![0; len].into())
                 };

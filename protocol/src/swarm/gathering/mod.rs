@@ -142,7 +142,7 @@ impl Swarm {
         match message {
             Message::Extended { id: 0, payload } => {
                 self.on_extension_handshake(now, key, &payload);
-                self.on_source(key);
+                self.on_source(now, key);
             }
             Message::Extended { id: ours::METADATA, payload } => {
                 self.on_dictionary_message(now, key, &payload);
@@ -165,6 +165,7 @@ impl Swarm {
             Message::HashRequest(range) => {
                 self.send(now, key, Message::HashReject(range));
             }
+            Message::Piece { data, .. } => self.on_unasked(now, key, data.len() as u64),
             // Without the dictionary nothing can be made of what is said of pieces.
             _ => {}
         }
@@ -209,14 +210,14 @@ impl Swarm {
     }
 
     /// A peer has said what it can do.
-    fn on_source(&mut self, key: PeerKey) {
+    fn on_source(&mut self, now: Duration, key: PeerKey) {
         let (Some(peer), Some(gathering)) = (self.peers.get(&key), &mut self.gathering) else {
             return;
         };
         match &mut gathering.stage {
             Stage::Dictionary(dictionary) => {
                 let size = peer.extensions.metadata.and(peer.extensions.metadata_size);
-                dictionary.on_size(key, size);
+                dictionary.on_size(now, key, size);
             }
             // Who does not say that it knows v2 may take such a message for a fault.
             Stage::Layers { layers, .. } if peer.abilities.v2 => layers.add(key),
@@ -248,7 +249,7 @@ impl Swarm {
                             self.event(Event::Described);
                         }
                         let keys: Vec<PeerKey> = self.peers.keys().copied().collect();
-                        keys.into_iter().for_each(|key| self.on_source(key));
+                        keys.into_iter().for_each(|key| self.on_source(now, key));
                     }
                 }
             }

@@ -109,6 +109,41 @@ fn a_stranger_with_the_name_of_another_does_not_take_its_place() {
     assert_eq!(closed(&stranger), [2]);
 }
 
+/// Both dialled, so the connection of the lower name stays, which is the peer's; but a while later, or from an
+/// address that is out, only a stranger would come that way.
+#[test]
+fn two_that_dial_each_other_keep_one_connection_and_no_stranger_takes_it() {
+    for (seconds, host, banned, takes) in [
+        (1, [203, 0, 113, 7], false, true),
+        (1, [203, 0, 113, 7], true, false),
+        (60, [203, 0, 113, 7], false, false),
+        (60, HOST, false, true),
+    ] {
+        let mut alone = swarm(Preference::Tcp);
+        connect(&mut alone, 1, 1, HOST, (true, Transport::Tcp));
+        let (swarm, limiter) = &mut alone;
+        let now = secs(seconds);
+        let addr = (host, 7000).into();
+        if banned {
+            swarm.dialer.ban(Duration::ZERO, addr, BAN);
+        }
+        let id = PeerId([1; 20]);
+        assert_eq!(swarm.place_of(now, id, addr, Transport::Tcp).is_some(), takes || banned);
+        let second = Input::Connected {
+            peer: PeerKey(2),
+            addr,
+            outgoing: false,
+            id,
+            abilities: Abilities::default(),
+            lan: false,
+            transport: Transport::Tcp,
+        };
+        swarm.handle(now, limiter, second);
+        let expected = if takes { [1] } else { [2] };
+        assert_eq!(closed(&outputs(swarm)), expected, "{host:?} after {seconds} s");
+    }
+}
+
 #[test]
 fn who_is_told_to_have_quic_is_dialled_by_it_until_it_turns_out_otherwise() {
     let mut alone = swarm(Preference::Background);
