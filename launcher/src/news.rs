@@ -272,6 +272,11 @@ async fn walk_roots(
                 tracing::warn!(%path, %error, "what was served for a root is none");
                 return Ok(trust);
             }
+            // One that lies does not spoil what the others say.
+            (None, Some(error)) if trust.root().is_some() && rounds.missing => {
+                tracing::warn!(%path, %error, "a source serves a root that is none");
+                return Ok(trust);
+            }
             (None, Some(error)) => return Err(error.into()),
             // Without the first root nothing can be verified; without a next one the walk is over.
             (None, None) if trust.root().is_none() => return Err(rounds.failure(&path)),
@@ -289,7 +294,7 @@ async fn newest_head(
     now: Time,
 ) -> Result<(AcceptedHead, Origin), Error> {
     let mut best: Option<(AcceptedHead, Origin)> = None;
-    let mut refused = None;
+    let (mut refused, mut disputed) = (None, None);
     let mut failures = Vec::new();
     // All repositories are asked: the highest head wins.
     let asked = sources.repositories.iter().map(|url| sources.ask(url, HEAD_PATH, false));
@@ -308,6 +313,9 @@ async fn newest_head(
                     }
                     // An older valid head is no news, not an attack.
                     Err(Error::Trust(TrustError::Older { .. })) => break,
+                    Err(Error::Trust(error @ TrustError::Equivocation { .. })) => {
+                        disputed = Some(error);
+                    }
                     Err(Error::Trust(error)) => refused = Some(error),
                     Err(error) => return Err(error),
                 },
@@ -322,8 +330,9 @@ async fn newest_head(
             }
         }
     }
-    if matches!(refused, Some(TrustError::Equivocation { .. })) {
-        return Err(refused.expect("it was just matched").into());
+    // Whatever else was served: of two heads of one number neither is used, until a higher one comes.
+    if let Some(error) = disputed.filter(|_| is_disputed(trust)) {
+        return Err(error.into());
     }
     if best.is_none()
         && let Some(room) = sources.room
@@ -363,6 +372,10 @@ async fn newest_head(
             Err(Error::Network { what: HEAD_PATH.to_owned(), why })
         }
     }
+}
+
+fn is_disputed(trust: &TrustState) -> bool {
+    trust.head_floor().is_some_and(|floor| floor.disputed)
 }
 
 fn accept_head(
@@ -484,6 +497,7 @@ impl<'a> Sources<'a> {
             at: 0,
             unreachable: self.repositories.is_empty(),
             peers: VecDeque::new(),
+            missing: false,
             again: false,
             failures: Vec::new(),
         }
@@ -500,6 +514,8 @@ struct Rounds<'a> {
     /// Some repository did not answer: then, and only then, peers are asked, each once.
     unreachable: bool,
     peers: VecDeque<PeerKey>,
+    /// Some repository says that there is no such document.
+    missing: bool,
     failures: Vec<String>,
 }
 
@@ -516,7 +532,10 @@ impl Rounds<'_> {
                     self.again = !past_caches;
                     return Some((bytes, Origin::Repository(url.clone())));
                 }
-                Ok(None) => self.failures.push(format!("{url} does not have it")),
+                Ok(None) => {
+                    self.missing = true;
+                    self.failures.push(format!("{url} does not have it"));
+                }
                 Err(why) => {
                     self.unreachable = true;
                     self.failures.push(why);

@@ -15,7 +15,7 @@ const HOSTS_MAX: usize = 1000;
 
 /// One host: an IPv4 address, or an IPv6 network of 64 bits, all of whose addresses any host in it may use
 /// (RFC 4291). On the LAN hosts share such a network, so there it is the whole address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostAddr(IpAddr);
 
 impl HostAddr {

@@ -24,7 +24,7 @@ const PATH_LEN_MAX: usize = 8 << 10;
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// The head is news: a cache may keep it for less than a minute.
 const HEAD: &str = "public, max-age=30";
-const TORRENT: &str = "public, max-age=3600";
+const REWRITTEN: &str = "public, max-age=3600";
 const NEVER: &str = "no-store";
 
 /// The releases that the BEP 19 view shows.
@@ -126,14 +126,14 @@ fn target(raw: &str, views: &Views) -> Option<Target> {
             toml(format!("root/{number}.toml"), IMMUTABLE)
         }
         "manifests" => {
-            toml(format!("manifests/{}.toml", hash(rest.strip_suffix(".toml")?)?), IMMUTABLE)
+            toml(format!("manifests/{}.toml", hash(rest.strip_suffix(".toml")?)?), REWRITTEN)
         }
         "patchlists" => {
             toml(updraft_manifests::patchlist::path(&hash(rest.strip_suffix(".toml")?)?), IMMUTABLE)
         }
         "torrents" => Some(Target::File {
             path: format!("torrents/{}.torrent", hash(rest.strip_suffix(".torrent")?)?),
-            cache: TORRENT,
+            cache: REWRITTEN,
             kind: "application/x-bittorrent",
             counts: false,
         }),

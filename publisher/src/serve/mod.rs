@@ -48,6 +48,8 @@ use url::Url;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// …and not more often than this, whoever announces what.
 const LOOK_MIN: Duration = Duration::from_millis(100);
+/// How soon a repository of which something could not be offered is looked at again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long an announce of an unknown torrent waits for a look at the repository.
 const LOOK_MAX: Duration = Duration::from_secs(3);
 /// How often numbers are told, when they changed.
@@ -272,11 +274,14 @@ async fn handle(
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
     match path {
         "/announce" | "/scrape" if request.method() == Method::GET => {
-            bencoded(if path == "/announce" {
+            let mut response = bencoded(if path == "/announce" {
                 announce(&site, ends, query).await
             } else {
                 scrape(&site, query)
-            })
+            });
+            // The next is half a minute away: its place is for others until then.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         }
         "/announce" | "/scrape" => {
             plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n")
@@ -341,17 +346,28 @@ async fn watch(
     let mut told_at = Instant::now();
     let mut signed_at: Option<Instant> = None;
     let mut first = true;
+    let mut problems = Vec::new();
+    let mut looked_at = Instant::now();
     loop {
         let stamp = stamp(&repository.dir);
-        if stamp != seen || first {
-            (seen, first) = (stamp, false);
+        let again = !problems.is_empty() && looked_at.elapsed() >= AGAIN;
+        if stamp != seen || first || again {
+            (seen, first, looked_at) = (stamp, false, Instant::now());
             // Roots may have come with the head.
-            match Repository::open(&repository.dir, Some(&home.config.product)) {
-                Ok(repository) => {
-                    current = load(&repository, site, seeds, out).await.or(current);
+            let loaded = match Repository::open(&repository.dir, Some(&home.config.product)) {
+                Ok(repository) => load(&repository, site, seeds, out).await,
+                Err(error) => Err(error),
+            };
+            let found = match loaded {
+                Ok((head, found)) => {
+                    current = head.or(current);
+                    found
                 }
-                Err(error) => out.warn(error.to_string()),
-            }
+                Err(error) => vec![error.to_string()],
+            };
+            // Each is told once: it may take a while until all files of a copied repository are there.
+            found.iter().filter(|new| !problems.contains(*new)).for_each(|new| out.warn(new));
+            problems = found;
         }
         if signed_at.is_none_or(|at| at.elapsed() >= SIGN_INTERVAL)
             && let Some(head) = &current
@@ -378,23 +394,15 @@ fn stamp(dir: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
+/// Offers what the head names; says what stands in the way.
 async fn load(
     repository: &Repository,
     site: &Site,
     seeds: &mut Seeds,
     out: Output,
-) -> Option<Head> {
-    let loaded = match seeds.load(repository, &site.tracker).await {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            out.warn(error.to_string());
-            return None;
-        }
-    };
+) -> Result<(Option<Head>, Vec<String>), Error> {
+    let loaded = seeds.load(repository, &site.tracker).await?;
     *site.views.write().unwrap_or_else(std::sync::PoisonError::into_inner) = seeds.views();
-    for problem in loaded.problems {
-        out.warn(problem);
-    }
     for started in loaded.started {
         let event = if seeds.is_seeding() { "seeding" } else { "offering" };
         out.tell(
@@ -406,7 +414,7 @@ async fn load(
     if loaded.head.is_none() {
         out.tell("empty", "nothing is published yet", json!({}));
     }
-    loaded.head
+    Ok((loaded.head, loaded.problems))
 }
 
 /// Signs the next head at half time, if its key is here.

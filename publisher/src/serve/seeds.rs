@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::Head;
 use updraft_manifests::patchlist::PatchListRef;
-use updraft_protocol::ids::InfoHash;
+use updraft_protocol::ids::{InfoHash, InfoHashes};
 use updraft_protocol::io::{AddTorrent, DocumentStore, Have, Session, TorrentHandle};
 use updraft_protocol::metainfo::Info;
 
@@ -30,6 +30,7 @@ pub(crate) struct Seeds {
 }
 
 struct Running {
+    hashes: InfoHashes,
     handle: Option<TorrentHandle>,
     view: Arc<View>,
     named_at: u64,
@@ -72,7 +73,8 @@ impl Seeds {
                 .await
                 .map_err(|error| Error::Internal(error.to_string()))?;
         }
-        lock(tracker).open(&[hash], self.own_seed);
+        // The first of all.
+        let _ = lock(tracker).open(&[hash], self.own_seed);
         Ok(())
     }
 
@@ -124,7 +126,7 @@ impl Seeds {
                 Err(problem) => loaded.problems.push(format!("{label} is not seeded: {problem}")),
             }
         }
-        self.retire().await;
+        self.retire(tracker).await;
         loaded.head = Some(accepted.head.into_inner());
         Ok(loaded)
     }
@@ -175,7 +177,11 @@ impl Seeds {
     ) -> Result<(), String> {
         let files = object_files(repository, &info)?;
         let v2 = info.hashes.v2.ok_or("it has no v2 metadata")?;
-        let hashes: Vec<_> = info.hashes.swarm_hashes().collect();
+        let hashes = info.hashes;
+        let names: Vec<_> = hashes.swarm_hashes().collect();
+        if !lock(tracker).open(&names, self.own_seed) {
+            return Err("the tracker has too many torrents".into());
+        }
         let view = Arc::new(View::of(&info));
         let count = files.len();
         let add = AddTorrent {
@@ -188,18 +194,19 @@ impl Seeds {
             Some(session) => Some(session.add(add).await.map_err(|error| error.to_string())?),
             None => None,
         };
-        lock(tracker).open(&hashes, self.own_seed);
         let named_at = self.generation;
-        self.running.insert(ContentHash(v2.0), Running { handle, view, named_at });
+        self.running.insert(ContentHash(v2.0), Running { hashes, handle, view, named_at });
         Ok(())
     }
 
-    async fn retire(&mut self) {
+    async fn retire(&mut self, tracker: &Mutex<Tracker>) {
         while self.running.len() > TORRENTS_MAX {
             let oldest = self.running.iter().min_by_key(|(_, running)| running.named_at);
             let Some((v2, _)) = oldest else { return };
             let v2 = *v2;
-            if let Some(handle) = self.running.remove(&v2).and_then(|running| running.handle) {
+            let Some(Running { hashes, handle, .. }) = self.running.remove(&v2) else { return };
+            hashes.swarm_hashes().for_each(|hash| lock(tracker).close(hash));
+            if let Some(handle) = handle {
                 handle.remove().await;
             }
         }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use updraft_protocol::ids::{InfoHash, PeerId};
+use updraft_protocol::policy::bans::HostAddr;
 use updraft_protocol::wire::tracker::{Announce, AnnounceReply, Event, ScrapeEntry};
 
 /// Seconds between announces in a small swarm: short, so that a room of players finds itself.
@@ -23,8 +24,8 @@ const NUMWANT_DEFAULT: u32 = 50;
 pub const PEERS_MAX: usize = 50_000;
 /// Addresses of one peer: IPv4 and IPv6, and a move.
 const ADDRESSES_MAX: usize = 4;
-/// Peers behind one address: a school behind a NAT, but no flood from one host.
-const PEERS_PER_IP_MAX: usize = 256;
+/// Peers at one host: a school behind a NAT, but no flood from one machine.
+const PEERS_PER_HOST_MAX: usize = 256;
 /// Swarms known: releases, and the meeting place.
 pub const SWARMS_MAX: usize = 1024;
 
@@ -48,8 +49,9 @@ impl Link {
 /// All swarms.
 #[derive(Debug)]
 pub struct Tracker {
-    swarms: Vec<Swarm>,
-    by_hash: HashMap<InfoHash, usize>,
+    swarms: HashMap<u64, Swarm>,
+    by_hash: HashMap<InfoHash, u64>,
+    opened: u64,
     interval_s: u32,
     random: u64,
 }
@@ -60,7 +62,7 @@ struct Swarm {
     hashes: Vec<InfoHash>,
     peers: HashMap<PeerId, Peer>,
     owners: HashMap<SocketAddr, PeerId>,
-    per_ip: HashMap<IpAddr, usize>,
+    per_host: HashMap<HostAddr, usize>,
     /// For picking at random.
     order: Vec<PeerId>,
     seeds: u32,
@@ -81,9 +83,9 @@ pub enum OwnSeed {
 
 #[derive(Debug)]
 struct Peer {
-    addresses: Vec<SocketAddr>,
+    /// Each with the time when it is forgotten, if it does not announce before.
+    addresses: Vec<(SocketAddr, Instant)>,
     is_seed: bool,
-    expires: Instant,
     position: usize,
 }
 
@@ -92,24 +94,38 @@ impl Tracker {
     /// choice of peers.
     pub fn new(interval_s: u32, random: u64) -> Self {
         let interval_s = interval_s.clamp(1, INTERVAL_MAX_S);
-        Self { swarms: vec![], by_hash: HashMap::new(), interval_s, random: random | 1 }
+        let (swarms, by_hash) = (HashMap::new(), HashMap::new());
+        Self { swarms, by_hash, opened: 0, interval_s, random: random | 1 }
     }
 
     /// Opens a swarm with these names; `own_seed` is our own peer in it. Again for known ones changes
-    /// the seed alone.
-    pub fn open(&mut self, hashes: &[InfoHash], own_seed: Option<OwnSeed>) {
+    /// the seed alone. False if there are [`SWARMS_MAX`].
+    #[must_use]
+    pub fn open(&mut self, hashes: &[InfoHash], own_seed: Option<OwnSeed>) -> bool {
         let known = hashes.iter().find_map(|hash| self.by_hash.get(hash).copied());
-        let index = known.unwrap_or(self.swarms.len());
-        if known.is_none() {
-            if self.swarms.len() >= SWARMS_MAX {
-                return;
-            }
-            self.swarms.push(Swarm { hashes: hashes.to_vec(), ..Swarm::default() });
+        if known.is_none() && self.swarms.len() >= SWARMS_MAX {
+            return false;
         }
-        for hash in hashes {
-            self.by_hash.insert(*hash, index);
+        let key = known.unwrap_or_else(|| {
+            self.opened += 1;
+            self.opened
+        });
+        let new = Swarm { hashes: hashes.to_vec(), ..Swarm::default() };
+        self.swarms.entry(key).or_insert(new).own_seed = own_seed;
+        self.by_hash.extend(hashes.iter().map(|hash| (*hash, key)));
+        true
+    }
+
+    /// Forgets a swarm and who is in it.
+    pub fn close(&mut self, hash: InfoHash) {
+        if let Some(key) = self.by_hash.remove(&hash) {
+            self.swarms.remove(&key);
+            self.by_hash.retain(|_, other| *other != key);
         }
-        self.swarms[index].own_seed = own_seed;
+    }
+
+    fn swarm(&mut self, hash: InfoHash) -> Option<&mut Swarm> {
+        self.swarms.get_mut(self.by_hash.get(&hash)?)
     }
 
     /// Answers an announce; `None` if the torrent is not one of ours.
@@ -119,8 +135,10 @@ impl Tracker {
         link: Link,
         announce: &Announce,
     ) -> Option<(AnnounceReply, Vec<PeerId>)> {
-        let swarm = &mut self.swarms[*self.by_hash.get(&announce.info_hash)?];
-        let interval_s = swarm.interval_s(self.interval_s);
+        let shortest = self.interval_s;
+        let mut random = self.random;
+        let swarm = self.swarm(announce.info_hash)?;
+        let interval_s = swarm.interval_s(shortest);
         swarm.sweep(now, interval_s);
         let remote = link.remote.to_canonical();
         let addr = SocketAddr::new(remote, announce.port);
@@ -135,7 +153,7 @@ impl Tracker {
             Some(Event::Stopped) => 0,
             _ => announce.numwant.unwrap_or(NUMWANT_DEFAULT).min(NUMWANT_MAX),
         };
-        let (peers, ids) = swarm.pick(link, announce, wanted as usize, &mut self.random);
+        let (peers, ids) = swarm.pick(link, announce, wanted as usize, &mut random);
         let own = u32::from(swarm.own_seed.is_some());
         let reply = AnnounceReply {
             interval_s,
@@ -146,6 +164,7 @@ impl Tracker {
             warning: None,
             tracker_id: None,
         };
+        self.random = random;
         Some((reply, ids))
     }
 
@@ -153,16 +172,16 @@ impl Tracker {
     pub fn scrape(&mut self, now: Instant, hashes: &[InfoHash]) -> Vec<ScrapeEntry> {
         let all: Vec<InfoHash>;
         let hashes = if hashes.is_empty() {
-            all = self.swarms.iter().flat_map(|swarm| swarm.hashes.clone()).collect();
+            all = self.swarms.values().flat_map(|swarm| swarm.hashes.clone()).collect();
             &all
         } else {
             hashes
         };
         let mut entries = Vec::new();
         for hash in hashes {
-            let Some(index) = self.by_hash.get(hash) else { continue };
-            let swarm = &mut self.swarms[*index];
-            let interval_s = swarm.interval_s(self.interval_s);
+            let shortest = self.interval_s;
+            let Some(swarm) = self.swarm(*hash) else { continue };
+            let interval_s = swarm.interval_s(shortest);
             swarm.sweep(now, interval_s);
             entries.push(ScrapeEntry {
                 info_hash: *hash,
@@ -191,10 +210,12 @@ impl Swarm {
             return;
         }
         self.next_sweep = Some(now + Duration::from_secs(u64::from(interval_s / 2).max(1)));
-        let gone: Vec<_> =
-            self.peers.iter().filter(|(_, peer)| peer.expires <= now).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.remove(id);
+        let listed = self.peers.iter().flat_map(|(id, peer)| {
+            peer.addresses.iter().map(|(addr, expires)| (*id, *addr, *expires))
+        });
+        let gone: Vec<_> = listed.filter(|(_, _, expires)| *expires <= now).collect();
+        for (id, addr, _) in gone {
+            self.leave(addr, id);
         }
     }
 
@@ -216,33 +237,43 @@ impl Swarm {
             }
             let position = self.order.len();
             self.order.push(id);
-            let peer = Peer { addresses: vec![], is_seed: false, expires, position };
+            let peer = Peer { addresses: vec![], is_seed: false, position };
             self.peers.insert(id, peer);
         }
-        if !self.owners.contains_key(&addr) {
-            let here = self.per_ip.entry(addr.ip()).or_insert(0);
-            if *here < PEERS_PER_IP_MAX {
-                *here += 1;
-                self.owners.insert(addr, id);
-                let peer = self.peers.get_mut(&id).expect("entered above");
-                peer.addresses.push(addr);
-                if peer.addresses.len() > ADDRESSES_MAX {
-                    let oldest = peer.addresses.remove(0);
-                    self.forget_address(oldest);
-                }
-            }
-        }
+        self.list(addr, id, expires);
         let peer = self.peers.get_mut(&id).expect("entered above");
         if announce.event == Some(Event::Completed) && !peer.is_seed {
             self.completed = self.completed.saturating_add(1);
         }
-        peer.expires = expires;
         if peer.is_seed != is_seed {
             peer.is_seed = is_seed;
             if is_seed { self.seeds += 1 } else { self.seeds -= 1 }
         }
         if peer.addresses.is_empty() {
             self.remove(id);
+        }
+    }
+
+    /// Lists an address of a peer, or keeps it listed. It may take the place of another at the same host, and of no
+    /// other: an id is no secret, and somebody else may use it.
+    fn list(&mut self, addr: SocketAddr, id: PeerId, expires: Instant) {
+        let host = HostAddr::of(addr.ip());
+        let peer = self.peers.get_mut(&id).expect("it was entered");
+        if let Some((_, until)) = peer.addresses.iter_mut().find(|(known, _)| *known == addr) {
+            *until = expires;
+            return;
+        }
+        if peer.addresses.len() >= ADDRESSES_MAX {
+            let here = |(known, _): &(SocketAddr, Instant)| HostAddr::of(known.ip()) == host;
+            let Some(at) = peer.addresses.iter().position(here) else { return };
+            let (before, _) = peer.addresses.remove(at);
+            self.forget_address(before);
+        }
+        let here = self.per_host.entry(host).or_insert(0);
+        if *here < PEERS_PER_HOST_MAX {
+            *here += 1;
+            self.owners.insert(addr, id);
+            self.peers.get_mut(&id).expect("it was entered").addresses.push((addr, expires));
         }
     }
 
@@ -253,7 +284,7 @@ impl Swarm {
         }
         self.forget_address(addr);
         let peer = self.peers.get_mut(&id).expect("owners are peers");
-        peer.addresses.retain(|known| *known != addr);
+        peer.addresses.retain(|(known, _)| *known != addr);
         if peer.addresses.is_empty() {
             self.remove(id);
         }
@@ -261,17 +292,18 @@ impl Swarm {
 
     fn forget_address(&mut self, addr: SocketAddr) {
         self.owners.remove(&addr);
-        if let Some(here) = self.per_ip.get_mut(&addr.ip()) {
+        let host = HostAddr::of(addr.ip());
+        if let Some(here) = self.per_host.get_mut(&host) {
             *here -= 1;
             if *here == 0 {
-                self.per_ip.remove(&addr.ip());
+                self.per_host.remove(&host);
             }
         }
     }
 
     fn remove(&mut self, id: PeerId) {
         let Some(peer) = self.peers.remove(&id) else { return };
-        for addr in peer.addresses {
+        for (addr, _) in peer.addresses {
             self.forget_address(addr);
         }
         if peer.is_seed {
@@ -312,9 +344,10 @@ impl Swarm {
             if *id == announce.peer_id || (asks_seed && peer.is_seed) {
                 return;
             }
-            for addr in peer.addresses.iter().filter(|addr| link.has_room_for(addr.ip())) {
+            let addresses = peer.addresses.iter().map(|(addr, _)| *addr);
+            for addr in addresses.filter(|addr| link.has_room_for(addr.ip())) {
                 if addrs.len() < wanted {
-                    addrs.push(reachable(*addr, link));
+                    addrs.push(reachable(addr, link));
                     ids.push(*id);
                 }
             }
@@ -363,7 +396,7 @@ pub(super) mod tests {
 
     fn tracker() -> Tracker {
         let mut tracker = Tracker::new(30, 7);
-        tracker.open(&[V1, V2], None);
+        assert!(tracker.open(&[V1, V2], None));
         tracker
     }
 
@@ -463,7 +496,7 @@ pub(super) mod tests {
     #[test]
     fn own_seed_and_loopback() {
         let (mut tracker, now) = (tracker(), Instant::now());
-        tracker.open(&[V1, V2], Some(OwnSeed::SameHost(7601)));
+        assert!(tracker.open(&[V1, V2], Some(OwnSeed::SameHost(7601))));
         let mut ask = |ip: &str, id, left| {
             tracker.announce(now, link(ip), &announce(V1, id, 5, left, None)).unwrap().0
         };
@@ -490,6 +523,51 @@ pub(super) mod tests {
         assert_eq!(counts(&mut tracker, now).1, 256, "who does not listen is not listed");
     }
 
+    #[test]
+    fn nobody_takes_the_place_of_another() {
+        let (mut tracker, now) = (tracker(), Instant::now());
+        tracker.announce(now, link("198.51.100.1"), &announce(V1, 1, 5, 9, None)).unwrap();
+        // Somebody else under the same id.
+        for port in 1..=300 {
+            tracker.announce(now, link("203.0.113.7"), &announce(V1, 1, port, 9, None)).unwrap();
+        }
+        let (reply, _) =
+            tracker.announce(now, link("10.0.0.3"), &announce(V1, 2, 6, 9, None)).unwrap();
+        assert!(reply.peers.contains(&"198.51.100.1:5".parse().unwrap()), "{:?}", reply.peers);
+        assert_eq!(reply.peers.len(), ADDRESSES_MAX);
+        // One machine has all addresses of its network.
+        for at in 1..=1000u16 {
+            let mut asked = announce(V2, 0, 7, 9, None);
+            asked.peer_id.0[..2].copy_from_slice(&at.to_be_bytes());
+            tracker.announce(now, link(&format!("2001:db8::{at:x}")), &asked).unwrap();
+        }
+        assert_eq!(counts(&mut tracker, now).1, 2 + 256);
+    }
+
+    #[test]
+    fn what_is_closed_makes_room() {
+        let mut tracker = Tracker::new(30, 7);
+        let now = Instant::now();
+        let name = |at: u16| {
+            let mut hash = InfoHash([0; 20]);
+            hash.0[..2].copy_from_slice(&at.to_be_bytes());
+            hash
+        };
+        let open = |tracker: &mut Tracker, at: u16| tracker.open(&[name(at), name(at + 1)], None);
+        let opened = (0..4000).step_by(2).take_while(|&at| open(&mut tracker, at)).count();
+        assert_eq!(opened, SWARMS_MAX);
+        assert!(open(&mut tracker, 0), "a known one is no other");
+        tracker.close(name(1));
+        assert!(
+            tracker.announce(now, link("10.0.0.2"), &announce(name(0), 1, 5, 9, None)).is_none()
+        );
+        assert!(open(&mut tracker, 5000));
+        assert!(!open(&mut tracker, 6000));
+        assert!(
+            tracker.announce(now, link("10.0.0.2"), &announce(name(2), 1, 5, 9, None)).is_some()
+        );
+    }
+
     proptest! {
         #[test]
         fn counts_are_of_who_is_there(
@@ -505,12 +583,12 @@ pub(super) mod tests {
                 let (reply, ids) = tracker.announce(now, link(&format!("10.0.0.{ip}")), &said).unwrap();
                 prop_assert_eq!(reply.peers.len(), ids.len());
                 prop_assert!(!ids.contains(&said.peer_id));
-                let swarm = &tracker.swarms[0];
+                let swarm = &tracker.swarms[&1];
                 prop_assert_eq!(swarm.seeds as usize, swarm.peers.values().filter(|p| p.is_seed).count());
                 prop_assert_eq!(swarm.owners.len(), swarm.peers.values().map(|p| p.addresses.len()).sum::<usize>());
-                prop_assert_eq!(swarm.owners.len(), swarm.per_ip.values().sum::<usize>());
+                prop_assert_eq!(swarm.owners.len(), swarm.per_host.values().sum::<usize>());
                 for (addr, id) in &swarm.owners {
-                    prop_assert!(swarm.peers[id].addresses.contains(addr));
+                    prop_assert!(swarm.peers[id].addresses.iter().any(|(known, _)| known == addr));
                 }
             }
         }

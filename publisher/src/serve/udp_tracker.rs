@@ -130,7 +130,7 @@ mod tests {
         fn new() -> Self {
             let now = Instant::now();
             let mut tracker = Tracker::new(30, 7);
-            tracker.open(&[OURS], None);
+            assert!(tracker.open(&[OURS], None));
             Self { udp: UdpTracker::new([3; 32], now), tracker, now }
         }
 

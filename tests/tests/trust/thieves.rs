@@ -156,11 +156,15 @@ fn documents_without_an_end_are_cut_off() {
 fn a_malicious_mirror_wastes_bytes_and_changes_none() {
     let world = World::new();
     let old_head = world.head_bytes();
-    // It has an old head, and lies about everything else.
+    let root = std::fs::read(world.product.repository().join("root/1.toml")).unwrap();
+    // It has an old head, calls the first root the second, and lies about everything else.
     let mirror = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let mirror = WebServer::on(mirror, &world.product.repository(), move |path, bytes| {
         if path == HEAD_PATH {
             return Some(answer("200 OK", &old_head));
+        }
+        if path == "root/2.toml" {
+            return Some(answer("200 OK", &root));
         }
         (!path.starts_with("root/"))
             .then(|| answer("200 OK", &bytes.iter().map(|byte| !byte).collect::<Vec<_>>()))
