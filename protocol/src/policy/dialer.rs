@@ -26,8 +26,13 @@ const HINTS_MAX: usize = ADDRESSES_MAX / 2;
 const LISTENS_PER_HOST_MAX: usize = 8;
 /// Failures in a row after which such an address is forgotten in any case.
 const HINT_FAILURES_MAX: u32 = 2;
-/// Wait after the first failure; doubles with each.
+/// Wait after the first failure; doubles with each, up to a minute and a half, or to 25 minutes.
 const RETRY: Duration = Duration::from_secs(3);
+const DOUBLINGS_MAX: u32 = 6;
+const DOUBLINGS_CALM: u32 = 10;
+/// An address of somebody we are connected with by another one is left alone for this time, however often it
+/// is named.
+const TWIN: Duration = Duration::from_secs(15 * 60);
 /// Wait before dialling a peer again that we, or it, closed in peace.
 const REDIAL: Duration = Duration::from_secs(60);
 
@@ -54,9 +59,25 @@ pub fn dial_until(waited: Duration, connections_max: usize) -> usize {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Waiting { until: Duration },
+    Waiting {
+        until: Duration,
+    },
     Dialling,
     Connected,
+    /// It leads to a peer that we are connected with by another address.
+    Twin {
+        until: Duration,
+    },
+}
+
+impl State {
+    /// When it may be dialled, if ever while it is so.
+    fn due(self) -> Option<Duration> {
+        match self {
+            Self::Waiting { until } | Self::Twin { until } => Some(until),
+            Self::Dialling | Self::Connected => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +96,10 @@ impl Known {
     fn new(now: Duration, quic: Option<u16>, hint: Option<PeerKey>) -> Self {
         Self { state: State::Waiting { until: now }, failures: 0, quic, hint, announced: false }
     }
+}
+
+fn wait(doublings: u32) -> Duration {
+    RETRY * (1 << doublings) / 2
 }
 
 /// The addresses of one swarm.
@@ -102,17 +127,17 @@ impl Dialer {
         }
     }
 
-    /// The peer at `addr` says itself that it is there: as [`Dialer::add`], and if a connection to it has
-    /// ended it is dialled at once, since it may have been started again.
+    /// The peer at `addr` says itself that it is there, as it does every few minutes: as [`Dialer::add`], and
+    /// if a connection to it has ended it is dialled at once, since it may have been started again.
     pub fn announced(&mut self, now: Duration, addr: SocketAddr) {
         let alone = self.known.get(&addr).is_none_or(|known| known.announced);
         self.add(now, addr);
         let Some(known) = self.known.get_mut(&addr) else { return };
         known.announced = alone;
-        if let State::Waiting { until } = &mut known.state
-            && known.failures == 0
-        {
-            *until = now;
+        if let State::Waiting { until } = &mut known.state {
+            // It is there, whether it takes us or not.
+            let soon = if known.failures == 0 { now } else { now + wait(DOUBLINGS_MAX) };
+            *until = soon.min(*until);
         }
     }
 
@@ -171,7 +196,7 @@ impl Dialer {
         let mut due: Vec<(u32, bool, SocketAddr)> = self
             .known
             .iter()
-            .filter(|(_, known)| matches!(known.state, State::Waiting { until } if until <= now))
+            .filter(|(_, known)| known.state.due().is_some_and(|due| due <= now))
             .map(|(addr, known)| (known.failures, known.hint.is_some(), *addr))
             .collect();
         rng.shuffle(&mut due);
@@ -192,10 +217,9 @@ impl Dialer {
 
     /// True while an address is being dialled or could be now.
     pub fn is_busy(&self, now: Duration) -> bool {
-        self.known.values().any(|known| match known.state {
-            State::Dialling => true,
-            State::Waiting { until } => until <= now,
-            State::Connected => false,
+        self.known.values().any(|known| match known.state.due() {
+            Some(due) => due <= now,
+            None => known.state == State::Dialling,
         })
     }
 
@@ -205,20 +229,15 @@ impl Dialer {
         if dialling >= HALF_OPEN_MAX || connected + dialling >= connections_max {
             return None;
         }
-        self.known
-            .values()
-            .filter_map(|known| match known.state {
-                State::Waiting { until } => Some(until),
-                State::Dialling | State::Connected => None,
-            })
-            .min()
+        self.known.values().filter_map(|known| known.state.due()).min()
     }
 
-    /// The attempt failed.
-    pub fn failed(&mut self, now: Duration, addr: SocketAddr) {
+    /// The attempt failed. Who wants nothing from anybody is `calm`, and tries again ever later.
+    pub fn failed(&mut self, now: Duration, addr: SocketAddr, calm: bool) {
         let Some(known) = self.known.get_mut(&addr) else { return };
         known.failures += 1;
-        known.state = State::Waiting { until: now + RETRY * (1 << known.failures.min(6)) / 2 };
+        let doublings = known.failures.min(if calm { DOUBLINGS_CALM } else { DOUBLINGS_MAX });
+        known.state = State::Waiting { until: now + wait(doublings) };
         let hearsay = known.hint.is_some() && known.failures >= HINT_FAILURES_MAX;
         // Somebody with several addresses is connected by one and refuses us at the others.
         if hearsay
@@ -261,7 +280,14 @@ impl Dialer {
         }
     }
 
-    /// The address is somebody we are connected to already, or ourselves: never dialled again.
+    /// `addr` leads to somebody we are connected with already.
+    pub fn leads_to_twin(&mut self, now: Duration, addr: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.state = State::Twin { until: now + TWIN };
+        }
+    }
+
+    /// Nobody at the address has anything for us, now or later.
     pub fn forget(&mut self, addr: SocketAddr) {
         self.known.remove(&addr);
     }
@@ -330,9 +356,40 @@ mod tests {
         while now < Duration::from_secs(3000) {
             now += Duration::from_secs(1);
             let due = dialer.due(now, 0, 50, &mut rng());
-            due.into_iter().for_each(|addr| dialer.failed(now, addr));
+            due.into_iter().for_each(|addr| dialer.failed(now, addr, false));
         }
         assert!(dialer.known.len() <= 1, "{}", dialer.known.len());
+    }
+
+    #[test]
+    fn who_wants_nothing_tries_ever_later() {
+        for (calm, attempts) in [(true, 8..=14), (false, 70..=90)] {
+            let (mut dialer, mut now, mut failed) = (Dialer::default(), Duration::ZERO, 0);
+            dialer.add(now, addr(1));
+            while now < Duration::from_secs(2 * 3600) {
+                now += Duration::from_secs(1);
+                for due in dialer.due(now, 0, 50, &mut rng()) {
+                    failed += 1;
+                    dialer.failed(now, due, calm);
+                }
+            }
+            assert!(attempts.contains(&failed), "calm {calm}: {failed} attempts in two hours");
+        }
+    }
+
+    #[test]
+    fn another_address_of_a_connected_peer_is_left_alone_for_a_while() {
+        let (mut dialer, mut now) = (Dialer::default(), Duration::ZERO);
+        dialer.announced(now, addr(1));
+        assert_eq!(dialer.due(now, 0, 50, &mut rng()), [addr(1)]);
+        dialer.leads_to_twin(now, addr(1));
+        while now < TWIN {
+            dialer.announced(now, addr(1));
+            dialer.add(now, addr(1));
+            assert_eq!(dialer.due(now, 0, 50, &mut rng()), [], "{now:?}");
+            now += Duration::from_secs(60);
+        }
+        assert_eq!(dialer.due(now, 0, 50, &mut rng()), [addr(1)]);
     }
 
     #[test]
@@ -358,7 +415,7 @@ mod tests {
                 now += Duration::from_secs(1);
                 for due in dialer.due(now, 16, 50, &mut rng()) {
                     failed += 1;
-                    dialer.failed(now, due);
+                    dialer.failed(now, due, false);
                 }
             }
             assert!(attempts.contains(&failed), "{failed} attempts beside {others} others");
@@ -374,7 +431,7 @@ mod tests {
             dialer.add(now, addr(1));
             let due = dialer.due(now, 0, 50, &mut rng());
             assert_eq!(due.len(), usize::from(expected), "{dialer:?}");
-            due.into_iter().for_each(|addr| dialer.failed(now, addr));
+            due.into_iter().for_each(|addr| dialer.failed(now, addr, false));
         }
     }
 
@@ -392,7 +449,7 @@ mod tests {
         assert_eq!(due(&mut dialer), 0, "a tracker need not know");
         dialer.announced(now, addr(1));
         assert_eq!(due(&mut dialer), 1);
-        (0..2).for_each(|_| dialer.failed(now, addr(1)));
+        (0..2).for_each(|_| dialer.failed(now, addr(1), false));
         dialer.announced(now, addr(1));
         assert_eq!(due(&mut dialer), 0, "it does not answer");
         // Its announcement is all that speaks for it, until somebody else does.
@@ -403,7 +460,7 @@ mod tests {
                 dialer.add(now, addr(2));
             }
             assert_eq!(due(&mut dialer), 1);
-            dialer.failed(now, addr(2));
+            dialer.failed(now, addr(2), false);
             assert_eq!(usize::from(dialer.known.contains_key(&addr(2))), expected);
         }
     }
@@ -419,13 +476,13 @@ mod tests {
         assert_eq!(first.iter().filter(|addr| addr.port() >= 1000).count(), 4);
 
         let hint = *first.iter().find(|addr| addr.port() <= 50).unwrap();
-        dialer.failed(now, hint);
-        dialer.failed(now, hint);
+        dialer.failed(now, hint, false);
+        dialer.failed(now, hint, false);
         assert!(!dialer.known.contains_key(&hint), "forgotten, although few others are known");
         let heard = *first.iter().rfind(|addr| addr.port() <= 50).unwrap();
         dialer.add(now, heard);
-        dialer.failed(now, heard);
-        dialer.failed(now, heard);
+        dialer.failed(now, heard, false);
+        dialer.failed(now, heard, false);
         assert!(dialer.known.contains_key(&heard), "the tracker told of it as well");
 
         let many = (2..100).flat_map(|by| (1..=50).map(move |port| (by, by * 100 + port)));

@@ -208,7 +208,10 @@ impl Swarm {
             }
             Input::Received { peer, message } => self.on_message(now, limiter, peer, message),
             Input::Closed { peer } => self.remove_peer(now, peer),
-            Input::DialFailed { addr } => self.dialer.failed(now, addr),
+            Input::DialFailed { addr } => {
+                let calm = self.picker.is_complete() && self.gathering.is_none();
+                self.dialer.failed(now, addr, calm);
+            }
             Input::Sent { peer, bytes } => self.on_sent(now, limiter, peer, bytes),
             Input::Unsent { peer, blocks } => self.on_unsent(now, limiter, peer, &blocks),
             Input::Stored { piece, right } => self.on_stored(now, limiter, piece, right),
@@ -413,7 +416,7 @@ impl Swarm {
             let (id, outgoing, transport) = (peer.id, peer.outgoing, peer.transport);
             if !self.takes_over(now, (id, addr, outgoing, transport), twin) {
                 self.outputs.push_back(Output::Close { peer: key });
-                self.dialer.forget(addr);
+                self.dialer.leads_to_twin(now, addr);
                 return;
             }
         }
