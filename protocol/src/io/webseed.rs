@@ -1,4 +1,5 @@
-//! Payload over HTTP: web seeds (BEP 19), one URL per file, and packs of many files.
+//! Payload over HTTP: web seeds (BEP 19), one URL per file, and packs of many files. A `file:` URL is read where it
+//! lies.
 //!
 //! [`fetch`] turns a span of pieces into ranges of files, gets each with one request on a connection
 //! that is kept, and hands on whole blocks in batches. Which span, from whom, and how many at once is
@@ -54,7 +55,7 @@ pub enum WebSeed {
     PerFile {
         /// What to call it in messages.
         name: String,
-        /// By [`FileIndex`].
+        /// By [`FileIndex`]. Those with the scheme `file` are read from the disk.
         urls: Vec<Option<Url>>,
         /// Where the torrent's packs are, by number; empty if this source has none.
         packs: Vec<Url>,
@@ -172,6 +173,14 @@ pub enum WebSeedError {
         /// The whole chain of causes.
         what: String,
     },
+    /// A file on the disk that is not there, or cannot be read.
+    #[error("{path}: {what}")]
+    File {
+        /// The file.
+        path: Box<str>,
+        /// The system's reason.
+        what: String,
+    },
     /// The seed has no URL for a file of the span.
     #[error("this web seed does not have file number {file}")]
     NotOffered {
@@ -211,6 +220,7 @@ impl FetchError {
                 WebSeedError::NotFound { .. }
                 | WebSeedError::Forbidden { .. }
                 | WebSeedError::NoRange { .. }
+                | WebSeedError::File { .. }
                 | WebSeedError::NotOffered { .. },
                 Some(file),
             ) => FetchEnd::Absent(file),
@@ -302,11 +312,31 @@ async fn fetch_files(
 /// An answer on its way: as many bytes as were asked for, or an error.
 struct Body<'a> {
     url: &'a Url,
-    response: Response,
+    from: Origin,
     /// Bytes to come.
     wanted: u64,
     got: u64,
     waited: Duration,
+}
+
+/// Where an answer comes from.
+enum Origin {
+    Server(Response),
+    Disk(tokio::fs::File),
+}
+
+impl Origin {
+    async fn chunk(&mut self, url: &Url, wanted: u64) -> Result<Option<Bytes>, WebSeedError> {
+        match self {
+            Self::Server(response) => {
+                response.chunk().await.map_err(|error| transport(url, &error))
+            }
+            Self::Disk(file) => {
+                let chunk = file::chunk(file, wanted).await;
+                chunk.map_err(|error| file::failed(url.path().to_owned(), &error))
+            }
+        }
+    }
 }
 
 impl<'a> Body<'a> {
@@ -317,20 +347,24 @@ impl<'a> Body<'a> {
         length: u64,
     ) -> Result<Self, WebSeedError> {
         let wanted = range.end - range.start;
-        let response = request(client, url, range, length).await?;
-        Ok(Self { url, response, wanted, got: 0, waited: Duration::ZERO })
+        let from = match file::path_of(url) {
+            Some(path) => Origin::Disk(file::open(path, &range, length).await?),
+            None => Origin::Server(request(client, url, range, length).await?),
+        };
+        Ok(Self { url, from, wanted, got: 0, waited: Duration::ZERO })
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, WebSeedError> {
         let stalled = || WebSeedError::Stalled { url: self.url.as_str().into() };
         let asked = tokio::time::Instant::now();
-        let chunk = tokio::time::timeout(STALL_TIMEOUT, self.response.chunk()).await;
+        let chunk =
+            tokio::time::timeout(STALL_TIMEOUT, self.from.chunk(self.url, self.wanted)).await;
         self.waited += asked.elapsed();
         let seconds = self.waited.as_secs();
         if self.waited > STALL_TIMEOUT * 2 && self.got < seconds * TRICKLE_BYTES {
             return Err(stalled());
         }
-        let chunk = chunk.map_err(|_| stalled())?.map_err(|error| transport(self.url, &error))?;
+        let chunk = chunk.map_err(|_| stalled())??;
         let Some(chunk) = chunk else {
             let wanted = self.wanted;
             let early = || Err(reply(self.url, format!("it ends {wanted} bytes early")));
@@ -576,6 +610,7 @@ impl<'a> Assembler<'a> {
     }
 }
 
+mod file;
 mod packs;
 pub use packs::{Pack, fetch_pack};
 

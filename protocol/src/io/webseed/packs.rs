@@ -76,9 +76,9 @@ async fn get(client: &Client, url: Option<&Url>, pack: &Pack) -> Result<Vec<u8>,
         WebSeedError::NotFound { status, .. } | WebSeedError::Forbidden { status, .. } => {
             useless(url.as_str(), format!("HTTP {status}"))
         }
-        WebSeedError::Reply { what, .. } | WebSeedError::NoRange { what, .. } => {
-            useless(url.as_str(), what)
-        }
+        WebSeedError::Reply { what, .. }
+        | WebSeedError::NoRange { what, .. }
+        | WebSeedError::File { what, .. } => useless(url.as_str(), what),
         other => other,
     })?;
     let (length, expected) = (pack.length as usize, pack.sha256);

@@ -316,3 +316,30 @@ async fn a_silent_server_is_given_up_and_a_closed_sink_ends_the_fetch() {
     let error = result.unwrap_err().error;
     assert!(matches!(error, WebSeedError::CalledOff), "{error}");
 }
+
+#[tokio::test]
+async fn files_of_a_folder_are_read_like_a_servers() {
+    let lengths = [100_000, 0, 700_001];
+    let info = info("build", &["a b", "empty", "c"], &lengths, true);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for (file, name) in ["a b", "c"].iter().enumerate() {
+        std::fs::write(path(name), content(file * 2, lengths[file * 2])).unwrap();
+    }
+    let url = |name: &str| Some(Url::from_file_path(path(name)).unwrap());
+    let urls = vec![url("a b"), None, url("c")];
+    let seed = WebSeed::PerFile { name: "stick".into(), urls, packs: Vec::new() };
+    let all = Span::of_pieces(0..info.geometry.piece_count());
+    let (blocks, result) = run(&seed, &info, all).await;
+    result.unwrap();
+    assert_blocks(&info, all, &blocks);
+
+    std::fs::write(path("c"), content(2, 5000)).unwrap();
+    let (blocks, result) = run(&seed, &info, all).await;
+    assert!(matches!(result, Err(WebSeedError::File { .. })), "{result:?}");
+    assert_blocks(&info, Span::of_pieces(0..4), &blocks);
+    std::fs::remove_file(path("c")).unwrap();
+    let (_, result) = run(&seed, &info, Span::of_pieces(4..5)).await;
+    let told = result.unwrap_err().to_string();
+    assert!(told.contains(path("c").to_str().unwrap()), "{told}");
+}
