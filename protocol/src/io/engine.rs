@@ -115,6 +115,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<()>,
     },
     SetUpload(UploadPolicy),
+    SetFoundLocally(bool),
     SetLimits {
         up: Option<u64>,
         down: Option<u64>,
@@ -380,6 +381,15 @@ impl Engine {
                 self.setup.config.upload = policy;
                 let keys: Vec<TorrentKey> = self.torrents.keys().copied().collect();
                 keys.into_iter().for_each(|key| self.input(key, Input::SetUpload(policy)));
+            }
+            Command::SetFoundLocally(found) => {
+                if !found {
+                    self.lsd = None;
+                } else if self.lsd.is_none() {
+                    let listen = Arc::clone(&self.setup.listen);
+                    self.lsd = Some(Lsd::start(listen, self.setup.seed, self.note.clone()));
+                    self.announce_locally();
+                }
             }
             Command::SetLimits { up, down } => {
                 let now = self.now();

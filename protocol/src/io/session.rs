@@ -274,6 +274,8 @@ pub struct Status {
     pub supplied: u64,
     /// Payload sent.
     pub up_total: u64,
+    /// The part of it that went to the LAN.
+    pub up_lan: u64,
     /// Of the payload from peers, what did not travel, as it came compressed.
     pub down_spared: u64,
     /// Of the payload sent, what did not travel.
@@ -483,6 +485,11 @@ impl Session {
     /// Changes who may be sent payload, at once.
     pub async fn set_upload(&self, policy: UploadPolicy) {
         let _ = self.commands.send(Command::SetUpload(policy)).await;
+    }
+
+    /// Whether peers are looked for on the local network and find us there, at once.
+    pub async fn set_found_locally(&self, found: bool) {
+        let _ = self.commands.send(Command::SetFoundLocally(found)).await;
     }
 
     /// Changes the limits, at once. Bytes per second; `None` for no limit.

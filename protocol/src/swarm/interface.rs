@@ -20,6 +20,19 @@ pub enum UploadPolicy {
     Everyone,
     /// Only peers on the LAN and on this machine: the player has not agreed to more.
     LanOnly,
+    /// Nobody: the line or the machine is needed for something else.
+    Nobody,
+}
+
+impl UploadPolicy {
+    /// Whether a peer may be sent payload that is on the LAN, or is not.
+    pub fn serves(self, lan: bool) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::LanOnly => lan,
+            Self::Nobody => false,
+        }
+    }
 }
 
 /// What an engine is told once.
@@ -309,6 +322,8 @@ pub struct Stats {
     pub supplied: u64,
     /// Payload sent.
     pub up: u64,
+    /// The part of it that went to the LAN.
+    pub up_lan: u64,
     /// Of the payload from peers, what did not travel, as it came compressed.
     pub down_spared: u64,
     /// Of the payload sent, what did not travel.

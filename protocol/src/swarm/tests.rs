@@ -274,6 +274,23 @@ fn without_consent_nothing_leaves_the_lan() {
     world.run(&[1], secs(120));
 }
 
+#[test]
+fn whoever_shall_send_nothing_stops_at_once() {
+    let mut world = world(16);
+    let seed = world.add(host(true, 1_000_000, 0));
+    world.add(host(false, 1_000_000, 0));
+    world.connect_all();
+    world.run_until(secs(60), |world| world.nodes[0].stats().up > 1_000_000);
+    world.input(seed, Input::SetUpload(UploadPolicy::Nobody));
+    let sent = world.nodes[seed].stats().up;
+    world.run_until(secs(60), |_| false);
+    // What the disk was reading already.
+    let more = world.nodes[seed].stats().up - sent;
+    assert!(more <= 1 << 20, "{more} bytes more");
+    world.input(seed, Input::SetUpload(UploadPolicy::Everyone));
+    world.run(&[1], secs(120));
+}
+
 /// An idle engine sleeps: whatever it was told, its next wake-up is never now.
 #[test]
 fn an_idle_engine_sleeps() {

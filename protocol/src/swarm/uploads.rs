@@ -1,7 +1,7 @@
 //! The sending half: who is unchoked, and which requests are answered when.
 
 use super::peer::{Misbehaviour, Peer};
-use super::{Output, REQUESTS_IN_MAX, Swarm, UploadPolicy};
+use super::{Output, REQUESTS_IN_MAX, Swarm};
 use crate::geometry::{BLOCK_LEN, Block, Geometry};
 use crate::ids::{PeerKey, PieceIndex};
 use crate::policy::choker::{self, Candidate, Turn};
@@ -71,10 +71,10 @@ impl Swarm {
     pub(super) fn rechoke(&mut self, now: Duration) -> Vec<PeerKey> {
         (self.choke_now, self.rechoke_at) = (false, None);
         let mut stay = Vec::new();
-        let everyone = self.config.upload == UploadPolicy::Everyone;
         let leech = !self.picker.is_complete();
         let piece_length = self.geometry.piece_length();
         for lan in [true, false] {
+            let serves = self.config.upload.serves(lan);
             let newcomers = if lan { self.lan.newcomers } else { self.wide.newcomers };
             let candidates: Vec<Candidate> = self
                 .peers
@@ -82,7 +82,7 @@ impl Swarm {
                 .filter(|(_, peer)| peer.lan == lan)
                 .map(|(&key, peer)| Candidate {
                     peer: key,
-                    wants: peer.interested && (everyone || lan),
+                    wants: peer.interested && serves,
                     ours: peer.id.is_ours(),
                     rate_from: peer.down.get(),
                     rate_to: peer.turn_rate(now),
@@ -211,6 +211,7 @@ impl Swarm {
         self.up.add(bytes);
         if lan { &mut self.lan } else { &mut self.wide }.rate.add(bytes);
         self.stats.up += bytes;
+        self.stats.up_lan += if lan { bytes } else { 0 };
         self.serve(now, limiter, key);
         self.give_on(now, key);
         self.choke_now |= self.peers.get(&key).is_some_and(|peer| !peer.is_busy());
