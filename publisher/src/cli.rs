@@ -174,6 +174,9 @@ enum TorrentFormat {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
+    /// A bundle that `updraft-launcher export` made, to be served to a room instead of the configured repository:
+    /// launchers on the network find it, and /room shows in a browser who has how much.
+    bundle: Option<PathBuf>,
     /// HTTP and tracker; port 0 takes a free one.
     #[arg(long, env = "UPDRAFT_LISTEN", value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
@@ -254,7 +257,10 @@ impl Cli {
             Command::Init(args) => run_init(&args, &passphrases, out),
             Command::Publish(args) => run_publish(&home()?, args, out),
             Command::PublishLauncher(args) => run_launcher(&home()?, args, out),
-            Command::Serve(args) => run_serve(&home()?, args, out),
+            Command::Serve(args) => match &args.bundle {
+                Some(bundle) => run_serve(&Home::of_bundle(bundle)?, args, out),
+                None => run_serve(&home()?, args, out),
+            },
             Command::Head(args) => run_head(&home()?, &args, out),
             Command::Release(args) => channels::release(&home()?, &args, out),
             Command::Promote(args) => channels::promote(&home()?, &args, out),
@@ -508,6 +514,7 @@ fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
         up_limit: args.up_limit.or(configured.up_limit),
         transport: args.transport,
         no_seed: args.no_seed,
+        room: args.bundle.is_some(),
     };
     block_on(async { serve::serve(home, &options, out, interrupted()).await })
 }

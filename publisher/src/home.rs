@@ -2,6 +2,7 @@
 
 use crate::key_file::{self, Seen};
 use crate::passphrase::Passphrases;
+use crate::repository::Repository;
 use crate::{Error, disk};
 use serde::Deserialize;
 use std::fs::{File, TryLockError};
@@ -194,6 +195,18 @@ impl Home {
         }
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = std::path::absolute(dir).map_err(Error::disk("find", dir))?;
+        Ok(Self { dir, config, passphrases: Arc::default() })
+    }
+
+    /// That of a bundle: a published tree and nothing else, no keys among it.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if its first root does not hold.
+    pub fn of_bundle(bundle: &Path) -> Result<Self, Error> {
+        let dir = std::path::absolute(bundle).map_err(Error::disk("find", bundle))?;
+        let product = Repository::open(&dir, None)?.trust.product().clone();
+        let text = format!("product = \"{product}\"\nrepository = \".\"");
+        let config = toml::from_str(&text).expect("a product and a folder are a configuration");
         Ok(Self { dir, config, passphrases: Arc::default() })
     }
 

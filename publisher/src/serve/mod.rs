@@ -5,8 +5,6 @@
 //! slower, because nobody introduces the players to each other.
 
 mod documents;
-mod files;
-mod listener;
 mod seeds;
 pub mod tracker;
 mod udp;
@@ -20,13 +18,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use files::{Counters, Views, plain};
-use listener::{Ends, Listener};
 use seeds::{Seeds, lock};
 use serde_json::json;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -34,11 +30,16 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tracker::{Link, OwnSeed, Tracker};
 use udp_tracker::UdpTracker;
+use updraft_hosting::files::{self, Counters, Places, Views, plain};
+use updraft_hosting::listener::{Ends, Listener, shown_ip};
+use updraft_hosting::room::{self, Board};
 use updraft_manifests::feed::{Feed, rendezvous};
 use updraft_manifests::head::{HEAD_PATH, Head};
 use updraft_manifests::keys::Role;
 use updraft_manifests::trust::Freshness;
-use updraft_protocol::io::{Preference, Session, SessionConfig, SessionError, UploadPolicy};
+use updraft_protocol::io::{
+    LocalNetwork, Preference, Session, SessionConfig, SessionError, UploadPolicy, is_lan,
+};
 use updraft_protocol::wire::tracker::{
     Announce, encode_failure, encode_scrape, parse_scrape_query,
 };
@@ -78,12 +79,17 @@ pub struct Serve {
     pub transport: Preference,
     /// No seed: HTTP and tracker alone.
     pub no_seed: bool,
+    /// A bundle for a room: launchers on the network are to find it, the room's page is shown to them, and nothing
+    /// is written, as it may lie on a stick.
+    pub room: bool,
 }
 
 struct Site {
-    dir: PathBuf,
+    places: Places,
     views: RwLock<Views>,
     counters: Arc<Counters>,
+    /// Who is in the room, if it is one.
+    board: Option<Mutex<Board>>,
     tracker: Mutex<Tracker>,
     /// Somebody announced a torrent that is not known: a release may just have been published.
     look: Notify,
@@ -111,9 +117,10 @@ pub async fn serve(
         .map_err(|error| Error::Internal(format!("no randomness from the system: {error}")))?;
     let tracker = Tracker::new(home.config.serve.tracker_interval_s, u64::from_le_bytes(random));
     let site = Arc::new(Site {
-        dir: repository.dir.clone(),
+        places: Places::Tree(repository.dir.clone()),
         views: RwLock::default(),
         counters: Arc::default(),
+        board: options.room.then(Mutex::default),
         tracker: Mutex::new(tracker),
         look: Notify::new(),
         looked: Notify::new(),
@@ -123,20 +130,26 @@ pub async fn serve(
 
     let feed = tell_feed(home, options, &repository, http)?;
     let url = &feed.urls[0];
+    let page = options.room.then(|| url.join(room::PAGE_PATH).ok()).flatten();
+    let shown = page.as_ref().map_or_else(String::new, |page| format!("\nwho is there: {page}"));
+    let feed_file = (!options.room).then(|| home.feed_path());
+    let written = feed_file
+        .as_ref()
+        .map_or_else(String::new, |path| format!("\nfeed file: {}", path.display()));
     out.tell(
         "serving",
         format!(
-            "serving {url} (HTTP and tracker on {http}, the tracker over UDP too{})\nfeed: {}\nfeed file: {}",
+            "serving {url} (HTTP and tracker on {http}, the tracker over UDP too{})\nfeed: {}{written}{shown}",
             bittorrent.map_or_else(String::new, |addr| format!(", BitTorrent on {addr}")),
             feed.to_link(),
-            home.feed_path().display()
         ),
         json!({
             "url": url.as_str(),
             "http": http.to_string(),
             "bittorrent": bittorrent.map(|addr| addr.to_string()),
             "feed": feed.to_link(),
-            "feed_file": home.feed_path(),
+            "feed_file": feed_file,
+            "page": page.as_ref().map(Url::as_str),
             "announce": url.join("announce").map(|url| url.to_string()).unwrap_or_default(),
         }),
     );
@@ -207,6 +220,7 @@ async fn start_seeds(
         transport: options.transport,
         connections_max: CONNECTIONS_MAX,
         spread: true,
+        local_network: if options.room { LocalNetwork::On } else { LocalNetwork::Off },
         ..SessionConfig::default()
     };
     let session = Session::start(config).await.map_err(session_error)?;
@@ -232,7 +246,7 @@ pub(crate) fn session_error(error: SessionError) -> Error {
     }
 }
 
-/// Where players find it: as told, as configured, or where we listen. Written to `feed.toml`.
+/// Where players find it: as told, as configured, or where we listen. Written to `feed.toml`, but for a room.
 fn tell_feed(
     home: &Home,
     options: &Serve,
@@ -249,21 +263,10 @@ fn tell_feed(
     }
     let feed = Feed::new(home.config.product.clone(), repository.fingerprint, urls)
         .map_err(|error| Error::Usage(error.to_string()))?;
-    disk::write_if_changed(&home.feed_path(), feed.to_toml().as_bytes())?;
-    Ok(feed)
-}
-
-/// The address others reach this machine at, when it listens on all of them.
-fn shown_ip(ip: IpAddr) -> IpAddr {
-    if !ip.is_unspecified() {
-        return ip;
+    if !options.room {
+        disk::write_if_changed(&home.feed_path(), feed.to_toml().as_bytes())?;
     }
-    // Connecting a UDP socket sends nothing; the system only says which address it would use.
-    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    });
-    routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |addr| addr.ip())
+    Ok(feed)
 }
 
 async fn handle(
@@ -286,11 +289,19 @@ async fn handle(
         "/announce" | "/scrape" => {
             plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n")
         }
+        room::PAGE_PATH | room::NUMBERS_PATH if is_lan(ends.remote.ip()) => {
+            let shown = site.board.as_ref().and_then(|board| {
+                let board = board.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                room::answer(&board, Instant::now(), request.method(), path)
+            });
+            shown.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "there is nothing here\n"))
+        }
         _ => {
             let headers: &HeaderMap = request.headers();
             let views =
                 site.views.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-            files::answer(&site.dir, &views, &site.counters, request.method(), path, headers).await
+            files::answer(&site.places, &views, &site.counters, request.method(), path, headers)
+                .await
         }
     }
 }
@@ -383,9 +394,28 @@ async fn watch(
                 tell_numbers(site, seeds, out);
             }
         }
+        if let Some(board) = &site.board {
+            let seen = seeds.seen().await;
+            let shared = shared(home, site, seeds);
+            let mut board = board.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            board.update(Instant::now(), shared, seen);
+        }
         site.looked.notify_waiters();
         tokio::time::sleep(LOOK_MIN).await;
         let _ = tokio::time::timeout(WATCH_INTERVAL, site.look.notified()).await;
+    }
+}
+
+/// What the room's page says of this machine.
+fn shared(home: &Home, site: &Site, seeds: &Seeds) -> room::Shared {
+    let (versions, bytes) = seeds.releases();
+    room::Shared {
+        product: home.config.product.to_string(),
+        versions,
+        bytes,
+        sent_bytes: seeds.uploaded().0,
+        sent_rate: seeds.up_rate(),
+        http_bytes: site.counters.object_bytes.load(Ordering::Relaxed),
     }
 }
 
@@ -554,6 +584,7 @@ mod tests {
             up_limit: None,
             transport: Preference::default(),
             no_seed: false,
+            room: false,
         };
         let server = tokio::spawn({
             let home = home.clone();
@@ -601,6 +632,7 @@ mod tests {
             up_limit: None,
             transport: Preference::default(),
             no_seed: true,
+            room: false,
         };
         let error = serve(&home, &taken, Output::silent(), async {}).await.unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::NETWORK);

@@ -1,7 +1,6 @@
 //! The origin's own seed: every release that the head reaches, from the objects as they lie there.
 
 use super::documents::RepositoryDocuments;
-use super::files::View;
 use super::tracker::{OwnSeed, Tracker};
 use crate::repository::{Repository, now};
 use crate::verify::contradiction;
@@ -9,6 +8,8 @@ use crate::{Error, patches, torrent};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use updraft_hosting::files::{View, Views};
+use updraft_hosting::room::Seen;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::head::Head;
 use updraft_manifests::patchlist::PatchListRef;
@@ -33,6 +34,9 @@ struct Running {
     hashes: InfoHashes,
     handle: Option<TorrentHandle>,
     view: Arc<View>,
+    /// Version and bytes; `None` for a patch.
+    release: Option<(String, u64)>,
+    pieces: u32,
     named_at: u64,
 }
 
@@ -119,7 +123,8 @@ impl Seeds {
                 loaded.problems.push(format!("{}: {why}", path.display()));
                 continue;
             }
-            match self.start(repository, info, tracker).await {
+            let named = Some((release.version.to_string(), manifest.total_size));
+            match self.start(repository, info, named, tracker).await {
                 Ok(()) => {
                     loaded.started.push(Started { label, v2, bytes: manifest.total_size });
                 }
@@ -153,7 +158,7 @@ impl Seeds {
             let path = repository.torrent_path(&offer.v2);
             let started = match torrent::read(&path) {
                 Ok(metainfo) if patches::is_torrent_of(&metainfo.info, &offer) => {
-                    self.start(repository, metainfo.info, tracker).await
+                    self.start(repository, metainfo.info, None, tracker).await
                 }
                 Ok(_) => Err(format!("{}: is not what the patch list names", path.display())),
                 Err(error) => Err(error.to_string()),
@@ -173,6 +178,7 @@ impl Seeds {
         &mut self,
         repository: &Repository,
         info: Info,
+        release: Option<(String, u64)>,
         tracker: &Mutex<Tracker>,
     ) -> Result<(), String> {
         let files = object_files(repository, &info)?;
@@ -183,6 +189,7 @@ impl Seeds {
             return Err("the tracker has too many torrents".into());
         }
         let view = Arc::new(View::of(&info));
+        let pieces = info.geometry.piece_count();
         let count = files.len();
         let add = AddTorrent {
             have: Have::Files(vec![true; count]),
@@ -195,7 +202,8 @@ impl Seeds {
             None => None,
         };
         let named_at = self.generation;
-        self.running.insert(ContentHash(v2.0), Running { hashes, handle, view, named_at });
+        let running = Running { hashes, handle, view, release, pieces, named_at };
+        self.running.insert(ContentHash(v2.0), running);
         Ok(())
     }
 
@@ -218,7 +226,7 @@ impl Seeds {
     }
 
     /// The releases for the BEP 19 view.
-    pub(crate) fn views(&self) -> super::files::Views {
+    pub(crate) fn views(&self) -> Views {
         self.running.iter().map(|(v2, running)| (*v2, Arc::clone(&running.view))).collect()
     }
 
@@ -231,6 +239,39 @@ impl Seeds {
             (status.up_total, status.peers)
         });
         statuses.fold((0, 0), |(bytes, peers), (more, also)| (bytes + more, peers + also))
+    }
+
+    /// Payload bytes sent to peers now, per second.
+    pub(crate) fn up_rate(&self) -> u64 {
+        let handles = self.running.values().filter_map(|running| running.handle.as_ref());
+        handles.map(|handle| handle.status().borrow().up_rate).sum()
+    }
+
+    /// The versions that are seeded, and the bytes of all of them.
+    pub(crate) fn releases(&self) -> (Vec<String>, u64) {
+        let releases = self.running.values().filter_map(|running| running.release.as_ref());
+        let bytes = releases.clone().map(|(_, bytes)| bytes).sum();
+        let mut versions: Vec<String> = releases.map(|(version, _)| version.clone()).collect();
+        versions.sort();
+        versions.dedup();
+        (versions, bytes)
+    }
+
+    /// Who fetches or shares a release, and how much of it they say they have.
+    pub(crate) async fn seen(&self) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        for running in self.running.values() {
+            let (Some(handle), Some((_, bytes))) = (&running.handle, &running.release) else {
+                continue;
+            };
+            let (total, pieces) = (*bytes, u64::from(running.pieces.max(1)));
+            seen.extend(handle.peers().await.into_iter().map(|peer| {
+                // Pieces are alike but for the last: near enough for a bar.
+                let have = u64::from(peer.pieces).saturating_mul(total) / pieces;
+                Seen { ip: peer.addr.ip(), name: None, installed: None, have: Some((have, total)) }
+            }));
+        }
+        seen
     }
 
     pub(crate) async fn stop(self) {

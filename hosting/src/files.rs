@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use std::collections::HashMap;
 use std::io::{self, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::fs::File;
@@ -28,18 +28,19 @@ const REWRITTEN: &str = "public, max-age=3600";
 const NEVER: &str = "no-store";
 
 /// The releases that the BEP 19 view shows.
-pub(crate) type Views = HashMap<ContentHash, Arc<View>>;
+pub type Views = HashMap<ContentHash, Arc<View>>;
 
 /// One release as a tree of files.
 #[derive(Debug)]
-pub(crate) struct View {
+pub struct View {
     name: String,
     files: HashMap<String, (Option<ContentHash>, u64)>,
     pad_max: u64,
 }
 
 impl View {
-    pub(crate) fn of(info: &Info) -> Self {
+    /// The files of a torrent.
+    pub fn of(info: &Info) -> Self {
         let files = info.files.iter().filter(|file| file.symlink.is_none());
         let files = files.map(|file| {
             (file.path.join("/"), (file.root.map(|root| ContentHash(root.0)), file.length))
@@ -61,16 +62,45 @@ enum Target {
     Zeros(u64),
 }
 
-/// Bytes of content that went out over HTTP.
+/// What went out over HTTP.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) object_bytes: AtomicU64,
-    pub(crate) requests: AtomicU64,
+pub struct Counters {
+    /// Bytes of content.
+    pub object_bytes: AtomicU64,
+    /// Requests for files.
+    pub requests: AtomicU64,
 }
 
-/// Answers a request for `path` (as it stands in the request line) in the repository at `dir`.
-pub(crate) async fn answer(
-    dir: &Path,
+/// Where the files of a repository lie.
+#[derive(Debug)]
+pub enum Places {
+    /// All in one folder, as they are published.
+    Tree(PathBuf),
+    /// In an installed game.
+    Install {
+        /// The folder of its documents.
+        documents: PathBuf,
+        /// Where each content lies, by its path in a repository.
+        objects: HashMap<String, PathBuf>,
+    },
+}
+
+impl Places {
+    /// Where the file at a repository path would lie.
+    fn find(&self, path: &str) -> Option<PathBuf> {
+        match self {
+            Self::Tree(dir) => Some(dir.join(path)),
+            Self::Install { objects, .. } if path.starts_with("objects/") => {
+                objects.get(path).cloned()
+            }
+            Self::Install { documents, .. } => Some(documents.join(path)),
+        }
+    }
+}
+
+/// Answers a request for `path` (as it stands in the request line) in the repository at `places`.
+pub async fn answer(
+    places: &Places,
     views: &Views,
     counters: &Arc<Counters>,
     method: &Method,
@@ -92,7 +122,10 @@ pub(crate) async fn answer(
         Target::Zeros(len) => zeros(len, headers, wants_body),
         Target::File { path, cache, kind, counts } => {
             let counters = counts.then(|| Arc::clone(counters));
-            match file(&dir.join(&path), cache, kind, headers, wants_body, counters).await {
+            let Some(place) = places.find(&path) else {
+                return plain(StatusCode::NOT_FOUND, "there is nothing here\n");
+            };
+            match file(&place, cache, kind, headers, wants_body, counters).await {
                 Ok(response) => response,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     plain(StatusCode::NOT_FOUND, "there is nothing here\n")
@@ -181,7 +214,8 @@ fn hash(text: &str) -> Option<ContentHash> {
     from_hex(text).map(ContentHash)
 }
 
-pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+/// A short text that no cache keeps.
+pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -355,6 +389,7 @@ fn parse_range(text: &str, len: u64) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn ranges() {
@@ -433,7 +468,8 @@ mod tests {
         }
         let counters = Arc::default();
         let path = format!("/objects/{}-10", "ab".repeat(32));
-        let response = answer(dir, &Views::new(), &counters, &method, &path, &map).await;
+        let response =
+            answer(&Places::Tree(dir.into()), &Views::new(), &counters, &method, &path, &map).await;
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 1000).await.unwrap().to_vec();
         (parts.status.as_u16(), parts.headers, body)
@@ -469,5 +505,27 @@ mod tests {
         assert_eq!(get(dir.path(), Method::POST, &[]).await.0, 405);
         std::fs::remove_dir_all(dir.path().join("objects")).unwrap();
         assert_eq!(get(dir.path(), Method::GET, &[]).await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn an_installed_game_has_its_contents_by_name_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (game, documents) = (dir.path().join("game.bin"), dir.path().join("documents"));
+        std::fs::write(&game, "content").unwrap();
+        std::fs::create_dir_all(documents.join("objects")).unwrap();
+        std::fs::write(documents.join("head.toml"), "head").unwrap();
+        let object = format!("objects/{}-7", "ab".repeat(32));
+        std::fs::write(documents.join(format!("objects/{}-8", "ab".repeat(32))), "x").unwrap();
+        let places = Places::Install { documents, objects: [(object.clone(), game)].into() };
+        let get = async |path: &str| {
+            let counters = Arc::default();
+            let (views, none) = (Views::new(), HeaderMap::new());
+            let response = answer(&places, &views, &counters, &Method::GET, path, &none).await;
+            let status = response.status().as_u16();
+            (status, axum::body::to_bytes(response.into_body(), 100).await.unwrap())
+        };
+        assert_eq!(get(&format!("/{object}")).await, (200, "content".into()));
+        assert_eq!(get("/head.toml").await, (200, "head".into()));
+        assert_eq!(get(&format!("/objects/{}-8", "ab".repeat(32))).await.0, 404);
     }
 }

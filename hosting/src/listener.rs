@@ -5,7 +5,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, timeout};
+use updraft_protocol::io::is_lan;
 
 /// Connections open at once; the next waits in the system's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -30,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A listening socket that hands out a bounded number of connections.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     socket: TcpListener,
     places: Arc<Semaphore>,
     open: Vec<Weak<Mutex<Rest>>>,
@@ -46,7 +47,8 @@ struct Rest {
 }
 
 impl Listener {
-    pub(crate) fn new(socket: TcpListener) -> Self {
+    /// Over a socket that listens.
+    pub fn new(socket: TcpListener) -> Self {
         Self::with(socket, CONNECTIONS_MAX)
     }
 
@@ -110,11 +112,33 @@ impl axum::serve::Listener for Listener {
     }
 }
 
+/// The address others reach this machine at, when it listens on all of them: that of the way to the internet, or else
+/// the first one of a network that is not this machine alone.
+pub fn shown_ip(ip: IpAddr) -> IpAddr {
+    if !ip.is_unspecified() {
+        return ip;
+    }
+    // Connecting a UDP socket sends nothing; the system only says which address it would use.
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    let on_a_link = || {
+        let mut found: Vec<IpAddr> =
+            if_addrs::get_if_addrs().unwrap_or_default().iter().map(|link| link.ip()).collect();
+        found.retain(|ip| !ip.is_loopback());
+        found.into_iter().min_by_key(|ip| (ip.is_ipv6(), !is_lan(*ip)))
+    };
+    routed.ok().map(|addr| addr.ip()).or_else(on_a_link).unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
 /// Both ends of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ends {
-    pub(crate) remote: SocketAddr,
-    pub(crate) local: SocketAddr,
+pub struct Ends {
+    /// Theirs.
+    pub remote: SocketAddr,
+    /// Ours.
+    pub local: SocketAddr,
 }
 
 impl Connected<IncomingStream<'_, Listener>> for Ends {
@@ -136,7 +160,7 @@ enum Phase {
 
 /// A connection that ends when it makes no progress, whatever trickles in.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     local: SocketAddr,
     phase: Phase,
