@@ -2,7 +2,7 @@
 //! on documents; nothing that they say is believed before it is verified.
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use updraft_protocol::ids::PeerKey;
@@ -17,6 +17,10 @@ const ALONE_MAX: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What everybody is asked for is small: who takes longer is passed over.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// How many are asked for the same at once. Two questions at a time to a room of any size stay below what the engine
+/// keeps under way.
+const ASKED_AT_ONCE: usize = 24;
 
 /// The room of one product.
 #[derive(Debug)]
@@ -37,8 +41,7 @@ impl Room {
     /// room was opened this waits for others to come: a second, or several as long as there is nobody.
     pub async fn present(&self) -> Vec<PeerSummary> {
         loop {
-            let mut peers = self.meeting.peers().await;
-            peers.retain(|peer| peer.documents);
+            let mut peers = self.here().await;
             let age = self.since.elapsed();
             if age >= if peers.is_empty() { ALONE_MAX } else { GATHER_TIME } {
                 let best = *self.best.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,9 +52,21 @@ impl Room {
         }
     }
 
+    /// The same room for somebody else who asks in it.
+    pub fn beside(&self) -> Self {
+        Self::new(self.meeting.clone())
+    }
+
+    /// Those who are there now and pass on documents, in no order.
+    pub async fn here(&self) -> Vec<PeerSummary> {
+        let mut peers = self.meeting.peers().await;
+        peers.retain(|peer| peer.documents);
+        peers
+    }
+
     /// Returns when anybody is there.
     pub async fn somebody(&self) {
-        while !self.meeting.peers().await.iter().any(|peer| peer.documents) {
+        while self.here().await.is_empty() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -67,11 +82,59 @@ impl Room {
             let answer = tokio::time::timeout(ANSWER_WAIT_MAX, self.ask(peer.peer, path)).await;
             Some((peer, answer.ok()??))
         });
-        join_all(asked).await.into_iter().flatten().collect()
+        let answers = stream::iter(asked).buffered(ASKED_AT_ONCE);
+        answers.filter_map(std::future::ready).collect().await
     }
 
     /// From now on `peer` is asked first.
     pub fn prefer(&self, peer: PeerKey) {
         *self.best.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use updraft_protocol::ids::InfoHash;
+    use updraft_protocol::io::{DocumentStore, Session, SessionConfig};
+
+    struct Says(&'static str);
+
+    impl DocumentStore for Says {
+        fn get(&self, _: &str) -> Option<Bytes> {
+            Some(Bytes::from_static(self.0.as_bytes()))
+        }
+    }
+
+    /// A room of forty is asked two things at once, and everybody is heard.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn everybody_in_a_large_room_is_heard() {
+        const GUESTS: usize = 40;
+        let hash = InfoHash([7; 20]);
+        let session = || {
+            let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+            Session::start(SessionConfig { listen, ..SessionConfig::default() })
+        };
+        let host = session().await.unwrap();
+        let at = host.listen_addrs().to_vec();
+        let meeting = host.add_rendezvous(hash, Arc::new(Says("host")), vec![], vec![]).await;
+        let room = Room::new(meeting.unwrap());
+        let mut guests = Vec::new();
+        for _ in 0..GUESTS {
+            let guest = session().await.unwrap();
+            let says = Arc::new(Says("guest"));
+            let meeting = guest.add_rendezvous(hash, says, vec![], at.clone()).await;
+            guests.push((meeting.unwrap(), guest));
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while room.present().await.len() < GUESTS {
+            assert!(Instant::now() < deadline, "{} came", room.present().await.len());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let (heads, statuses) =
+            tokio::join!(room.ask_all("head.toml"), room.ask_all("root/1.toml"));
+        assert_eq!((heads.len(), statuses.len()), (GUESTS, GUESTS));
     }
 }
