@@ -90,14 +90,14 @@ impl Kind {
 pub struct Documents {
     tree: Tree,
     /// What others are told of this install.
-    status: Mutex<Option<Status>>,
+    status: Mutex<Status>,
 }
 
 impl DocumentStore for Documents {
     fn part(&self, path: &str, at: u32) -> Option<DocumentPart> {
         if path == STATUS_PATH {
             let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-            return DocumentPart::of(&status.as_ref()?.to_bytes(), at);
+            return DocumentPart::of(&status.to_bytes(), at);
         }
         let kind = Kind::of(path)?;
         DocumentPart::of_file(self.open_document(path).ok()?, at, kind.bytes_max())
@@ -114,11 +114,11 @@ impl Documents {
         for folder in ["root"].iter().chain(&DROPPED_FOLDERS) {
             tree.make_folders(&format!("{DOCUMENTS_FOLDER}/{folder}"))?;
         }
-        Ok(Self { tree, status: Mutex::new(None) })
+        Ok(Self { tree, status: Mutex::default() })
     }
 
-    /// From now on others are told that this is installed.
-    pub fn set_status(&self, status: Option<Status>) {
+    /// From now on others are told this of the install.
+    pub fn set_status(&self, status: Status) {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
@@ -221,9 +221,10 @@ mod tests {
         assert_eq!(documents.read("elsewhere"), None);
         let get = |path| documents.part(path, 0).map(|part| part.data);
         assert_eq!(get("elsewhere"), None);
-        assert_eq!(get(STATUS_PATH), None);
+        assert_eq!(get(STATUS_PATH).unwrap(), "");
         let version = updraft_manifests::names::Version::parse("2").unwrap();
-        documents.set_status(Some(Status { version, sequence: 2 }));
+        let (version, sequence) = (Some(version), Some(2));
+        documents.set_status(Status { name: None, version, sequence });
         assert_eq!(get(STATUS_PATH).unwrap(), "version = \"2\"\nsequence = 2\n");
     }
 }

@@ -42,6 +42,14 @@ pub enum Error {
         /// What each source said.
         why: String,
     },
+    /// A bundle that is damaged, incomplete, old, or of something else.
+    #[error("nothing can be brought in from the bundle {dir}: {why}", dir = .dir.display())]
+    Bundle {
+        /// The bundle.
+        dir: PathBuf,
+        /// What is wrong.
+        why: Box<Self>,
+    },
     /// Signatures, sequences or hashes do not fit.
     #[error("{0}")]
     Trust(#[from] TrustError),
@@ -142,6 +150,7 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::NotInstalled(_) | Self::NotOurs(_) | Self::OtherProduct { .. } => Exit::Folder,
+            Self::Bundle { why, .. } => why.exit(),
             Self::Busy(_) => Exit::Busy,
             Self::Network { .. } | Self::Listen(_) => Exit::Network,
             Self::Trust(_) | Self::Release { .. } | Self::Launcher { .. } => Exit::Trust,
@@ -172,6 +181,9 @@ impl Error {
                  what is fetched is kept"
                     .into()
             }
+            Self::Bundle { .. } => "nothing that is installed has changed, and what was read is kept: run it again if \
+                                    the stick was unplugged, else `export` it anew where the game is"
+                .into(),
             Self::Listen(_) => "choose another address or port with --listen".into(),
             Self::Disk { source, .. } => disk_hint(source)?.into(),
             Self::Space { need, free, bounded, .. } => {

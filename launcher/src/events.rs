@@ -3,9 +3,10 @@
 //! Every line is one JSON object with the key `event`, whose value is the variant's name in
 //! kebab-case; the other keys are the variant's fields as named here. Fields are only ever added.
 //! Bytes are plain numbers of bytes, rates are bytes per second, times are seconds. The last line is
-//! `complete`, `up-to-date`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
-//! `verified`, `planned`, `neighbours`).
+//! `complete`, `exported`, `up-to-date`, `stopped`, `error`, or what the command was asked for (`checked`, `status`,
+//! `verified`, `planned`, `neighbours`, `config`).
 
+use crate::settings::Settings;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,14 +41,16 @@ pub enum Event {
         turn: &'static str,
         /// False if nobody confirms it now: no repository could be asked, or the head has expired.
         fresh: bool,
-        /// Who said so: `repository`, `players` (other launchers, known or near), or `kept` (heard before;
-        /// nobody could be asked).
+        /// Who said so: `repository`, `players` (other launchers, known or near), `bundle` (`--from`, `import`),
+        /// or `kept` (heard before; nobody could be asked).
         heard_from: &'static str,
     },
     /// `lan`: a launcher of the product was found.
     Neighbour {
         /// Its IP address, with the interface where that belongs to it.
         address: String,
+        /// What its player calls it, if others shall know.
+        name: Option<String>,
         /// The version that it says it has; `None` if it has none yet, or does not say.
         installed: Option<String>,
         /// Its sequence number.
@@ -168,6 +171,15 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
+    /// `lan host`: the room is open.
+    Hosting {
+        /// The page that shows who is there.
+        page: String,
+        /// The release over HTTP, laid out like a repository.
+        url: String,
+        /// A feed link that leads there.
+        feed: String,
+    },
     /// The swarm can reach us here.
     Listening {
         /// The addresses.
@@ -175,6 +187,26 @@ pub enum Event {
     },
     /// Bytes are coming in; about four times a second.
     Progress(Progress),
+    /// `export`: content is being written to the bundle, or found there and hashed.
+    Exporting {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// `export`: the bundle is whole and on the disk.
+    Exported {
+        /// The release.
+        version: String,
+        /// The bundle.
+        dir: PathBuf,
+        /// Contents of the release, and of the patch that leads to it.
+        files: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Of these, how many were not there before.
+        written_bytes: u64,
+    },
     /// Everything is fetched; the switch to the new release begins. From here on there is only
     /// forward.
     Committing {
@@ -230,7 +262,7 @@ pub enum Event {
         lan_bytes: u64,
         /// Of the bytes from peers, what did not travel, as it came compressed.
         spared_bytes: u64,
-        /// Bytes from web servers.
+        /// Bytes from web servers, or out of the bundle.
         http_bytes: u64,
         /// Bytes that were there before: kept, moved, copied, or fetched in an earlier run.
         reused_bytes: u64,
@@ -309,8 +341,25 @@ pub enum Event {
         held: Option<u64>,
         /// `everyone`, `lan`, or `ask` when it was never decided.
         upload: String,
+        /// Bytes sent to the local network since the install was made.
+        uploaded_lan_bytes: u64,
+        /// Bytes sent beyond it.
+        uploaded_internet_bytes: u64,
         /// True if another launcher works on this install now.
         busy: bool,
+    },
+    /// `config`: what the player wants of every launcher here.
+    Config {
+        /// The settings by name.
+        #[serde(flatten)]
+        settings: Settings,
+    },
+    /// `run`: the game was started.
+    Running {
+        /// The release.
+        version: String,
+        /// The program, below the install.
+        program: String,
     },
     /// `components list`: a part of the installed release that can be left out.
     Component {

@@ -1,5 +1,7 @@
-//! Documents over HTTP: bounded in size and time, never from https down to http.
+//! Documents over HTTP: bounded in size and time, never from https down to http. Those of a bundle have `file:` URLs
+//! and are read where they lie.
 
+use crate::bundle;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect};
 use std::collections::HashMap;
@@ -75,6 +77,9 @@ impl Http {
         bytes_max: usize,
         past_caches: bool,
     ) -> Result<Answer, String> {
+        if let Some(path) = bundle::path_of(url) {
+            return bundle::read(&path, bytes_max).await;
+        }
         let mut request = self.client.get(url.clone());
         if past_caches {
             request = request.header(header::CACHE_CONTROL, "no-cache");
@@ -114,6 +119,9 @@ impl Http {
         length: u64,
     ) -> Result<Bytes, String> {
         assert!(range.start < range.end && range.end <= length, "a range of the file");
+        if let Some(path) = bundle::path_of(url) {
+            return bundle::read_range(&path, range).await;
+        }
         let value = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self.client.get(url.clone()).header(header::RANGE, value);
         let mut response = self.send(url, request).await?;

@@ -8,19 +8,25 @@ mod ahead;
 mod bounded;
 mod bring;
 mod components;
+mod export;
 mod gather;
+mod host;
+mod import;
 mod lan;
 mod look;
+mod manners;
 mod patches;
 mod preload;
 mod renew;
 mod rollback;
+mod run;
 mod swarm;
 mod torrent;
 
 pub use renew::Renewed;
 
 use crate::apply::Report;
+use crate::bundle;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::events::{Event, Sink};
@@ -31,6 +37,7 @@ use crate::lock::Lock;
 use crate::news;
 use crate::release::Release;
 use crate::room::Room;
+use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::store::{InstallNumber, State, Store, own_platform};
 use crate::switch::{Switch, peek};
@@ -44,6 +51,7 @@ use updraft_manifests::manifest::torrent_path;
 use updraft_manifests::names::Name;
 use updraft_manifests::rules::Selection;
 use updraft_protocol::io::{LocalNetwork, Session, TorrentHandle};
+use url::Url;
 
 /// An install that this process works on.
 pub struct Launcher {
@@ -51,11 +59,14 @@ pub struct Launcher {
     documents: Arc<Documents>,
     http: Http,
     network: Network,
+    /// Where everything comes from instead of any network.
+    bundle: Option<Url>,
     events: Sink,
     stop: Stop,
     state: State,
     switch: Switch,
     session: Option<Session>,
+    manners: Option<manners::Manners>,
     room: Option<Room>,
     handle: Option<TorrentHandle>,
     /// The release after the installed one, as far as it is here already.
@@ -149,7 +160,8 @@ impl Launcher {
         stop: Stop,
     ) -> Result<Self, Error> {
         let http = Http::new().map_err(Error::Failed)?;
-        let ask = (network.local != LocalNetwork::Only).then_some(&http);
+        let offline = network.local == LocalNetwork::Only || network.bundle.is_some();
+        let ask = (!offline).then_some(&http);
         let feed = feed::read(&request.feed, ask).await?;
         std::fs::create_dir_all(dir).map_err(Error::disk("make the folder", dir))?;
         let known = Store::open(dir).is_ok();
@@ -190,7 +202,6 @@ impl Launcher {
                 .clone()
                 .or_else(|| kept.map(|old| old.platform.clone()))
                 .unwrap_or_else(own_platform),
-            upload: old.as_ref().and_then(|old| old.upload),
             held: kept.filter(|old| old.channel == channel).and_then(|old| old.held),
             number: match &old {
                 Some(old) => old.number,
@@ -224,17 +235,21 @@ impl Launcher {
             events(Event::Recovered { version: target.version });
             tell_report(&events, &report);
         }
-        network.upload |= state.upload == Some(true);
+        let settings = store.settings()?;
+        network.follow(&settings);
+        let bundle = network.bundle.as_deref().map(bundle::url).transpose()?;
         let launcher = Self {
             store,
             documents: Arc::new(documents),
             http: Http::new().map_err(Error::Failed)?,
             network,
+            bundle,
             events,
             stop,
             state,
             switch,
             session: None,
+            manners: None,
             room: None,
             handle: None,
             ahead: None,
@@ -253,29 +268,30 @@ impl Launcher {
     }
 
     /// Whether the player agreed to upload to the internet; `None` if that was never decided.
-    pub fn upload(&self) -> Option<bool> {
-        self.state.upload
+    ///
+    /// # Errors
+    /// [`Error::State`] if the settings cannot be read.
+    pub fn upload(&self) -> Result<Option<bool>, Error> {
+        Ok(self.store.settings()?.upload)
     }
 
-    /// Records whether the player agreed to upload to the internet; acts at once.
+    /// Records whether the player agreed to upload to the internet; acts within a second.
     ///
     /// # Errors
     /// From the file system.
-    pub async fn set_upload(&mut self, upload: bool) -> Result<(), Error> {
+    pub fn set_upload(&mut self, upload: bool) -> Result<(), Error> {
         self.network.upload = upload;
-        if self.state.upload != Some(upload) {
-            self.state.upload = Some(upload);
-            self.store.set_state(&self.state)?;
-        }
-        if let Some(session) = &self.session {
-            use updraft_protocol::io::UploadPolicy::{Everyone, LanOnly};
-            session.set_upload(if upload { Everyone } else { LanOnly }).await;
+        let settings = self.store.settings()?;
+        if settings.upload != Some(upload) {
+            let settings = Settings { upload: Some(upload), ..settings };
+            self.store.set_settings(&settings)?;
         }
         Ok(())
     }
 
     /// Says goodbye to the swarm; takes at most a few seconds.
     pub async fn close(&mut self) {
+        self.manners = None;
         if let Some(session) = self.session.take() {
             self.remember_peers().await;
             session.stop().await;

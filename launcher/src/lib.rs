@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod bundle;
 pub mod choice;
 pub mod cli;
 pub mod documents;
@@ -37,11 +38,13 @@ mod magnet;
 pub mod news;
 pub mod packs;
 pub mod patch;
+mod power;
 pub mod pristine;
 pub mod release;
 pub mod reuse;
 pub mod room;
 pub mod search;
+pub mod settings;
 pub mod space;
 pub mod stage;
 pub mod status;

@@ -37,8 +37,8 @@ pub struct Sources<'a> {
     pub repositories: Vec<Url>,
     /// Other launchers, if there is a session.
     pub room: Option<&'a Room>,
-    /// The player relies on these alone.
-    pub room_only: bool,
+    /// The player chose to do without the publisher's server: a room or a bundle may have old news.
+    pub without_origin: bool,
     /// Counts the bytes of documents that come, but for leaf indexes.
     pub received: &'a AtomicU64,
 }
@@ -68,9 +68,16 @@ pub struct News {
 }
 
 impl News {
-    /// True if a repository confirmed it, and it has not expired. What other players have may be old.
+    /// True if a repository confirmed it, and it has not expired. What other players or a bundle have may be old.
     pub fn is_fresh(&self) -> bool {
-        matches!(self.origin, Origin::Repository(_)) && self.head.freshness == Freshness::Fresh
+        matches!(self.origin, Origin::Repository(_))
+            && !self.is_from_bundle()
+            && self.head.freshness == Freshness::Fresh
+    }
+
+    /// True if nobody was asked: it lay in a bundle.
+    pub fn is_from_bundle(&self) -> bool {
+        matches!(&self.origin, Origin::Repository(url) if url.scheme() == "file")
     }
 
     /// Whether the release may come to this install now.
@@ -103,7 +110,7 @@ pub async fn ask(
     let mut trust = walk_roots(store, documents, sources, store.trust(&state.feed)?).await?;
     let now = trust.fix_time(clock());
     let (mut head, origin) = newest_head(store, documents, sources, &mut trust, now).await?;
-    if sources.room_only {
+    if sources.without_origin {
         head = head.excused(now);
     }
     let entry = trust.find_release(&head.head, &state.channel, &state.platform)?.clone();

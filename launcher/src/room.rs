@@ -98,13 +98,13 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
     use updraft_protocol::ids::InfoHash;
-    use updraft_protocol::io::{DocumentStore, Session, SessionConfig};
+    use updraft_protocol::io::{DocumentPart, DocumentStore, Session, SessionConfig};
 
     struct Says(&'static str);
 
     impl DocumentStore for Says {
-        fn get(&self, _: &str) -> Option<Bytes> {
-            Some(Bytes::from_static(self.0.as_bytes()))
+        fn part(&self, _: &str, at: u32) -> Option<DocumentPart> {
+            DocumentPart::of(&Bytes::from_static(self.0.as_bytes()), at)
         }
     }
 

@@ -20,6 +20,7 @@
 use crate::apply::{Ending, OLD_FOLDER, STATE_FOLDER, Transaction};
 use crate::error::Error;
 use crate::kept;
+use crate::settings::Settings;
 use crate::tree::Tree;
 use crate::twin::{self, Found};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub const JOURNAL_PATH: &str = ".updraft/journal";
 const STATE_PATH: &str = ".updraft/state";
 const TRUST_PATH: &str = ".updraft/trust";
 const INSTALLED_PATH: &str = ".updraft/installed";
+const SETTINGS_PATH: &str = ".updraft/settings";
+const UPLOADED_PATH: &str = ".updraft/uploaded";
 const NEXT_PATH: &str = ".updraft/installed.next";
 const PEERS_PATH: &str = ".updraft/peers";
 const EVIDENCE_FOLDER: &str = ".updraft/evidence";
@@ -58,8 +61,6 @@ pub struct State {
     pub channel: Name,
     /// The platform whose releases are installed.
     pub platform: Name,
-    /// Whether to upload to the internet; `None` if never decided: then only to the LAN.
-    pub upload: Option<bool>,
     /// The player went back from this release: no update up to this sequence comes by itself.
     pub held: Option<u64>,
     /// This install's own number, which nobody else is told: it decides when staged releases come.
@@ -99,6 +100,15 @@ impl TryFrom<String> for InstallNumber {
     }
 }
 
+/// Bytes of payload sent since the install was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// To the local network.
+    pub lan: u64,
+    /// Beyond it.
+    pub internet: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct StateText {
     #[serde(rename = "updraft-state")]
@@ -106,8 +116,6 @@ struct StateText {
     feed: String,
     channel: Name,
     platform: Name,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    upload: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     held: Option<u64>,
     number: InstallNumber,
@@ -178,8 +186,8 @@ impl Store {
             return Err(wrong("it was written by a newer version of this program".into()));
         }
         let feed = Feed::parse(&text.feed).map_err(|error| wrong(error.to_string()))?;
-        let StateText { channel, platform, upload, held, number, choice, .. } = text;
-        Ok(Some(State { feed, channel, platform, upload, held, number, choice }))
+        let StateText { channel, platform, held, number, choice, .. } = text;
+        Ok(Some(State { feed, channel, platform, held, number, choice }))
     }
 
     /// Records what the player decided.
@@ -187,19 +195,72 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn set_state(&self, state: &State) -> Result<(), Error> {
-        let State { feed, channel, platform, upload, held, number, choice } = state;
+        let State { feed, channel, platform, held, number, choice } = state;
         let text = toml::to_string(&StateText {
             format: 1,
             feed: feed.to_link(),
             channel: channel.clone(),
             platform: platform.clone(),
-            upload: *upload,
             held: *held,
             number: *number,
             choice: choice.clone(),
         })
         .expect("plain fields serialise");
         self.write_twin(STATE_PATH, text.as_bytes())
+    }
+
+    /// What the player wants of every launcher here; the defaults if nothing was set.
+    ///
+    /// # Errors
+    /// [`Error::State`] if no copy can be read.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        Self::settings_in(&self.tree)
+    }
+
+    /// [`Store::settings`] of the install in `tree`.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn settings_in(tree: &Tree) -> Result<Settings, Error> {
+        let path = || tree.path().join(SETTINGS_PATH);
+        let wrong = |why: String| Error::State { path: path(), why };
+        let text = match twin::read(tree, SETTINGS_PATH) {
+            Ok(Found::Nothing) => return Ok(Settings::default()),
+            Ok(Found::Payload(bytes)) => {
+                String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?
+            }
+            Ok(Found::Damaged) => return Err(wrong("neither of its two copies is whole".into())),
+            Err(error) => return Err(Error::disk("read", path())(error)),
+        };
+        toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
+    }
+
+    /// Records what the player wants.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn set_settings(&self, settings: &Settings) -> Result<(), Error> {
+        let text = toml::to_string(settings).expect("plain fields serialise");
+        self.write_twin(SETTINGS_PATH, text.as_bytes())
+    }
+
+    /// What was uploaded from this install so far; nothing if that cannot be read.
+    pub fn uploaded(&self) -> Uploaded {
+        match twin::read(&self.tree, UPLOADED_PATH) {
+            Ok(Found::Payload(bytes)) => {
+                let text = std::str::from_utf8(&bytes).ok();
+                text.and_then(|text| toml::from_str(text).ok()).unwrap_or_default()
+            }
+            Ok(Found::Nothing | Found::Damaged) | Err(_) => Uploaded::default(),
+        }
+    }
+
+    /// Remembers what was uploaded; a failure is no harm.
+    pub fn set_uploaded(&self, uploaded: Uploaded) {
+        let text = toml::to_string(&uploaded).expect("plain fields serialise");
+        if let Err(error) = twin::write(&self.tree, UPLOADED_PATH, text.as_bytes()) {
+            tracing::debug!(%error, "what was uploaded is not remembered");
+        }
     }
 
     /// What is believed of the product of `feed`. A record of another feed counts as none.
@@ -226,7 +287,7 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn reset_damaged(&self) -> Result<(), Error> {
-        for path in [STATE_PATH, TRUST_PATH, INSTALLED_PATH] {
+        for path in [STATE_PATH, TRUST_PATH, INSTALLED_PATH, SETTINGS_PATH] {
             let found = twin::read(&self.tree, path);
             if matches!(found, Ok(Found::Damaged)) {
                 for copy in [path.to_owned(), format!("{path}.copy")] {
@@ -394,7 +455,6 @@ mod tests {
             feed: feed.clone(),
             channel: name("stable"),
             platform: own_platform(),
-            upload: Some(false),
             held: Some(7),
             number: InstallNumber([5; 16]),
             choice: Selection { with: [name("french")].into(), without: [name("hd")].into() },

@@ -2,10 +2,13 @@
 
 use crate::error::Error;
 use crate::events::{Event, Progress, Sink};
+use crate::settings::Settings;
+use crate::status::MachineName;
 use crate::stop::Stop;
 use std::collections::HashSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
 use updraft_protocol::io::{
@@ -41,11 +44,27 @@ pub struct Network {
     pub upload: bool,
     /// Whether others are looked for on the local network, or there alone.
     pub local: LocalNetwork,
+    /// Whether others may be looked for there once the player sets it so.
+    pub may_be_found: bool,
+    /// What others are told that this machine is called.
+    pub name: Option<MachineName>,
+    /// Take everything from this bundle, and have nothing to do with any network.
+    pub bundle: Option<PathBuf>,
     /// Whether the router may be asked to let others in. It is not before the player agreed to upload.
     pub port_mapping: bool,
 }
 
 impl Network {
+    /// What the player has set, where nothing else was said.
+    pub fn follow(&mut self, settings: &Settings) {
+        self.upload |= settings.upload == Some(true);
+        self.may_be_found = self.local == LocalNetwork::On && self.bundle.is_none();
+        if self.may_be_found && !settings.lan {
+            self.local = LocalNetwork::Off;
+        }
+        self.name = self.name.take().or_else(|| settings.name.clone());
+    }
+
     /// Starts the engine and says where it listens.
     ///
     /// # Errors
@@ -63,6 +82,11 @@ impl Network {
         };
         if !self.listen.is_empty() {
             config.listen.clone_from(&self.listen);
+        }
+        if self.bundle.is_some() {
+            config.listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+            config.transport = Preference::Tcp;
+            (config.local_network, config.port_mapping) = (LocalNetwork::Off, false);
         }
         let session = Session::start(config).await.map_err(|error| match error {
             SessionError::Listen { .. } => Error::Listen(error.to_string()),

@@ -1,5 +1,7 @@
 //! The command line's grammar and its help.
 
+use crate::settings::Settings;
+use crate::status::MachineName;
 use crate::transfer::Network;
 use crate::units::parse_rate;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -47,6 +49,10 @@ pub enum Command {
     Verify(DirArgs),
     /// Make every file right again, fetching only the damaged pieces.
     Repair(SwarmArgs),
+    /// Start the game; while it runs nothing is uploaded and no update is put in place.
+    Run(RunArgs),
+    /// Show what you have set for this game, or set something: a launcher that runs follows at once.
+    Config(ConfigArgs),
     /// Go back to the release before, whose files are kept for a while; downloads nothing.
     Rollback(SwarmArgs),
     /// Show the parts of the game that can be left out, fetch some of them or remove some.
@@ -55,7 +61,11 @@ pub enum Command {
     /// Share the installed release until stopped.
     Seed(SwarmArgs),
     /// Show who else of the product is on this network, which release they have, and how new their news is.
-    Lan(MeetArgs),
+    Lan(LanArgs),
+    /// Write what is installed to a folder or a stick, for `import` and any web server. Again: what is missing.
+    Export(ExportArgs),
+    /// Update from a bundle that `export` made, with no network at all.
+    Import(ImportArgs),
     /// Download a .torrent file's content into DIR/<name>: plain BitTorrent, no feed.
     Fetch(FetchArgs),
 }
@@ -113,6 +123,10 @@ pub struct MeetArgs {
     /// Dial this peer; may be given several times.
     #[arg(long, value_name = "IP:PORT")]
     pub peer: Vec<SocketAddr>,
+    /// What others in the room shall call this machine, in `lan` and on the host's screen. Without it they see
+    /// its address.
+    #[arg(long, value_name = "NAME", env = "UPDRAFT_NAME")]
+    pub name: Option<MachineName>,
     /// Look for nobody on your own network, and do not be found there.
     #[arg(long, env = "UPDRAFT_NO_LAN", conflicts_with = "lan_only")]
     pub no_lan: bool,
@@ -120,6 +134,37 @@ pub struct MeetArgs {
     /// from other players then, and nobody confirms that it is the newest.
     #[arg(long, env = "UPDRAFT_LAN_ONLY")]
     pub lan_only: bool,
+}
+
+/// Who is there, or for whom to be there.
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct LanArgs {
+    /// What to do; without it, tell who is there.
+    #[command(subcommand)]
+    pub what: Option<LanCommand>,
+    /// Whom to meet.
+    #[command(flatten)]
+    pub meet: MeetArgs,
+}
+
+/// What to do in the local network.
+#[derive(Debug, Subcommand)]
+pub enum LanCommand {
+    /// Be the host of a room: share the installed release over BitTorrent and HTTP until stopped, and show in
+    /// a browser who has how much of it.
+    Host(HostArgs),
+}
+
+/// How to be the host.
+#[derive(Debug, ClapArgs)]
+pub struct HostArgs {
+    /// Where the web server listens, which has the release and the page; port 0 is any free one.
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:7600")]
+    pub http: SocketAddr,
+    /// How to take part in the swarm.
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
 }
 
 /// How to take part in the swarm.
@@ -186,6 +231,93 @@ pub struct UpdateArgs {
     pub swarm: SwarmArgs,
 }
 
+/// How to start the game.
+#[derive(Debug, ClapArgs)]
+pub struct RunArgs {
+    /// The folder of the game.
+    #[command(flatten)]
+    pub dir: DirArgs,
+    /// Arguments for the game, after `--`.
+    #[arg(last = true)]
+    pub arguments: Vec<String>,
+}
+
+/// What to set to what.
+#[derive(Debug, ClapArgs)]
+pub struct ConfigArgs {
+    /// The setting; without it, show all.
+    #[arg(requires = "value")]
+    pub setting: Option<Setting>,
+    /// `yes` or `no`; for limits bytes per second, like 500K or 2M, or `none`; for the name the name, or `none`.
+    pub value: Option<String>,
+    /// The folder of the game.
+    #[command(flatten)]
+    pub dir: DirArgs,
+}
+
+/// A setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Setting {
+    /// Upload to others on the internet, who then see your address.
+    Upload,
+    /// Look for others on your own network, and help them.
+    Lan,
+    /// Send to the internet at most so much a second.
+    UpLimit,
+    /// Take from the internet at most so much a second.
+    DownLimit,
+    /// Upload while the machine runs on its battery, too.
+    OnBattery,
+    /// Every byte to the internet costs: upload none.
+    Metered,
+    /// What others in the room shall call this machine.
+    Name,
+}
+
+impl Setting {
+    /// Sets it in `settings`.
+    ///
+    /// # Errors
+    /// In words, if the value is none for it.
+    pub fn set(self, settings: &mut Settings, value: &str) -> Result<(), String> {
+        let truth = || Answer::from_str(value, true).map(Answer::is_yes);
+        match self {
+            Self::Upload => settings.upload = Some(truth()?),
+            Self::Lan => settings.lan = truth()?,
+            Self::UpLimit => settings.up_limit = Rate::parse(value)?.0,
+            Self::DownLimit => settings.down_limit = Rate::parse(value)?.0,
+            Self::OnBattery => settings.on_battery = truth()?,
+            Self::Metered => settings.metered = truth()?,
+            Self::Name if value == "none" => settings.name = None,
+            Self::Name => settings.name = Some(value.parse::<MachineName>()?),
+        }
+        Ok(())
+    }
+}
+
+/// What to write where.
+#[derive(Debug, ClapArgs)]
+pub struct ExportArgs {
+    /// The bundle: an empty folder, or one that `export` has written to.
+    pub bundle: PathBuf,
+    /// The folder of the game.
+    #[command(flatten)]
+    pub dir: DirArgs,
+}
+
+/// What to take from where.
+#[derive(Debug, ClapArgs)]
+pub struct ImportArgs {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Where the disk has no room for the old and the new files, replace them one after the other.
+    #[arg(long)]
+    pub bounded_space: bool,
+    /// The folder of the game.
+    #[command(flatten)]
+    pub dir: DirArgs,
+}
+
 /// What to install.
 #[derive(Debug, ClapArgs)]
 pub struct InstallArgs {
@@ -200,6 +332,9 @@ pub struct InstallArgs {
     /// Use what is right in a folder that is not empty; nothing in it is deleted.
     #[arg(long)]
     pub adopt: bool,
+    /// Take everything from this bundle, and nothing from any network. Its feed is BUNDLE/feed.toml.
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["stay", "lan_only", "peer"])]
+    pub from: Option<PathBuf>,
     /// Install this component, too; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub component: Vec<Name>,
@@ -260,6 +395,7 @@ impl MeetArgs {
         Network {
             listen: self.listen.clone(),
             peers: self.peer.clone(),
+            name: self.name.clone(),
             local: match (self.no_lan, self.lan_only) {
                 (true, _) => LocalNetwork::Off,
                 (false, false) => LocalNetwork::On,
@@ -267,6 +403,13 @@ impl MeetArgs {
             },
             ..Network::default()
         }
+    }
+}
+
+impl ImportArgs {
+    /// As the engine wants it.
+    pub fn network(&self) -> Network {
+        Network { bundle: Some(self.bundle.clone()), ..Network::default() }
     }
 }
 

@@ -12,9 +12,11 @@ use crate::fetch::fetch;
 use crate::home::report_healthy;
 use crate::launcher::{InstallRequest, Launcher, Renewed, UpdateRequest, Updated};
 use crate::stop::Stop;
+use crate::store::Store;
+use crate::transfer::Network;
 use args::{
-    Args, Command, ComponentArgs, Components, FetchArgs, InstallArgs, SelfUpdateArgs, SwarmArgs,
-    UpdateArgs,
+    Args, Command, ComponentArgs, Components, ConfigArgs, ExportArgs, FetchArgs, HostArgs,
+    ImportArgs, InstallArgs, LanArgs, LanCommand, RunArgs, SelfUpdateArgs, SwarmArgs, UpdateArgs,
 };
 use show::Face;
 use std::path::Path;
@@ -62,14 +64,19 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
     let asks = !args.json;
     match args.command {
         Command::Install(install) => {
-            let InstallArgs { feed, channel, platform, adopt, component, without, swarm } = install;
+            let InstallArgs { feed, channel, platform, adopt, from, component, without, swarm } =
+                install;
             let components = selection(component, without)?;
             let request = InstallRequest { feed, channel, platform, adopt, components };
-            let network = swarm.network();
+            let importing = from.is_some();
+            let network = Network { bundle: from, ..swarm.network() };
             let dir = swarm.dir();
             let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
             let launcher = Box::pin(launcher).await?;
             let how = UpdateRequest { adopt, ..UpdateRequest::default() };
+            if importing {
+                return import(launcher, how, &sink).await;
+            }
             bring(launcher, &swarm, asks, how, &sink).await
         }
         Command::Update(UpdateArgs { dry_run, explain, now, force, bounded_space, swarm }) => {
@@ -123,7 +130,7 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         Command::Repair(swarm) => {
             let network = swarm.network();
             let mut launcher = Launcher::open(swarm.dir(), network, sink.clone(), stop)?;
-            consent(&mut launcher, &swarm, asks).await?;
+            consent(&mut launcher, &swarm, asks)?;
             let mut done = launcher.repair().await.map(|done| {
                 if !done {
                     sink(Event::UpToDate { message: "every file is right".into() });
@@ -147,6 +154,20 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
         Command::Components(Components::Remove(ComponentArgs { names, swarm })) => {
             choose(&selection(Vec::new(), names)?, &swarm, asks, &sink, stop).await
         }
+        Command::Run(RunArgs { dir, arguments }) => {
+            Launcher::run(&dir.dir, &arguments, sink, stop).await?;
+            Ok(Exit::Done)
+        }
+        Command::Config(ConfigArgs { setting, value, dir }) => {
+            let store = Store::open(&dir.dir)?;
+            let mut settings = store.settings()?;
+            if let (Some(setting), Some(value)) = (setting, value) {
+                setting.set(&mut settings, &value).map_err(Error::Usage)?;
+                store.set_settings(&settings)?;
+            }
+            sink(Event::Config { settings });
+            Ok(Exit::Done)
+        }
         Command::Rollback(swarm) => {
             let network = swarm.network();
             let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
@@ -162,17 +183,42 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             swarm.transport = swarm.transport.or(Some(Preference::Background));
             let network = swarm.network();
             let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
-            consent(&mut launcher, &swarm, asks).await?;
+            consent(&mut launcher, &swarm, asks)?;
             let done = launcher.seed().await;
             launcher.close().await;
             done.map(|()| Exit::Done)
         }
-        Command::Lan(meet) => {
+        Command::Lan(LanArgs { what: Some(LanCommand::Host(host)), .. }) => {
+            let HostArgs { http, mut swarm } = host;
+            swarm.stay = true;
+            swarm.transport = swarm.transport.or(Some(Preference::Background));
+            let network = swarm.network();
+            let mut launcher = Launcher::open(swarm.dir(), network, sink, stop)?;
+            consent(&mut launcher, &swarm, asks)?;
+            let done = Box::pin(launcher.host(http)).await;
+            launcher.close().await;
+            done.map(|()| Exit::Done)
+        }
+        Command::Lan(LanArgs { what: None, meet }) => {
             if meet.no_lan && meet.peer.is_empty() {
                 return Err(Error::Usage("`lan` without the network has nobody to ask".into()));
             }
             Launcher::lan(&meet.dir.dir, &meet.network(), &sink, &stop).await?;
             Ok(Exit::Done)
+        }
+        Command::Export(ExportArgs { bundle, dir }) => {
+            let mut launcher = Launcher::open(&dir.dir, Default::default(), sink, stop)?;
+            let done = launcher.export(&bundle).await;
+            launcher.close().await;
+            done.map(|()| Exit::Done)
+        }
+        Command::Import(import_args) => {
+            let ImportArgs { dir, bounded_space, .. } = &import_args;
+            let network = import_args.network();
+            let launcher = Launcher::open(&dir.dir, network, sink.clone(), stop)?;
+            // Who brings a bundle does not wait for a turn.
+            let how = UpdateRequest { now: true, bounded: *bounded_space, ..Default::default() };
+            import(launcher, how, &sink).await
         }
         Command::Fetch(FetchArgs { torrent, only, first, swarm }) => {
             report_healthy();
@@ -202,7 +248,7 @@ async fn choose(
     stop: Stop,
 ) -> Result<Exit, Error> {
     let mut launcher = Launcher::open(swarm.dir(), swarm.network(), sink.clone(), stop)?;
-    consent(&mut launcher, swarm, asks).await?;
+    consent(&mut launcher, swarm, asks)?;
     let mut done = launcher.choose(asked).await.map(|done| {
         if !done {
             sink(Event::UpToDate { message: "the components are as you want them".into() });
@@ -224,7 +270,7 @@ async fn bring(
     sink: &Sink,
 ) -> Result<Exit, Error> {
     let done = async {
-        consent(&mut launcher, swarm, asks).await?;
+        consent(&mut launcher, swarm, asks)?;
         // First the launcher: the release may need the newest one.
         tell_failure(launcher.renew(false).await, sink)?;
         let mut updated = launcher.update(how).await;
@@ -252,6 +298,14 @@ async fn bring(
     let done = Box::pin(done).await;
     launcher.close().await;
     done.map(|()| Exit::Done)
+}
+
+/// Brings in what a bundle has.
+async fn import(mut launcher: Launcher, how: UpdateRequest, sink: &Sink) -> Result<Exit, Error> {
+    let updated = launcher.import(how).await;
+    launcher.close().await;
+    tell_outcome(updated?, sink);
+    Ok(Exit::Done)
 }
 
 /// A launcher that cannot be renewed can still do its work.
@@ -284,15 +338,15 @@ fn tell_outcome(outcome: Updated, sink: &Sink) {
 }
 
 /// Takes the player's answer from the flag or the records, or asks once on a terminal.
-async fn consent(launcher: &mut Launcher, swarm: &SwarmArgs, asks: bool) -> Result<(), Error> {
-    let answer = match (swarm.upload, launcher.upload()) {
+fn consent(launcher: &mut Launcher, swarm: &SwarmArgs, asks: bool) -> Result<(), Error> {
+    let answer = match (swarm.upload, launcher.upload()?) {
         (Some(answer), _) => Some(answer.is_yes()),
         (None, Some(_)) => None,
         (None, None) if asks && ask::is_possible() => ask::upload(),
         (None, None) => None,
     };
     match answer {
-        Some(answer) => launcher.set_upload(answer).await,
+        Some(answer) => launcher.set_upload(answer),
         None => Ok(()),
     }
 }

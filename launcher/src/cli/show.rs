@@ -56,7 +56,8 @@ impl Face {
         }
         match event {
             Event::Progress(progress) => self.progress(progress),
-            Event::Checking { done, total } => self.checking(*done, *total),
+            Event::Checking { done, total } => self.working("checking", *done, *total),
+            Event::Exporting { done, total } => self.working("writing", *done, *total),
             Event::Seeding { peers, up_rate, uploaded, .. } => {
                 self.seeding(*peers, *up_rate, *uploaded);
             }
@@ -139,15 +140,15 @@ impl Face {
         }
     }
 
-    fn checking(&self, done: u64, total: u64) {
+    fn working(&self, what: &'static str, done: u64, total: u64) {
         let percent = done.saturating_mul(100) / total.max(1);
         if let Some(bar) = &self.bar {
             bar.set_length(total.max(1));
             bar.set_position(done);
-            bar.set_prefix("checking");
+            bar.set_prefix(what);
             bar.set_message(units::bytes(total));
         } else if total > 0 && self.is_time() {
-            self.line(&format!("checking: {percent} % of {}", units::bytes(total)));
+            self.line(&format!("{what}: {percent} % of {}", units::bytes(total)));
         }
     }
 
@@ -218,6 +219,7 @@ fn text(event: &Event) -> Option<String> {
             };
             let stale = match *heard_from {
                 _ if *fresh => "",
+                "bundle" => " (as the bundle has it; the publisher's server was not asked)",
                 "players" => " (as other players have it; the publisher's server was not asked)",
                 _ => " (old news: no source confirms it now)",
             };
@@ -273,10 +275,21 @@ fn text(event: &Event) -> Option<String> {
             };
             format!("{way:>6}: {path} ({}{fetched})", units::bytes(*bytes))
         }
+        Event::Hosting { page, url, feed } => format!(
+            "the room is open: {page} shows who is there\nguests without the game: {feed}\n\
+             files for any program: {url}"
+        ),
         Event::Listening { addresses } => format!("listening on {}", addresses.join(", ")),
         Event::Found { name, files, bytes } => {
             format!("the link leads to {name}: {files} files, {}", units::bytes(*bytes))
         }
+        Event::Exported { version, dir, files, bytes, written_bytes } => format!(
+            "exported: {version}, {} ({}, {} of them new) in {}",
+            units::files(*files),
+            units::bytes(*bytes),
+            units::bytes(*written_bytes),
+            dir.display()
+        ),
         Event::Committing { version } => format!("switching to {version}"),
         Event::Aside { path, to } => format!("your file {path} was in the way: it is {to} now"),
         Event::Bounded { version, batches, extra_space_bytes } => format!(
@@ -362,6 +375,8 @@ fn text(event: &Event) -> Option<String> {
             kept,
             held,
             upload,
+            uploaded_lan_bytes,
+            uploaded_internet_bytes,
             busy,
         } => {
             let installed = match (version, sequence) {
@@ -402,12 +417,36 @@ fn text(event: &Event) -> Option<String> {
                 _ => "to your own network only, until you decide (--upload yes|no)",
             };
             lines.push(format!("upload     {upload}"));
+            lines.push(format!(
+                "uploaded   {} to your own network, {} to the internet",
+                units::bytes(*uploaded_lan_bytes),
+                units::bytes(*uploaded_internet_bytes)
+            ));
             if *busy {
                 lines.push("busy       another launcher is at work here".into());
             }
             lines.join("\n")
         }
-        Event::Neighbour { address, installed, newest, signed, news, .. } => {
+        Event::Config { settings } => {
+            let yes = |value| if value { "yes" } else { "no" };
+            let rate = |limit: Option<u64>| {
+                limit
+                    .map_or_else(|| "none".to_owned(), |limit| format!("{}/s", units::bytes(limit)))
+            };
+            let name = settings.name.clone().map_or_else(|| "none".to_owned(), String::from);
+            format!(
+                "upload      {} (to the internet)\nlan         {}\nup-limit    {}\ndown-limit  {}\n\
+                 on-battery  {} (upload then)\nmetered     {} (nothing to the internet then)\nname        {name}",
+                settings.upload.map_or("ask", yes),
+                yes(settings.lan),
+                rate(settings.up_limit),
+                rate(settings.down_limit),
+                yes(settings.on_battery),
+                yes(settings.metered),
+            )
+        }
+        Event::Running { version, program } => format!("{version} runs ({program})"),
+        Event::Neighbour { address, name, installed, newest, signed, news, .. } => {
             let installed = installed.as_deref().unwrap_or("nothing yet");
             let knows = match (newest, signed) {
                 (Some(newest), Some(signed)) => {
@@ -417,7 +456,8 @@ fn text(event: &Event) -> Option<String> {
                 (None, Some(_)) => "knows of no release for this channel and platform".to_owned(),
                 (_, None) => format!("news: {news}"),
             };
-            format!("{address}: has {installed}; {knows}")
+            let name = name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+            format!("{address}{name}: has {installed}; {knows}")
         }
         Event::Neighbours { product, count } => match count {
             0 => format!("{product}: nobody else was found on this network"),
@@ -426,6 +466,7 @@ fn text(event: &Event) -> Option<String> {
         },
         Event::Progress(_)
         | Event::Checking { .. }
+        | Event::Exporting { .. }
         | Event::Seeding { .. }
         | Event::Warning { .. }
         | Event::Stopped { .. }

@@ -6,6 +6,7 @@
 
 use super::Launcher;
 use super::bring::{Manner, unusable};
+use super::swarm::SwarmSources;
 use crate::error::Error;
 use crate::events::Event;
 use crate::release::length;
@@ -27,25 +28,40 @@ pub(super) struct Ahead {
 
 impl Launcher {
     /// What a launcher that seeds does now and then: a newer release is served in part, an announced one is fetched.
-    pub(super) async fn look_for_more(&mut self) {
-        self.look_ahead().await;
+    /// If a repository names other trackers than are `known`, these are returned.
+    pub(super) async fn look_for_more(
+        &mut self,
+        known: Option<&SwarmSources>,
+    ) -> Option<SwarmSources> {
+        let heard = self.look_ahead().await;
+        if let (Some(known), Some(heard)) = (known, heard)
+            && known.trackers != heard.trackers
+        {
+            return Some(heard);
+        }
         if let Err(error) = self.preload().await {
             tracing::info!(%error, "cannot fetch what is announced");
         }
+        None
     }
 
     /// Looks for a newer release and serves the part of it that is here. What fails is logged: it is
-    /// no reason to stop seeding.
-    async fn look_ahead(&mut self) {
-        if let Err(error) = self.try_look_ahead().await {
+    /// no reason to stop seeding. Returns where the swarm meets, if a repository answered.
+    async fn look_ahead(&mut self) -> Option<SwarmSources> {
+        let mut heard = None;
+        if let Err(error) = self.try_look_ahead(&mut heard).await {
             tracing::info!(%error, "cannot serve what is here of a newer release");
         }
+        heard
     }
 
-    async fn try_look_ahead(&mut self) -> Result<(), Error> {
+    async fn try_look_ahead(&mut self, heard: &mut Option<SwarmSources>) -> Result<(), Error> {
         let installed = self.installed()?;
         let known = self.ahead.as_ref().map_or(installed.release.sequence, |ahead| ahead.sequence);
-        if self.news().await?.entry.sequence <= known {
+        let news = self.news().await?;
+        let swarm = SwarmSources::of(&news, &self.state);
+        *heard = Some(swarm).filter(|swarm| swarm.answers);
+        if news.entry.sequence <= known {
             return Ok(());
         }
         let Some(offer) = self.offer(false).await? else { return Ok(()) };

@@ -349,6 +349,7 @@ impl Launcher {
         work: &crate::apply::Transaction,
         next: &Installed,
     ) -> Result<Report, Error> {
+        let _not_playing = self.nobody_plays().await?;
         (self.events)(Event::Committing { version: work.target.version.clone() });
         self.switch.staged(&self.store, work, next)?;
         // The engine keeps serving: it looks for a file at its new path, then at the one before, and
@@ -367,7 +368,7 @@ impl Launcher {
             self.switch.finish(&self.store, work)?;
             Ok::<_, Error>(report)
         })?;
-        self.documents.set_status(Status::of(next));
+        self.documents.set_status(Status::of(self.network.name.as_ref(), Some(next)));
         tell_report(&self.events, &report);
         Ok(report)
     }

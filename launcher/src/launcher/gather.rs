@@ -1,6 +1,7 @@
 //! Getting the bytes of a release: what old files and patches give, then what the swarm gives.
 
 use super::Launcher;
+use super::import::BUNDLE_PATIENCE;
 use super::swarm::SwarmSources;
 use crate::error::Error;
 use crate::packs::Packs;
@@ -107,15 +108,9 @@ impl Launcher {
         self.add(add, swarm).await?;
         let handle = self.handle.clone().expect("it was just added");
         let pieces = release.info.geometry.piece_count();
-        let split = transfer::fetch(
-            &handle,
-            pieces,
-            total,
-            transfer::SILENCE_MAX,
-            &self.stop,
-            &self.events,
-        )
-        .await;
+        let patience = if self.is_importing() { BUNDLE_PATIENCE } else { transfer::SILENCE_MAX };
+        let split =
+            transfer::fetch(&handle, pieces, total, patience, &self.stop, &self.events).await;
         self.remember_peers().await;
         let split = split?;
         let failed = Error::disk("flush", self.store.path(&release.target().staging()));

@@ -37,7 +37,8 @@ impl Launcher {
         let state = store.state()?.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
         let trust = store.trust(&state.feed)?;
         let documents = Documents::open(dir).map_err(Error::disk("open the documents in", dir))?;
-        documents.set_status(store.installed()?.as_ref().and_then(Status::of));
+        let installed = store.installed()?;
+        documents.set_status(Status::of(network.name.as_ref(), installed.as_ref()));
         let session = network.start(events).await?;
         let hash = InfoHash(state.feed.rendezvous());
         let peers = network.peers.clone();
@@ -85,10 +86,19 @@ async fn look(room: &Room, state: &State, trust: &TrustState) -> Vec<Event> {
             Some(Err(_)) => (None, None, None, "refused"),
             None => (None, None, None, "none"),
         };
-        let (installed, sequence) =
-            status.map(|status| (status.version.to_string(), status.sequence)).unzip();
+        let Status { name, version, sequence } = status.unwrap_or_default();
+        let (name, installed) = (name.map(String::from), version.map(|it| it.to_string()));
         let address = peer.addr.ip().to_canonical().to_string();
-        Event::Neighbour { address, installed, sequence, newest, newest_sequence, signed, news }
+        Event::Neighbour {
+            address,
+            name,
+            installed,
+            sequence,
+            newest,
+            newest_sequence,
+            signed,
+            news,
+        }
     };
     present.iter().map(tell).collect()
 }

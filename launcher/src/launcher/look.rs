@@ -163,6 +163,7 @@ impl Launcher {
             },
             fresh: news.is_fresh(),
             heard_from: match news.origin {
+                Origin::Repository(_) if news.is_from_bundle() => "bundle",
                 Origin::Repository(_) => "repository",
                 Origin::Peer => "players",
                 Origin::Kept => "kept",
@@ -189,6 +190,7 @@ impl Launcher {
         let store = Store::open(dir)?;
         let state = store.state()?.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
         let installed = store.installed()?;
+        let uploaded = store.uploaded();
         let files: Vec<_> = installed.iter().flat_map(here).collect();
         let links = Links::of(installed.as_ref().map_or(&[], |installed| &installed.files));
         let changed = files.iter().filter(|file| {
@@ -227,7 +229,9 @@ impl Launcher {
                 .flatten()
                 .map(|kept| kept.release.version.to_string()),
             held: state.held,
-            upload: match state.upload {
+            uploaded_lan_bytes: uploaded.lan,
+            uploaded_internet_bytes: uploaded.internet,
+            upload: match store.settings()?.upload {
                 Some(true) => "everyone",
                 Some(false) => "lan",
                 None => "ask",

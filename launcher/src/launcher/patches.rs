@@ -155,7 +155,7 @@ impl Launcher {
         let path = torrent_path(&offer.v2);
         let info = news::checked(&self.documents, &self.sources(), &path, parse).await?;
         self.drop_patches(Some(offer))?;
-        let below = format!("{PATCHES_FOLDER}/{}", offer.v2);
+        let below = patch_path(&offer.v2);
         let pieces = info.geometry.piece_count();
         let mut add = AddTorrent::new(Arc::clone(&info), vec![self.store.path(&below)]);
         add.pieces = parts.map(|parts| pieces_of(&info, &parts));
@@ -180,6 +180,7 @@ impl Launcher {
         }
         let session = self.session().await?;
         let handle = session.add(add).await.map_err(|error| session_error(&error))?;
+        self.count(&handle);
         self.patch = Some(KeptPatch { handle: handle.clone(), document: path });
         let (size, stop, events) = (offer.size, &self.stop, &self.events);
         let patience = if swarm.answers { PATCH_PATIENCE } else { PATCH_PATIENCE_AMONG_PLAYERS };
@@ -201,7 +202,7 @@ impl Launcher {
         let document = torrent_path(&kept);
         let parsed = self.documents.read(&document).and_then(|bytes| Metainfo::parse(&bytes).ok());
         let Some(info) = parsed.map(|torrent| Arc::new(torrent.info)) else { return };
-        let below = format!("{PATCHES_FOLDER}/{kept}");
+        let below = patch_path(&kept);
         let mut add = AddTorrent::new(info, vec![self.store.path(&below)]);
         add.have = Have::Resume;
         add.resume = Some(self.store.path(&format!("{below}.resume")));
@@ -242,6 +243,11 @@ fn patch_job(
     any.then_some(job)
 }
 
+/// Where the patch with that torrent lies, below the install.
+pub(super) fn patch_path(v2: &ContentHash) -> String {
+    format!("{PATCHES_FOLDER}/{v2}")
+}
+
 /// The pieces that hold these bytes of a torrent's only file.
 fn pieces_of(info: &Info, parts: &[Range<u64>]) -> Bitfield {
     let (mut pieces, len) =
@@ -257,7 +263,7 @@ fn pieces_of(info: &Info, parts: &[Range<u64>]) -> Bitfield {
 }
 
 /// The torrent of a patch, if it is the one that was offered.
-fn info_of(offer: &Offer, torrent: &[u8]) -> Result<Arc<Info>, String> {
+pub(super) fn info_of(offer: &Offer, torrent: &[u8]) -> Result<Arc<Info>, String> {
     let info = Metainfo::parse(torrent).map_err(|error| error.to_string())?.info;
     let right = info.hashes.v2.is_some_and(|hash| hash.0 == offer.v2.0)
         && info.files.len() == 1

@@ -3,27 +3,33 @@
 use super::Launcher;
 use super::ahead::NEWS_EVERY;
 use super::bring::{Manner, unusable};
+use super::manners::{Manners, limits};
 use crate::error::Error;
 use crate::events::Event;
 use crate::news::{self, News, Origin, Sources};
+use crate::release::Release;
 use crate::room::Room;
+use crate::settings::Circumstances;
 use crate::stage::Stage;
 use crate::status::Status;
-use crate::store::State;
+use crate::store::{State, Store};
 use crate::transfer;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use updraft_manifests::head::HEAD_PATH;
+use updraft_manifests::installed::Installed;
 use updraft_manifests::plan::Action;
 use updraft_protocol::ids::InfoHash;
 use updraft_protocol::io::{
-    AddTorrent, Have, LocalNetwork, Priority, Session, SessionError, TorrentHandle,
+    AddTorrent, Have, LocalNetwork, Priority, Session, SessionError, TorrentHandle, UploadPolicy,
 };
 use url::Url;
 
 /// Repositories that have not answered by now are asked beside other players.
 const NEWS_HEAD_START: Duration = Duration::from_millis(500);
-/// How long seeding and repairing wait for news before old news has to do.
+/// How long repairing waits for news before old news has to do.
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Where the swarm of a release meets, and which web servers have its files.
@@ -35,8 +41,23 @@ pub(super) struct SwarmSources {
     pub(super) answers: bool,
 }
 
+/// Of each file of the installed release, by number:
+pub(super) struct Shared {
+    /// where its content is,
+    pub(super) paths: Vec<PathBuf>,
+    /// whether it is wanted here at all,
+    pub(super) wanted: Vec<bool>,
+    /// and whether it is there as released, by size and time.
+    pub(super) whole: Vec<bool>,
+}
+
 impl SwarmSources {
     pub(super) fn of(news: &News, state: &State) -> Self {
+        if let Origin::Repository(url) = &news.origin
+            && news.is_from_bundle()
+        {
+            return Self { trackers: Vec::new(), http: vec![url.clone()], answers: true };
+        }
         let resolved = news.head.head.sources.resolve(&news.base(state));
         let answers = matches!(news.origin, Origin::Repository(_));
         Self { trackers: resolved.tiers(), http: resolved.http, answers }
@@ -50,37 +71,47 @@ impl Launcher {
     /// Everything in [`Error`].
     pub async fn seed(&mut self) -> Result<(), Error> {
         if self.handle.is_none() {
-            let installed = self.installed()?;
-            let release = self.installed_release(&installed).await?;
-            let swarm = self.swarm_sources().await;
-            let found = self.look(Some(&installed), Some(&release), Manner::default())?;
-            let (tree, choice) = (self.store.tree(), &self.state.choice);
-            let stage = Stage::new(tree, &release, Some(&installed), choice, found, false)
-                .map_err(|error| unusable(&release, &error))?;
-            let whole: Vec<bool> = stage
-                .plan()
-                .actions
-                .iter()
-                .zip(stage.wanted())
-                .map(|(action, wanted)| {
-                    // Of what is left, there is a copy if it is wanted at all.
-                    wanted
-                        && matches!(action, Action::Keep | Action::SetExecutable(_) | Action::Leave)
-                })
-                .collect();
-            let changed = stage.wanted().iter().zip(&whole).filter(|(w, h)| **w && !**h).count();
-            if changed > 0 {
-                (self.events)(Event::Warning {
-                    message: format!("{changed} files are not as released and are not shared"),
-                });
+            // What is known of the swarm does to begin with: who waits for news first keeps others waiting.
+            let known = self.known_swarm_sources();
+            self.share(&known).await?;
+            let Some(heard) = self.go_on_seeding(Some(&known)).await? else { return Ok(()) };
+            tracing::info!(trackers = ?heard.trackers, "the swarm meets elsewhere now");
+            if let Some(handle) = self.handle.take() {
+                handle.remove().await;
             }
-            let mut add = AddTorrent::new(Arc::clone(&release.info), stage.paths_installed());
-            add.priorities = whole.iter().copied().map(Priority::from).collect();
-            add.have = Have::Files(whole);
-            add.seed_only = true;
-            self.add(add, &swarm).await?;
-            self.share_patch(&swarm).await;
+            if let Some(patch) = self.patch.take() {
+                patch.handle.remove().await;
+            }
+            self.share(&heard).await?;
         }
+        self.go_on_seeding(None).await.map(|_| ())
+    }
+
+    /// Adds the torrent of what is installed, and the patch that brought it.
+    pub(super) async fn share(&mut self, swarm: &SwarmSources) -> Result<(), Error> {
+        let installed = self.installed()?;
+        let release = self.installed_release(&installed).await?;
+        let Shared { paths, wanted, whole } = self.shared_files(&installed, &release)?;
+        let changed = wanted.iter().zip(&whole).filter(|(w, h)| **w && !**h).count();
+        if changed > 0 {
+            (self.events)(Event::Warning {
+                message: format!("{changed} files are not as released and are not shared"),
+            });
+        }
+        let mut add = AddTorrent::new(Arc::clone(&release.info), paths);
+        add.priorities = whole.iter().copied().map(Priority::from).collect();
+        add.have = Have::Files(whole);
+        add.seed_only = true;
+        self.add(add, swarm).await?;
+        self.share_patch(swarm).await;
+        Ok(())
+    }
+
+    /// Seeds until stopped, or until a repository names other trackers than are `known`, which are returned.
+    pub(super) async fn go_on_seeding(
+        &mut self,
+        known: Option<&SwarmSources>,
+    ) -> Result<Option<SwarmSources>, Error> {
         let handle = self.handle.clone().expect("it was just added");
         let (stop, events) = (self.stop.clone(), Arc::clone(&self.events));
         let seeding = transfer::seed(&handle, &stop, &events);
@@ -93,7 +124,9 @@ impl Launcher {
                 _ = look.tick() => {
                     tokio::select! {
                         done = &mut seeding => break done,
-                        () = self.look_for_more() => {}
+                        heard = self.look_for_more(known) => if let Some(heard) = heard {
+                            return Ok(Some(heard));
+                        }
                     }
                 }
             }
@@ -101,7 +134,27 @@ impl Launcher {
         // Looking for more may have been stopped halfway.
         self.handle = Some(handle.clone());
         self.remember_peers().await;
-        done
+        done.map(|()| None)
+    }
+
+    /// What there is of the installed release.
+    pub(super) fn shared_files(
+        &self,
+        installed: &Installed,
+        release: &Release,
+    ) -> Result<Shared, Error> {
+        let found = self.look(Some(installed), Some(release), Manner::default())?;
+        let (tree, choice) = (self.store.tree(), &self.state.choice);
+        let stage = Stage::new(tree, release, Some(installed), choice, found, false)
+            .map_err(|error| unusable(release, &error))?;
+        let wanted = stage.wanted();
+        // Of what is left, there is a copy if it is wanted at all.
+        let here = |action: &Action| {
+            matches!(action, Action::Keep | Action::SetExecutable(_) | Action::Leave)
+        };
+        let actions = stage.plan().actions.iter().zip(&wanted);
+        let whole = actions.map(|(action, wanted)| *wanted && here(action)).collect();
+        Ok(Shared { paths: stage.paths_installed(), wanted, whole })
     }
 
     /// Adds the torrent of the release that is installed or to be installed.
@@ -120,13 +173,24 @@ impl Launcher {
         add.peers = self.known_peers();
         add.documents = Some(self.documents.clone());
         let session = self.session().await?;
-        session.add(add).await.map_err(|error| session_error(&error))
+        let handle = session.add(add).await.map_err(|error| session_error(&error))?;
+        self.count(&handle);
+        Ok(handle)
+    }
+
+    /// From now on what this torrent sends is counted.
+    pub(super) fn count(&self, handle: &TorrentHandle) {
+        if let Some(manners) = &self.manners {
+            manners.count(handle);
+        }
     }
 
     /// Opens the meeting place of the product, so that others can ask us for documents.
     pub(super) async fn meet(&mut self) -> Result<(), Error> {
         if self.room.is_none() {
-            self.documents.set_status(self.store.installed()?.as_ref().and_then(Status::of));
+            let installed = self.store.installed()?;
+            let status = Status::of(self.network.name.as_ref(), installed.as_ref());
+            self.documents.set_status(status);
             let hash = InfoHash(self.state.feed.rendezvous());
             let peers = self.known_peers();
             let documents = self.documents.clone();
@@ -139,12 +203,24 @@ impl Launcher {
 
     pub(super) async fn session(&mut self) -> Result<Session, Error> {
         if self.session.is_none() {
-            self.session = Some(self.network.start(&self.events).await?);
+            let settings = self.store.settings()?;
+            let mut network = self.network.clone();
+            // As allowed from the first byte on; afterwards it is followed.
+            network.upload &=
+                settings.upload_now(Circumstances::default()).0 == UploadPolicy::Everyone;
+            (network.up_limit, network.down_limit) = limits(&settings, &network);
+            let session = network.start(&self.events).await?;
+            let store = Store::open(self.store.tree().path())?;
+            self.manners = Some(Manners::start(store, &session, &self.network, &self.events));
+            self.session = Some(session);
         }
         Ok(self.session.clone().expect("it was just started"))
     }
 
     pub(super) fn known_peers(&self) -> Vec<SocketAddr> {
+        if self.is_importing() {
+            return Vec::new();
+        }
         let mut peers = self.network.peers.clone();
         peers.extend(self.store.peers());
         peers.dedup();
@@ -162,13 +238,13 @@ impl Launcher {
     pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             http: &self.http,
-            repositories: if self.is_local_only() {
-                Vec::new()
-            } else {
-                self.state.feed.urls.clone()
+            repositories: match &self.bundle {
+                Some(bundle) => vec![bundle.clone()],
+                None if self.is_local_only() => Vec::new(),
+                None => self.state.feed.urls.clone(),
             },
-            room: self.room.as_ref(),
-            room_only: self.is_local_only(),
+            room: self.room.as_ref().filter(|_| !self.is_importing()),
+            without_origin: self.is_local_only() || self.is_importing(),
             received: &self.documents_bytes,
         }
     }
@@ -182,6 +258,15 @@ impl Launcher {
     pub(super) async fn news(&mut self) -> Result<News, Error> {
         let stop = self.stop.clone();
         let work = async {
+            if self.is_importing() {
+                let sources = self.sources();
+                let news = news::ask(&self.store, &self.documents, &sources, &self.state).await?;
+                if news.origin == Origin::Kept {
+                    let why = "it is missing, or older than what is known here already".to_owned();
+                    return Err(Error::Network { what: HEAD_PATH.to_owned(), why });
+                }
+                return Ok(news);
+            }
             let mut first = None;
             if !self.is_local_only() {
                 let sources = Sources { room: None, ..self.sources() };

@@ -63,6 +63,12 @@ impl Launcher {
         list.inspect_err(|error| tracing::warn!(%error, "no patch list")).ok()
     }
 
+    /// The patch list that the news name, if it is kept here.
+    pub(super) fn kept_patch_list(&self, news: &News, to: &ContentHash) -> Option<PatchList> {
+        let named = news.entry.patches?;
+        PatchList::parse(&self.documents.read(&named.path())?, &named, to).ok()
+    }
+
     /// What a delta from the installed release's torrent makes; nothing vouches for it yet.
     async fn made_from(
         &self,
