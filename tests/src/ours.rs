@@ -2,7 +2,7 @@
 //! print is known here and nowhere else in the suites.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -319,6 +319,17 @@ pub fn wait_offered(origin: &Proc, version: &str) {
     });
 }
 
+/// Serves a bundle to a room with our publisher, web server and tracker at `listen`, BitTorrent at the port above.
+pub fn serve_bundle(place: &Place, bundle: &Path, listen: SocketAddr) -> Proc {
+    let mut command = place.publisher();
+    command.arg("serve").arg(bundle).args(["--listen", &listen.to_string()]);
+    let swarm = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), listen.port() + 1);
+    command.args(["--listen-bittorrent", &swarm.to_string()]);
+    let proc = Proc::start("serve a bundle", command);
+    proc.wait_line("seeding", READY_WAIT);
+    proc
+}
+
 /// One install of a product on some host.
 pub struct Install {
     place: Place,
@@ -394,6 +405,50 @@ impl Install {
     /// `update`, and goes on seeding if it is to `stay`.
     pub fn update(&self, stay: bool) -> Proc {
         self.swarm("update", None, stay)
+    }
+
+    /// `run`: starts the game with these arguments.
+    pub fn run(&self, arguments: &[&str]) -> Proc {
+        let mut command = self.command("run");
+        command.arg("--").args(arguments);
+        Proc::start(&format!("{} run", self.name), command)
+    }
+
+    /// `config`: sets something.
+    pub fn config(&self, setting: &str, value: &str) -> Proc {
+        let mut command = self.command("config");
+        command.args([setting, value]);
+        Proc::start(&format!("{} config", self.name), command)
+    }
+
+    /// `lan host`: a room with a web server at `http`.
+    pub fn host(&self, http: SocketAddr) -> Proc {
+        let mut command = self.place.launcher();
+        command.args(["--json", "lan", "host", "--dir"]).arg(&self.dir);
+        command.args(["--http", &http.to_string(), "--listen", &self.listen.to_string()]);
+        command.args(&self.flags);
+        Proc::start(&format!("{} lan host", self.name), command)
+    }
+
+    /// `install --from`: nothing is had from any network.
+    pub fn install_from(&self, feed: &Path, bundle: &Path) -> Proc {
+        let mut command = self.command("install");
+        command.arg(feed).arg("--from").arg(bundle);
+        Proc::start(&format!("{} install --from", self.name), command)
+    }
+
+    /// `import`.
+    pub fn import(&self, bundle: &Path) -> Proc {
+        let mut command = self.command("import");
+        command.arg(bundle);
+        Proc::start(&format!("{} import", self.name), command)
+    }
+
+    /// `export`.
+    pub fn export(&self, bundle: &Path) -> Proc {
+        let mut command = self.command("export");
+        command.arg(bundle);
+        Proc::start(&format!("{} export", self.name), command)
     }
 
     /// `repair`.

@@ -5,12 +5,14 @@
 
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use updraft_manifests::feed::Feed;
 use updraft_tests::clients::{Client as _, Libtorrent, PEER_PORT, make_torrent, read_torrent};
 use updraft_tests::content::{self, parent};
 use updraft_tests::hostile::{DocumentLiar, HostilePeer, Malice, hash_bytes};
+use updraft_tests::http;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
     self, Install, Place, Product, READY_WAIT, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
@@ -18,6 +20,7 @@ use updraft_tests::ours::{
 use updraft_tests::process::Proc;
 
 const ORIGIN_PORT: u16 = 8080;
+const ROOM_PORT: u16 = 7600;
 const BYTES: u64 = 12 << 20;
 /// Where local service discovery is sent (BEP 14).
 const LSD: &str = "239.192.152.143:6771";
@@ -174,6 +177,103 @@ fn a_cable_that_is_plugged_in_later_is_noticed() {
     });
     sharing.interrupt();
     sharing.wait_exit(READY_WAIT);
+}
+
+/// The host of a room has it for launchers that find it, for such as know its address alone, and for programs that
+/// know nothing but HTTP; and whoever comes has a row on its page, with whatever name.
+#[test]
+fn the_host_of_a_room_shows_who_is_there() {
+    let mut party = Party::new(0, "1.0");
+    party.sharing.interrupt();
+    party.sharing.wait_exit(READY_WAIT);
+    let at = party.host_node.addr(ROOM_PORT);
+    let hosting = party.host.host(at);
+    let told = hosting.wait_json("that the room is open", READY_WAIT, |event| {
+        (event["event"] == "hosting").then(|| event.clone())
+    });
+    let room = Room { node: party.host_node.clone(), at };
+    assert_eq!(told["page"], format!("http://{at}/room"));
+
+    let (node, mut newcomer) = party.newcomer("newcomer");
+    let name = "<img src=x onerror=alert(1)>";
+    newcomer.flags.extend(["--name".to_owned(), name.to_owned()]);
+    let install = newcomer.install(party.feed(), true);
+    let report = wait_complete(&install, TRANSFER_WAIT);
+    assert_eq!(report.http, 0, "{report:?}");
+    party.assert_installed(&newcomer);
+    let row = room.wait_row(&node, "done");
+    assert_eq!((&row["name"], &row["installed"]), (&json!(name), &json!("1.0")));
+    assert!(room.get("/room", &[]).text().contains("<tbody id=\"rows\">"));
+
+    // Somebody who looks for nobody, with the link that the host gives.
+    let lonely_node = party.lab.node();
+    let mut lonely = guest(&lonely_node, &party.lab, "lonely");
+    lonely.lan = false;
+    let install = lonely.install(told["feed"].as_str().unwrap(), false);
+    let report = wait_complete(&install, TRANSFER_WAIT);
+    assert!(report.http > BYTES / 2, "{report:?}");
+    party.assert_installed(&lonely);
+
+    // A program that knows HTTP: a range of a file, by the torrent's own names.
+    let torrent = newest_torrent(&party.product.repository());
+    let v2 = torrent.file_stem().unwrap().to_str().unwrap().to_owned();
+    let path = format!("/releases/{v2}/game/data/world.pak");
+    let part = room.get(&path, &["Range: bytes=1000-1999".to_owned()]);
+    let whole = std::fs::read(party.build.join("data/world.pak")).unwrap();
+    assert_eq!((part.status, &part.body[..]), (206, &whole[1000..2000]));
+    assert_eq!(room.get("/state", &[]).status, 404);
+}
+
+/// The publisher serves a bundle to a room: launchers find it, and it shows them.
+#[test]
+fn a_bundle_is_served_to_a_room() {
+    let mut party = Party::new(0, "1.0");
+    party.sharing.interrupt();
+    party.sharing.wait_exit(READY_WAIT);
+    let bundle = party.lab.path("bundle");
+    party.host.export(&bundle).finish(TRANSFER_WAIT);
+    party.host_node.cut();
+    let server = party.lab.node();
+    let at = server.addr(ROOM_PORT);
+    let _serving = ours::serve_bundle(&Place::from(&server), &bundle, at);
+    let (node, newcomer) = party.newcomer("newcomer");
+    let install = newcomer.install(party.feed(), true);
+    let report = wait_complete(&install, TRANSFER_WAIT);
+    assert_eq!(report.http, 0, "{report:?}");
+    party.assert_installed(&newcomer);
+    let room = Room { node: server, at };
+    assert_eq!(room.wait_row(&node, "done")["of_bytes"], content::total_bytes(&party.build, &[]));
+}
+
+/// The web server of a room.
+struct Room {
+    node: Node,
+    at: SocketAddr,
+}
+
+impl Room {
+    fn get(&self, path: &str, headers: &[String]) -> http::Answer {
+        let connection = self.node.connect(self.at).unwrap();
+        http::request(connection, self.at, "GET", path, headers, &[]).unwrap()
+    }
+
+    /// Waits until the page has this machine in this state.
+    fn wait_row(&self, node: &Node, state: &str) -> Value {
+        let deadline = Instant::now() + READY_WAIT;
+        loop {
+            let numbers: Value = serde_json::from_slice(&self.get("/room.json", &[]).body).unwrap();
+            let rows = numbers["machines"].as_array().unwrap();
+            let own = [node.ip.to_string(), node.ip6.to_string()];
+            let is_it = |row: &&Value| {
+                own.iter().any(|ip| row["address"] == ip.as_str()) && row["state"] == state
+            };
+            if let Some(row) = rows.iter().find(is_it) {
+                return row.clone();
+            }
+            assert!(Instant::now() < deadline, "{state} is not reached: {numbers:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 /// Everybody who means harm, all at once: an older release, documents made up, another product, poison,

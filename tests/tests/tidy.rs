@@ -171,7 +171,9 @@ fn nothing_is_left_undone() {
             .iter()
             .map(|(a, b)| format!("{a}{b}"))
             .collect();
-    for folder in ["protocol", "manifests", "hosting", "publisher", "launcher", "tests/src", "tests/tests"] {
+    for folder in
+        ["protocol", "manifests", "hosting", "publisher", "launcher", "tests/src", "tests/tests"]
+    {
         for (path, source) in sources(folder) {
             let hit = marks.iter().find(|mark| source.contains(mark.as_str()));
             assert!(hit.is_none(), "{path} contains {hit:?}");

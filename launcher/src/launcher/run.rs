@@ -49,7 +49,7 @@ impl Launcher {
         let installed = store.installed()?;
         let installed = installed.ok_or_else(|| Error::NotInstalled(dir.to_path_buf()))?;
         if installed.toward.is_some() {
-            let version = switch::peek(&store).map_or_else(String::new, |target| target.version);
+            let version = switch::peek(&store).map_or_else(String::new, |work| work.target.version);
             return Err(Error::Halfway { version });
         }
         let documents = Documents::open(dir).map_err(Error::disk("open the documents in", dir))?;
