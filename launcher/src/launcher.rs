@@ -160,6 +160,8 @@ impl Launcher {
         stop: Stop,
     ) -> Result<Self, Error> {
         let http = Http::new().map_err(Error::Failed)?;
+        // Before anything is made.
+        network.bundle.as_deref().map(bundle::url).transpose()?;
         let offline = network.local == LocalNetwork::Only || network.bundle.is_some();
         let ask = (!offline).then_some(&http);
         let feed = feed::read(&request.feed, ask).await?;

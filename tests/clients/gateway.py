@@ -1,7 +1,9 @@
 """A router that maps ports by UPnP, as far as our programs ask: it answers the search by multicast, describes
 itself, and says what it is asked for as lines of JSON.
 
-    gateway.py ADDRESS
+    gateway.py ADDRESS [rogue]
+
+A rogue answers everything with bytes without an end, and the search a thousand times with what is none.
 """
 import http.server
 import json
@@ -12,6 +14,7 @@ import sys
 import threading
 
 ADDRESS = sys.argv[1]
+ROGUE = sys.argv[2:] == ["rogue"]
 GROUP = ("239.255.255.250", 1900)
 SERVICE = "urn:schemas-upnp-org:service:WANIPConnection:1"
 
@@ -40,12 +43,25 @@ SCHEMA = f"""<?xml version="1.0"?><scpd xmlns="urn:schemas-upnp-org:service-1-0"
 
 class Control(http.server.BaseHTTPRequestHandler):
     def answer(self, body):
+        if ROGUE:
+            return self.never_end()
         body = body.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def never_end(self):
+        print(json.dumps({"event": "asked"}), flush=True)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"<root>" * 10_000)
+        except OSError:
+            pass
 
     def do_GET(self):
         self.answer(DEVICE if self.path == "/device.xml" else SCHEMA)
@@ -79,4 +95,6 @@ while True:
     if asked.startswith(b"M-SEARCH") and target:
         location = f"http://{ADDRESS}:{server.server_port}/device.xml"
         answer = f"HTTP/1.1 200 OK\r\nST: {target[1].decode()}\r\nLOCATION: {location}\r\n\r\n"
+        for number in range(1000 if ROGUE else 0):
+            answers.sendto(b"HTTP/1.1 200 OK\r\nLOCATION: http://[::\xff\x1b" + bytes(number), sender)
         answers.sendto(answer.encode(), sender)

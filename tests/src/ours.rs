@@ -231,6 +231,11 @@ impl Product {
         Self { place: place.clone(), dir: dir.to_owned() }
     }
 
+    /// Where its publisher works.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.join("updraft.toml")

@@ -371,3 +371,32 @@ fn the_router_is_asked_to_let_others_in() {
     open.wait_exit(ours::READY_WAIT);
     until("both come back", SWARM_WAIT, || (asked("DeletePortMapping") == both).then_some(()));
 }
+
+/// Whatever says that it is a router: answers without an end, and a thousand that are none, cost a transfer nothing.
+#[test]
+fn a_rogue_router_does_no_harm() {
+    let lab = Lab::new();
+    let source = build(&lab, 10);
+    let torrent = lab.path("game.torrent");
+    ours::create_torrent(&source, &torrent, "hybrid", &[]);
+    let (router_node, seed_node, node) = (lab.node(), lab.node(), lab.node());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/gateway.py").to_owned();
+    let arguments = [script, router_node.ip.to_string(), "rogue".to_owned()];
+    let router = router_node.spawn("rogue router", "python3", &arguments);
+    router.wait_json("its start", ours::READY_WAIT, |event| (event["event"] == "up").then_some(()));
+    let seed_at = seed_node.addr(PEER_PORT);
+    let into = lab.folder("into");
+    let flags = ["--no-lan", "--stay", "--upload", "yes"];
+    let place = Place::from(&node);
+    let mut fetch =
+        ours::fetch_with(&place, &torrent, &into, node.addr(PEER_PORT), &[seed_at], &flags);
+    router.wait_json("a question", SWARM_WAIT, |event| (event["event"] == "asked").then_some(()));
+    let before = fetch.resident();
+    let _seed = ours::seed(&Place::from(&seed_node), &torrent, parent(&source), seed_at);
+    ours::wait_complete(&fetch, SWARM_WAIT);
+    content::assert_same(&source, &into.join("game"), &[]);
+    let grown = fetch.resident_peak().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    fetch.terminate();
+    fetch.wait_exit(ours::READY_WAIT);
+}

@@ -16,6 +16,7 @@ use updraft_tests::http;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
     self, Install, Place, Product, READY_WAIT, STATE_FOLDER, TRANSFER_WAIT, wait_complete,
+    wait_progress,
 };
 use updraft_tests::process::Proc;
 
@@ -177,6 +178,58 @@ fn a_cable_that_is_plugged_in_later_is_noticed() {
     });
     sharing.interrupt();
     sharing.wait_exit(READY_WAIT);
+}
+
+/// Whoever leaves just before the end takes nothing along that others wait for.
+#[test]
+fn a_guest_who_leaves_at_the_end_holds_nobody_up() {
+    let party = Party::new(0, "1.0");
+    let guests: Vec<Install> =
+        (0..3).map(|number| party.newcomer(&format!("guest{number}")).1).collect();
+    let feed = party.feed();
+    let mut installs: Vec<Proc> = guests.iter().map(|guest| guest.install(&feed, true)).collect();
+    wait_progress(&installs[0], BYTES * 9 / 10, TRANSFER_WAIT);
+    installs[0].kill();
+    for (guest, install) in guests.iter().zip(&installs).skip(1) {
+        wait_complete(install, TRANSFER_WAIT);
+        party.assert_installed(guest);
+    }
+}
+
+/// Two publishers with the same keys, or one who signed twice: the room installs neither until it is settled.
+#[test]
+fn two_heads_of_one_number_are_nobodys_until_a_higher_one_comes() {
+    let mut party = Party::new(2, "1.0");
+    party.sharing.interrupt();
+    party.sharing.wait_exit(READY_WAIT);
+    let twin_dir = party.lab.path("twin");
+    content::copy_tree(&party.product.dir, &twin_dir);
+    let twin = Product::at(party.product.place(), &twin_dir);
+    let publish = |product: &Product, seed: u64, version: &str, guest: &Install| {
+        content::damage(&party.build.join("data/world.pak"), 50_000 * seed, 9_000, seed);
+        product.publish(&party.build, version);
+        let mut serving = product.serve();
+        wait_complete(&guest.update(false), TRANSFER_WAIT);
+        serving.kill();
+        let sharing = guest.seed();
+        wait_seeding(&sharing);
+        sharing
+    };
+    let mut one = publish(&party.product, 21, "2.0", &party.host);
+    let other = publish(&twin, 22, "2.1", &party.old[0]);
+    let victim = &party.old[1];
+    let text = victim.update(false).fails(TRANSFER_WAIT);
+    assert!(text.contains("two different"), "{text}");
+    let mut status = victim.ask("status");
+    status.finish(READY_WAIT);
+    assert_eq!(status.json()[0]["version"], "1.0");
+    // The publisher settles it.
+    one.interrupt();
+    one.wait_exit(READY_WAIT);
+    let _sharing = publish(&party.product, 23, "3.0", &party.host);
+    wait_complete(&victim.update(false), TRANSFER_WAIT);
+    party.assert_installed(victim);
+    drop(other);
 }
 
 /// The host of a room has it for launchers that find it, for such as know its address alone, and for programs that

@@ -73,7 +73,8 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let dir = swarm.dir();
             let launcher = Launcher::create(dir, &request, network, sink.clone(), stop.clone());
             let launcher = Box::pin(launcher).await?;
-            let how = UpdateRequest { adopt, ..UpdateRequest::default() };
+            // Who brings a bundle does not wait for a turn.
+            let how = UpdateRequest { adopt, now: importing, ..UpdateRequest::default() };
             if importing {
                 return import(launcher, how, &sink).await;
             }
@@ -216,7 +217,6 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             let ImportArgs { dir, bounded_space, .. } = &import_args;
             let network = import_args.network();
             let launcher = Launcher::open(&dir.dir, network, sink.clone(), stop)?;
-            // Who brings a bundle does not wait for a turn.
             let how = UpdateRequest { now: true, bounded: *bounded_space, ..Default::default() };
             import(launcher, how, &sink).await
         }
