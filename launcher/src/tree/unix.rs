@@ -1,11 +1,12 @@
-//! [`Tree`] over `openat` and its kin: each component is opened with `O_NOFOLLOW`.
+//! [`Tree`] over `openat` and its kin: no component may be a symlink. Linux looks at all of them in one call
+//! (`openat2`), elsewhere each is opened with `O_NOFOLLOW`.
 
 use super::{Node, Stat, components};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A folder held open; all work below it goes through this handle.
@@ -269,23 +270,55 @@ impl Tree {
     }
 
     fn open_folder(&self, path: &str) -> io::Result<OwnedFd> {
-        let mut at = rustix::fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
-        if !path.is_empty() {
-            for part in components(path)? {
-                at = rustix::fs::openat(&at, part, FOLDER, Mode::empty())?;
+        if path.is_empty() {
+            return Ok(rustix::fs::openat(&self.root, ".", FOLDER, Mode::empty())?);
+        }
+        self.walk(&components(path)?)
+    }
+
+    fn parent_of<'p>(&self, path: &'p str) -> io::Result<(Folder<'_>, &'p str)> {
+        let mut parts = components(path)?;
+        let name = parts.pop().expect("split gives at least one part");
+        let folder = if parts.is_empty() {
+            Folder::Root(&self.root)
+        } else {
+            Folder::Below(self.walk(&parts)?)
+        };
+        Ok((folder, name))
+    }
+
+    /// Opens the folder below the root that these names lead to, through no symlink.
+    fn walk(&self, parts: &[&str]) -> io::Result<OwnedFd> {
+        #[cfg(target_os = "linux")]
+        if parts.len() > 1 {
+            use rustix::fs::{ResolveFlags, openat2};
+            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match openat2(&self.root, parts.join("/"), FOLDER, Mode::empty(), within) {
+                // An old kernel, or a sandbox that does not know the call; or a race that it gave up.
+                Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {}
+                opened => return Ok(opened?),
             }
+        }
+        let mut at = rustix::fs::openat(&self.root, parts[0], FOLDER, Mode::empty())?;
+        for part in &parts[1..] {
+            at = rustix::fs::openat(&at, *part, FOLDER, Mode::empty())?;
         }
         Ok(at)
     }
+}
 
-    fn parent_of<'p>(&self, path: &'p str) -> io::Result<(OwnedFd, &'p str)> {
-        let mut parts = components(path)?;
-        let name = parts.pop().expect("split gives at least one part");
-        let mut at = self.root.try_clone()?;
-        for part in parts {
-            at = rustix::fs::openat(&at, part, FOLDER, Mode::empty())?;
+/// A folder to work in.
+enum Folder<'t> {
+    Root(&'t OwnedFd),
+    Below(OwnedFd),
+}
+
+impl AsFd for Folder<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(root) => root.as_fd(),
+            Self::Below(folder) => folder.as_fd(),
         }
-        Ok((at, name))
     }
 }
 
