@@ -3,7 +3,10 @@
 //! | path below `.updraft/` | what |
 //! |---|---|
 //! | `lock` | held by the launcher at work |
-//! | `state`, `state.copy` | feed, channel, platform, consent; TOML, kept twice ([`crate::twin`]) |
+//! | `playing` | locked while the game runs |
+//! | `state`, `state.copy` | feed, channel, platform, components; TOML, kept twice ([`crate::twin`]) |
+//! | `settings`, `settings.copy` | what the player wants ([`crate::settings`]), consent among it; TOML, kept twice |
+//! | `uploaded`, `uploaded.copy` | bytes sent to others so far |
 //! | `trust`, `trust.copy` | roots, floors and the time floor of `updraft_manifests::trust`, kept twice |
 //! | `installed`, `installed.copy` | the release that is installed, file by file, kept twice |
 //! | `installed.next` | the same of the release that is being switched to |
@@ -17,10 +20,13 @@
 //! | `peers` | addresses of peers seen last, one a line |
 //! | `evidence/` | contradicting signed documents |
 
+mod player;
+
+pub use player::Uploaded;
+
 use crate::apply::{Ending, OLD_FOLDER, STATE_FOLDER, Transaction};
 use crate::error::Error;
 use crate::kept;
-use crate::settings::Settings;
 use crate::tree::Tree;
 use crate::twin::{self, Found};
 use serde::{Deserialize, Serialize};
@@ -40,7 +46,6 @@ const STATE_PATH: &str = ".updraft/state";
 const TRUST_PATH: &str = ".updraft/trust";
 const INSTALLED_PATH: &str = ".updraft/installed";
 const SETTINGS_PATH: &str = ".updraft/settings";
-const UPLOADED_PATH: &str = ".updraft/uploaded";
 const NEXT_PATH: &str = ".updraft/installed.next";
 const PEERS_PATH: &str = ".updraft/peers";
 const EVIDENCE_FOLDER: &str = ".updraft/evidence";
@@ -98,15 +103,6 @@ impl TryFrom<String> for InstallNumber {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         from_hex(&text).map(Self).ok_or("an install's number is 32 hexadecimal digits")
     }
-}
-
-/// Bytes of payload sent since the install was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Uploaded {
-    /// To the local network.
-    pub lan: u64,
-    /// Beyond it.
-    pub internet: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -207,60 +203,6 @@ impl Store {
         })
         .expect("plain fields serialise");
         self.write_twin(STATE_PATH, text.as_bytes())
-    }
-
-    /// What the player wants of every launcher here; the defaults if nothing was set.
-    ///
-    /// # Errors
-    /// [`Error::State`] if no copy can be read.
-    pub fn settings(&self) -> Result<Settings, Error> {
-        Self::settings_in(&self.tree)
-    }
-
-    /// [`Store::settings`] of the install in `tree`.
-    ///
-    /// # Errors
-    /// Likewise.
-    pub fn settings_in(tree: &Tree) -> Result<Settings, Error> {
-        let path = || tree.path().join(SETTINGS_PATH);
-        let wrong = |why: String| Error::State { path: path(), why };
-        let text = match twin::read(tree, SETTINGS_PATH) {
-            Ok(Found::Nothing) => return Ok(Settings::default()),
-            Ok(Found::Payload(bytes)) => {
-                String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?
-            }
-            Ok(Found::Damaged) => return Err(wrong("neither of its two copies is whole".into())),
-            Err(error) => return Err(Error::disk("read", path())(error)),
-        };
-        toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
-    }
-
-    /// Records what the player wants.
-    ///
-    /// # Errors
-    /// From the file system.
-    pub fn set_settings(&self, settings: &Settings) -> Result<(), Error> {
-        let text = toml::to_string(settings).expect("plain fields serialise");
-        self.write_twin(SETTINGS_PATH, text.as_bytes())
-    }
-
-    /// What was uploaded from this install so far; nothing if that cannot be read.
-    pub fn uploaded(&self) -> Uploaded {
-        match twin::read(&self.tree, UPLOADED_PATH) {
-            Ok(Found::Payload(bytes)) => {
-                let text = std::str::from_utf8(&bytes).ok();
-                text.and_then(|text| toml::from_str(text).ok()).unwrap_or_default()
-            }
-            Ok(Found::Nothing | Found::Damaged) | Err(_) => Uploaded::default(),
-        }
-    }
-
-    /// Remembers what was uploaded; a failure is no harm.
-    pub fn set_uploaded(&self, uploaded: Uploaded) {
-        let text = toml::to_string(&uploaded).expect("plain fields serialise");
-        if let Err(error) = twin::write(&self.tree, UPLOADED_PATH, text.as_bytes()) {
-            tracing::debug!(%error, "what was uploaded is not remembered");
-        }
     }
 
     /// What is believed of the product of `feed`. A record of another feed counts as none.

@@ -14,7 +14,6 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Response, StatusCode};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,17 +84,14 @@ impl Launcher {
     /// Where the documents and contents of the installed release lie.
     fn places(&self, installed: &Installed, release: &Release) -> Result<Places, Error> {
         let Shared { paths, whole, .. } = self.shared_files(installed, release)?;
-        let files = release.files.iter().zip(paths).zip(whole).filter(|(_, whole)| *whole);
-        let object = |((file, path), _): ((&_, PathBuf), bool)| {
-            let file: &updraft_manifests::plan::NewFile = file;
-            match file.content {
-                Content::File { root: Some(root), length, .. } => {
-                    Some((object_path(&root, length), path))
-                }
-                Content::File { .. } | Content::Symlink { .. } => None,
+        let files = release.files.iter().zip(paths).zip(whole);
+        let object = files.filter_map(|((file, path), whole)| match file.content {
+            Content::File { root: Some(root), length, .. } if whole => {
+                Some((object_path(&root, length), path))
             }
-        };
-        let objects = files.filter_map(object).collect();
+            Content::File { .. } | Content::Symlink { .. } => None,
+        });
+        let objects = object.collect();
         Ok(Places::Install { documents: self.store.path(DOCUMENTS_FOLDER), objects })
     }
 
