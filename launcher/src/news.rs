@@ -11,7 +11,7 @@ use crate::room::Room;
 use crate::store::{State, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -504,6 +504,7 @@ impl<'a> Sources<'a> {
             at: 0,
             unreachable: self.repositories.is_empty(),
             peers: VecDeque::new(),
+            asked: HashSet::new(),
             missing: false,
             again: false,
             failures: Vec::new(),
@@ -521,6 +522,7 @@ struct Rounds<'a> {
     /// Some repository did not answer: then, and only then, peers are asked, each once.
     unreachable: bool,
     peers: VecDeque<PeerKey>,
+    asked: HashSet<PeerKey>,
     /// Some repository says that there is no such document.
     missing: bool,
     failures: Vec<String>,
@@ -558,14 +560,25 @@ impl Rounds<'_> {
                 self.failures.push("no other player was found".to_owned());
             }
         }
-        while let Some(peer) = self.peers.pop_front() {
-            if let Some(bytes) = room.ask(peer, &self.path).await {
-                Kind::of(&self.path).inspect(|&kind| self.sources.count(kind, &bytes));
-                return Some((bytes, Origin::Peer));
+        loop {
+            while let Some(peer) = self.peers.pop_front() {
+                self.asked.insert(peer);
+                if let Some(bytes) = room.ask(peer, &self.path).await {
+                    Kind::of(&self.path).inspect(|&kind| self.sources.count(kind, &bytes));
+                    return Some((bytes, Origin::Peer));
+                }
+                self.blame("not every other player has it");
             }
-            self.blame("not every other player has it");
+            // Without the first root there is nothing; and where many begin at once, those who have it may be the
+            // last to be met.
+            if self.asked.is_empty() || self.path != root::path(1) {
+                return None;
+            }
+            self.peers = room.more(&self.asked).await.into();
+            if self.peers.is_empty() {
+                return None;
+            }
         }
-        None
     }
 
     fn blame(&mut self, why: &str) {

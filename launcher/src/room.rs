@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use updraft_protocol::ids::PeerKey;
@@ -62,6 +63,19 @@ impl Room {
         let mut peers = self.meeting.peers().await;
         peers.retain(|peer| peer.documents);
         peers
+    }
+
+    /// Those who have come besides `asked`, waited for as long as the room is young; nobody later.
+    pub async fn more(&self, asked: &HashSet<PeerKey>) -> Vec<PeerKey> {
+        while self.since.elapsed() < ALONE_MAX {
+            let here = self.here().await.into_iter().map(|peer| peer.peer);
+            let more: Vec<PeerKey> = here.filter(|peer| !asked.contains(peer)).collect();
+            if !more.is_empty() {
+                return more;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Vec::new()
     }
 
     /// Returns when anybody is there.

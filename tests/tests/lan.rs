@@ -196,6 +196,28 @@ fn a_guest_who_leaves_at_the_end_holds_nobody_up() {
     }
 }
 
+/// Several who have nothing yet meet each other first, and wait for somebody who has something.
+#[test]
+fn newcomers_alone_wait_for_somebody_who_has_it() {
+    let mut party = Party::new(0, "1.0");
+    party.sharing.interrupt();
+    party.sharing.wait_exit(READY_WAIT);
+    let feed = party.feed();
+    let guests: Vec<Install> =
+        (0..3).map(|number| party.newcomer(&format!("guest{number}")).1).collect();
+    let installs: Vec<Proc> = guests.iter().map(|guest| guest.install(&feed, false)).collect();
+    for install in &installs {
+        install.wait_json("that it is there", READY_WAIT, |event| {
+            (event["event"] == "listening").then_some(())
+        });
+    }
+    let _sharing = party.host.seed();
+    for (guest, install) in guests.iter().zip(&installs) {
+        wait_complete(install, TRANSFER_WAIT);
+        party.assert_installed(guest);
+    }
+}
+
 /// Two publishers with the same keys, or one who signed twice: the room installs neither until it is settled.
 #[test]
 fn two_heads_of_one_number_are_nobodys_until_a_higher_one_comes() {
