@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use tokio::sync::mpsc;
+use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::patch::{self, ApplyError, Patch, PatchError, apply_group};
 use updraft_manifests::path::RelPath;
@@ -31,8 +32,8 @@ pub struct PatchJob {
     patch: Patch,
     /// The old files' paths, as the patch counts them.
     old: Vec<RelPath>,
-    /// For each output the number of its file in the release, if it is to be made.
-    wanted: Vec<Option<u32>>,
+    /// For each output the numbers of the files in the release that have its content and are to be made of it.
+    wanted: Vec<Vec<u32>>,
 }
 
 /// The files of `installed` as patches count them.
@@ -75,16 +76,20 @@ impl PatchJob {
                     if *length == file.length && *root == Some(file.root))
             })
             .collect();
-        let fetched: HashMap<&RelPath, u32> = (0..)
-            .zip(files.iter().zip(&stage.plan().actions))
-            .filter(|(_, (_, action))| **action == Action::Fetch)
-            .map(|(number, (file, _))| (&file.path, number))
-            .collect();
+        let mut fetched: HashMap<(u64, ContentHash), Vec<u32>> = HashMap::new();
+        for (number, (file, action)) in (0..).zip(files.iter().zip(&stage.plan().actions)) {
+            if let (Action::Fetch, Content::File { length, root: Some(root), .. }) =
+                (action, &file.content)
+            {
+                fetched.entry((*length, *root)).or_default().push(number);
+            }
+        }
         let wanted = patch.outputs.iter().map(|output| {
             let sources = &output.sources;
             let usable = sources.iter().all(|source| intact[source.file as usize]);
-            let file = fetched.get(&new.files()[output.file as usize].path);
-            file.copied().filter(|_| usable)
+            let file = &new.files()[output.file as usize];
+            let files = fetched.get(&(file.length, file.root)).filter(|_| usable);
+            files.cloned().unwrap_or_default()
         });
         let wanted = wanted.collect();
         let old = old.files().iter().map(|file| file.path.clone()).collect();
@@ -99,8 +104,8 @@ impl PatchJob {
     /// The ranges of the patch file that it is made of: the header, and the groups with an output to be made.
     pub fn needs(&self) -> Vec<Range<u64>> {
         let groups = self.patch.groups.iter();
-        let needed =
-            groups.filter(|group| self.wanted[group.outputs.clone()].iter().any(Option::is_some));
+        let needed = groups
+            .filter(|group| self.wanted[group.outputs.clone()].iter().any(|it| !it.is_empty()));
         let header = 0..self.patch.groups.first().map_or(0, |group| group.bytes.start);
         std::iter::once(header).chain(needed.map(|group| group.bytes.clone())).collect()
     }
@@ -108,8 +113,8 @@ impl PatchJob {
     /// What it makes out of what: numbers of files in the release, each with an old file it reads.
     pub fn sources(&self) -> Vec<(u32, &RelPath)> {
         let mut sources = Vec::new();
-        for (output, file) in self.patch.outputs.iter().zip(&self.wanted) {
-            if let Some(file) = file {
+        for (output, files) in self.patch.outputs.iter().zip(&self.wanted) {
+            for file in files {
                 let old = output.sources.iter().map(|source| &self.old[source.file as usize]);
                 sources.extend(old.map(|path| (*file, path)));
             }
@@ -119,16 +124,18 @@ impl PatchJob {
 
     /// Bytes of old files that it may read for them.
     pub fn reads(&self) -> u64 {
-        let wanted = self.patch.outputs.iter().zip(&self.wanted).filter(|(_, file)| file.is_some());
+        let wanted = self.patch.outputs.iter().zip(&self.wanted);
+        let wanted = wanted.filter(|(_, files)| !files.is_empty());
         let sources = wanted.flat_map(|(output, _)| &output.sources);
         sources.map(|source| source.bytes().end - source.bytes().start).sum()
     }
 
     /// Makes them out of `file`, the patch file, and hands their blocks on; what lies in pieces of
-    /// `done` alone is passed over. Ends early when nobody takes blocks any more. Blocks.
+    /// `done` alone is passed over. What comes to nothing leaves the rest as it is; ends early when nobody
+    /// takes blocks any more. Blocks.
     ///
     /// # Errors
-    /// [`ApplyError`]: what was made before it is handed on.
+    /// The first [`ApplyError`]: what could be made is handed on all the same.
     pub fn supply(
         &self,
         mut file: File,
@@ -140,26 +147,32 @@ impl PatchJob {
         let mut old = OldFiles { tree, paths: &self.old, open: HashMap::new() };
         let pieces = |number: u32| info.geometry.pieces_of(FileIndex(number));
         let lacks = |number: &u32| pieces(*number).any(|piece| !done.has(PieceIndex(piece)));
-        let wanted: Vec<Option<u32>> = self.wanted.iter().map(|file| file.filter(lacks)).collect();
+        let lacking = |files: &Vec<u32>| files.iter().copied().filter(|file| lacks(file)).collect();
+        let wanted: Vec<Vec<u32>> = self.wanted.iter().map(lacking).collect();
+        let mut failed = Ok(());
         let mut out = Out { info, blocks, output: None, at: 0, pending: Vec::new() };
         for (number, group) in self.patch.groups.iter().enumerate() {
-            if wanted[group.outputs.clone()].iter().all(Option::is_none) {
+            if wanted[group.outputs.clone()].iter().all(Vec::is_empty) {
                 continue;
             }
             file.seek(SeekFrom::Start(group.bytes.start)).map_err(ApplyError::Input)?;
-            apply_group(
+            let applied = apply_group(
                 &self.patch,
                 number,
                 &mut file,
-                &mut |output| wanted[output].is_some(),
+                &mut |output| !wanted[output].is_empty(),
                 &mut |file, offset, buffer| old.read(file, offset, buffer),
                 &mut |output, bytes| {
-                    let file = wanted[output].expect("only wanted outputs are made");
-                    out.write(file, self.patch.outputs[output].length, bytes)
+                    out.write(&wanted[output], self.patch.outputs[output].length, bytes)
                 },
-            )?;
+            );
+            match applied {
+                Ok(()) => {}
+                Err(error @ ApplyError::Sink(_)) => return failed.and(Err(error)),
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
-        Ok(())
+        failed
     }
 }
 
@@ -189,6 +202,7 @@ impl OldFiles<'_> {
 struct Out<'a> {
     info: &'a Info,
     blocks: &'a mpsc::Sender<Vec<(Block, Bytes)>>,
+    /// The first of the output's files.
     output: Option<u32>,
     /// Bytes of the output that were handed on.
     at: u64,
@@ -196,9 +210,10 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn write(&mut self, file: u32, length: u64, mut bytes: &[u8]) -> io::Result<()> {
-        if self.output != Some(file) {
-            self.output = Some(file);
+    /// Of an output of `length` bytes, which is the content of all of `files`.
+    fn write(&mut self, files: &[u32], length: u64, mut bytes: &[u8]) -> io::Result<()> {
+        if self.output != files.first().copied() {
+            self.output = files.first().copied();
             self.at = 0;
             self.pending.clear();
         }
@@ -209,18 +224,24 @@ impl Out<'_> {
             bytes = later;
             let whole = self.at + self.pending.len() as u64 == length;
             if self.pending.len() == SUPPLY_BYTES_MAX || whole {
-                self.hand_on(file)?;
+                self.hand_on(files)?;
             }
         }
         Ok(())
     }
 
     /// The pending bytes start at a block's border, and end at one or at the file's end.
-    fn hand_on(&mut self, file: u32) -> io::Result<()> {
+    fn hand_on(&mut self, files: &[u32]) -> io::Result<()> {
+        let pending = Bytes::from(std::mem::take(&mut self.pending));
+        files.iter().try_for_each(|&file| self.hand_to(file, &pending))?;
+        self.at += pending.len() as u64;
+        Ok(())
+    }
+
+    fn hand_to(&self, file: u32, pending: &Bytes) -> io::Result<()> {
         let geometry = &self.info.geometry;
         let first = geometry.pieces_of(FileIndex(file)).start;
         let piece_length = u64::from(geometry.piece_length());
-        let pending = Bytes::from(std::mem::take(&mut self.pending));
         let mut batch = Vec::new();
         let mut from = 0;
         while from < pending.len() {
@@ -233,7 +254,6 @@ impl Out<'_> {
             batch.push((block, pending.slice(from..end)));
             from = end;
         }
-        self.at += pending.len() as u64;
         self.blocks.blocking_send(batch).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -245,7 +265,6 @@ mod tests {
     use crate::stop::Stop;
     use crate::survey::{Question, root_of, survey};
     use std::path::Path;
-    use updraft_manifests::hash::ContentHash;
     use updraft_manifests::installed::InstalledFile;
     use updraft_manifests::patch::{Copy, Group, GroupWriter, Output, Source};
     use updraft_protocol::io::create;
@@ -312,9 +331,12 @@ mod tests {
             outputs.push(Output { file, length: new.len() as u64, sources });
             news.push(new);
         }
+        news.push(news[1].clone());
         let build = dir.path().join(".updraft/build");
         write(&build, "c", &news[0]);
         write(&build, "d", &news[1]);
+        // Another file with the content of `d`.
+        write(&build, "e", &news[1]);
         let source = create::scan(&build).unwrap();
         let options =
             Options { format: Format::V2, piece_length: Some(65_536), ..Options::default() };
@@ -387,14 +409,14 @@ mod tests {
 
     #[test]
     fn outputs_become_blocks() {
-        check(&world(), "c d", 305_000 + 45_001);
+        check(&world(), "c d e", 305_000 + 2 * 45_001);
     }
 
     #[test]
     fn a_changed_old_file_costs_only_what_is_made_of_it() {
         let world = world();
         std::fs::write(world.dir.path().join("a"), noise(300_000, 5)).unwrap();
-        check(&world, "d", 45_001);
+        check(&world, "d e", 2 * 45_001);
     }
 
     #[cfg(unix)]
@@ -402,7 +424,7 @@ mod tests {
     fn a_link_put_in_place_of_an_old_file_is_not_followed() {
         let world = world();
         let outside = tempfile::tempdir().unwrap();
-        let (made, result) = run(&world, "c d", |dir| {
+        let (made, result) = run(&world, "c d e", |dir| {
             std::fs::rename(dir.join("a"), outside.path().join("a")).unwrap();
             std::os::unix::fs::symlink(outside.path().join("a"), dir.join("a")).unwrap();
         });
@@ -412,7 +434,7 @@ mod tests {
 
     #[test]
     fn an_old_file_cut_short_meanwhile_ends_it() {
-        let (made, result) = run(&world(), "c d", |dir| {
+        let (made, result) = run(&world(), "c d e", |dir| {
             std::fs::write(dir.join("a"), b"short").unwrap();
         });
         assert!(matches!(result, Err(ApplyError::Old(_))), "{result:?}");

@@ -1,19 +1,22 @@
 //! Patches between the installed release and the one that is offered: found, fetched, kept.
 
+use super::bring::bounded_space;
 use super::swarm::{SwarmSources, session_error};
 use super::{KeptPatch, Launcher};
 use crate::error::Error;
 use crate::news;
 use crate::patch::PatchJob;
 use crate::release::Release;
+use crate::space;
 use crate::stage::Stage;
 use crate::transfer::{self, Split};
 use bytes::Bytes;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use updraft_manifests::cost::on_disk;
 use updraft_manifests::hash::ContentHash;
 use updraft_manifests::installed::Installed;
 use updraft_manifests::manifest::{object_path, torrent_path};
@@ -92,12 +95,35 @@ impl Launcher {
         if dry_run || bytes >= saved {
             return Ok(without);
         }
+        if !self.has_room_for_patch(release, stage, &offer, bytes)? {
+            tracing::warn!(
+                bytes,
+                "without the patch: the disk has no room for it beside a new file"
+            );
+            return Ok(without);
+        }
         let Some((patch, file, split)) = self.fetch_patch(&offer, parts, swarm).await? else {
             return Ok(without);
         };
         let job = patch_job(patch, release, installed, stage);
         let bytes = if job.is_some() { bytes } else { 0 };
         Ok(GatheredPatch { job, file: Some(file), bytes, split })
+    }
+
+    /// Whether `bytes` of the patch fit on the disk and leave room for the largest file that is built. What is kept
+    /// for going back makes place.
+    fn has_room_for_patch(
+        &self,
+        release: &Release,
+        stage: &Stage<'_>,
+        offer: &Offer,
+        bytes: u64,
+    ) -> Result<bool, Error> {
+        let here = std::fs::metadata(self.store.path(&patch_path(&offer.v2)));
+        let here = here.map_or(0, |metadata| metadata.len().min(bytes));
+        let need = on_disk(bytes - here) + bounded_space(release, stage);
+        let fits = || space::free(self.store.tree().path()).is_none_or(|free| free >= need);
+        Ok(fits() || (self.give_way(&release.target().torrent)? && fits()))
     }
 
     /// The patch that is offered from what is installed to `release`, if this program can read it.
@@ -136,6 +162,11 @@ impl Launcher {
         swarm: &SwarmSources,
     ) -> Result<Option<(Patch, File, Split)>, Error> {
         let fetched = match self.fetch_patch_file(offer, parts, swarm).await {
+            Err(Error::Disk { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                // What needs no patch may have room when it is gone.
+                self.drop_patches(None)?;
+                Err("the disk is full".to_owned())
+            }
             Err(error @ (Error::Interrupted | Error::Disk { .. })) => return Err(error),
             Err(error) => Err(error.to_string()),
             Ok((file, split)) => read_header(&file)

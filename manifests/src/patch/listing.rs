@@ -1,5 +1,6 @@
 //! What else differs between two folders: for patches that are applied without a release.
 
+use super::HEADER_BYTES_MAX;
 use super::varint::{Bytes, write_number};
 use crate::hash::ContentHash;
 use crate::path::RelPath;
@@ -98,6 +99,13 @@ impl Listing {
     pub(super) fn read(bytes: &mut Bytes<'_>) -> Option<Self> {
         let mut listing = Self::default();
         let mut before = String::new();
+        // What is shared with the path before costs a byte here and thousands in memory.
+        let mut room = HEADER_BYTES_MAX;
+        let mut read_path = |bytes: &mut Bytes<'_>, before: &mut String| {
+            let path = read_path(bytes, before)?;
+            room = room.checked_sub(path.as_str().len())?;
+            Some(path)
+        };
         for _ in 0..bytes.count(CHANGES_MAX)? {
             listing.remove.push(read_path(bytes, &mut before)?);
         }

@@ -326,6 +326,21 @@ fn bombs() {
     assert!(Patch::parse(&bytes).unwrap_err().to_string().contains("decompress"));
 }
 
+/// Paths that share nearly all of the one before are short in a header and long in memory.
+#[test]
+fn a_listing_that_grows_without_bound_is_refused() {
+    let deep = format!("{}/", "d".repeat(200)).repeat(9);
+    let remove = |count: u32| {
+        let path = |number| RelPath::parse(&format!("{deep}{number:07}")).unwrap();
+        Some(Listing { remove: (0..count).map(path).collect(), put: Vec::new() })
+    };
+    let few = sample(vec![vec![5; 30_000]], &[one_step()], remove(1000));
+    assert!(Patch::parse(&few.bytes).is_ok());
+    let many = sample(vec![vec![5; 30_000]], &[one_step()], remove(20_000));
+    assert!(many.bytes.len() < 1 << 20);
+    assert!(Patch::parse(&many.bytes).is_err());
+}
+
 #[test]
 fn listings_come_back() {
     let path = |text: &str| RelPath::parse(text).unwrap();

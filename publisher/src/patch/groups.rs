@@ -4,6 +4,7 @@ use super::make::Options;
 use super::parallel::each;
 use super::side::{Reader, Side};
 use crate::Error;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 use std::ops::Range;
@@ -57,6 +58,21 @@ impl Draft {
         Self { file, length, copies: vec![] }
     }
 
+    /// Copies from at most so many old files, those that give the most: what the others have comes along.
+    fn keep_best_files(&mut self, count: usize) {
+        let mut given: HashMap<usize, u64> = HashMap::new();
+        for copy in &self.copies {
+            *given.entry(copy.file).or_default() += copy.len;
+        }
+        if given.len() <= count {
+            return;
+        }
+        let mut best: Vec<(u64, usize)> = given.iter().map(|(&file, &len)| (len, file)).collect();
+        best.sort_unstable_by_key(|&(len, file)| (std::cmp::Reverse(len), file));
+        best.iter().skip(count).for_each(|(_, file)| _ = given.remove(file));
+        self.copies.retain(|copy| given.contains_key(&copy.file));
+    }
+
     /// About how many bytes it will take: literals and differences halve, a copy takes four.
     fn estimate(&self) -> u64 {
         let copied: u64 = self.copies.iter().map(|copy| copy.len).sum();
@@ -70,13 +86,14 @@ impl Draft {
 pub(super) fn write(
     old: &Side,
     new: &Side,
-    drafts: &[Draft],
+    drafts: &mut [Draft],
     options: &Options,
     folder: &Path,
     body: &mut File,
 ) -> Result<Patch, Error> {
     let mut outputs = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    for draft in drafts.iter_mut() {
+        draft.keep_best_files(SOURCES_MAX);
         let file =
             u32::try_from(draft.file).map_err(|_| Error::Internal("too many files".into()))?;
         outputs.push(Output { file, length: draft.length, sources: sources(draft)? });
@@ -151,10 +168,7 @@ fn sources(draft: &Draft) -> Result<Vec<Source>, Error> {
         if sources.len() <= SOURCES_MAX {
             return Ok(sources);
         }
-        if gap == u32::MAX {
-            let problem = format!("a new file has parts of more than {SOURCES_MAX} old files");
-            return Err(Error::Refused { problems: vec![problem] });
-        }
+        assert!(gap < u32::MAX, "no more files than sources were kept");
         gap = gap.saturating_mul(4);
     }
 }
@@ -227,4 +241,28 @@ fn write_group(
     let len = writer.finish(LEVEL, &mut made).map_err(failed)?;
     made.rewind().map_err(failed)?;
     Ok((made, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of more old files than a patch can name is made of those that give the most.
+    #[test]
+    fn a_file_of_very_many_old_ones_is_made_of_the_best() {
+        let count = SOURCES_MAX + 100;
+        let mut draft = Draft::new(0, 20 * count as u64);
+        for file in 0..count {
+            let (len, new) = (10 + (file % 3) as u64, 20 * file as u64);
+            draft.copies.push(Copied { new, file, old: 0, len, differences: 0 });
+        }
+        let long = draft.copies.iter().filter(|copy| copy.len > 10).count();
+        draft.keep_best_files(SOURCES_MAX);
+        assert_eq!(sources(&draft).unwrap().len(), SOURCES_MAX);
+        assert_eq!(draft.copies.iter().filter(|copy| copy.len > 10).count(), long);
+        assert!(draft.copies.is_sorted_by_key(|copy| copy.new));
+        let before = draft.copies.clone();
+        draft.keep_best_files(SOURCES_MAX);
+        assert_eq!(draft.copies, before);
+    }
 }

@@ -110,7 +110,7 @@ pub fn make(
     let listing = listing.map(|listing| listing(&drafts));
     let folder = disk::folder_of(path);
     let mut body = tempfile::tempfile_in(folder).map_err(Error::disk("write in", folder))?;
-    let mut patch = groups::write(old, new, &drafts, options, folder, &mut body)?;
+    let mut patch = groups::write(old, new, &mut drafts, options, folder, &mut body)?;
     patch.listing = listing;
     let header = patch
         .encode(groups::LEVEL)
@@ -280,7 +280,8 @@ fn fine_matches(
     let left = unused(&loaded.ranges(), &coarse);
     let mut gaps = gaps(pieces, &coarse);
     gaps.retain(|(_, gap)| gap.len() >= FINE_BLOCK);
-    let index = Index::build(old.bytes, &left, FINE_BLOCK, 1);
+    // Where the coarse pass left nothing, none of the old bytes is of any more use.
+    let index = Index::build(old.bytes, if gaps.is_empty() { &[] } else { &left }, FINE_BLOCK, 1);
     let work: Vec<_> = gaps.chunks(GAPS_LEN).collect();
     let found = each(work.len(), threads, &|at| {
         let gaps = work[at].iter();
@@ -304,13 +305,18 @@ fn unused(ranges: &[Range<usize>], matches: &[Vec<Match>]) -> Vec<Range<usize>> 
         matches.iter().flatten().map(|found| found.old..found.old + found.len).collect();
     used.sort_by_key(|range| range.start);
     let mut used = used.into_iter().peekable();
-    let mut left = Vec::new();
+    let mut left: Vec<Range<usize>> = Vec::new();
     for range in ranges {
         let mut at = range.start;
         let mut gap = |from: usize, to: usize| {
             if to > from {
                 let start = from.saturating_sub(2 * FINE_BLOCK).max(range.start);
-                left.push(start..range.end.min(to + 2 * FINE_BLOCK));
+                let end = range.end.min(to + 2 * FINE_BLOCK);
+                match left.last_mut() {
+                    // No place is to stand in the index twice.
+                    Some(last) if last.start >= range.start && start <= last.end => last.end = end,
+                    _ => left.push(start..end),
+                }
             }
         };
         while let Some(next) = used.next_if(|next| next.start < range.end) {

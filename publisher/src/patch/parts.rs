@@ -33,10 +33,12 @@ impl Part {
         self.old.iter().map(|piece| piece.range.end - piece.range.start).sum()
     }
 
-    /// Memory that matching takes: the bytes themselves, and four more for each old one.
+    fn new_bytes(&self) -> u64 {
+        self.new.iter().map(|piece| piece.range.end - piece.range.start).sum()
+    }
+
     fn cost(&self) -> u64 {
-        let new: u64 = self.new.iter().map(|piece| piece.range.end - piece.range.start).sum();
-        self.old_bytes() * 5 + new
+        cost(self.old_bytes(), self.new_bytes())
     }
 
     /// Old bytes that may be matched besides, within `memory`.
@@ -46,8 +48,17 @@ impl Part {
     }
 
     fn fits(&self, memory: u64) -> bool {
-        self.cost() <= memory && self.old_bytes() <= OLD_BYTES_MAX
+        fits(self.old_bytes(), self.new_bytes(), memory)
     }
+}
+
+/// Memory that matching so many bytes takes: the bytes themselves, and four more for each old one.
+fn cost(old: u64, new: u64) -> u64 {
+    old * 5 + new
+}
+
+fn fits(old: u64, new: u64, memory: u64) -> bool {
+    cost(old, new) <= memory && old <= OLD_BYTES_MAX
 }
 
 /// Divides the files `old_files` and `new_files` into parts that each take at most `memory` bytes. Files
@@ -81,20 +92,23 @@ pub(super) fn parts(
     }
     let mut parts: Vec<Part> = Vec::new();
     let mut open = Part::default();
+    let mut sums = (0, 0);
     for part in together {
-        let mut joined = open.clone();
-        joined.add(part.clone());
-        if joined.fits(memory) {
-            open = joined;
+        let (old_bytes, new_bytes) = (part.old_bytes(), part.new_bytes());
+        let joined = (sums.0 + old_bytes, sums.1 + new_bytes);
+        if fits(joined.0, joined.1, memory) {
+            open.add(part);
+            sums = joined;
             continue;
         }
         if !open.new.is_empty() {
             parts.push(std::mem::take(&mut open));
         }
-        if part.fits(memory) {
-            open = part;
+        if fits(old_bytes, new_bytes, memory) {
+            (open, sums) = (part, (old_bytes, new_bytes));
         } else {
             cut(&part, memory, &mut parts);
+            sums = (0, 0);
         }
     }
     if !open.new.is_empty() {
