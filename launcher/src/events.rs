@@ -282,6 +282,8 @@ pub enum Event {
         peers: usize,
         /// Of these, how many over QUIC.
         quic_peers: usize,
+        /// Of these, how many over uTP.
+        utp_peers: usize,
         /// Upload rate.
         up_rate: u64,
         /// Bytes sent since the start.
@@ -409,6 +411,8 @@ pub struct Progress {
     pub seeds: usize,
     /// Of the peers, how many are connected over QUIC.
     pub quic_peers: usize,
+    /// Of the peers, how many are connected over uTP.
+    pub utp_peers: usize,
     /// Bytes from peers, those on the LAN included.
     pub peers_bytes: u64,
     /// Bytes from peers on the LAN or this machine.

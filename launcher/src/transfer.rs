@@ -297,6 +297,7 @@ fn seeding(now: &Status) -> Event {
     Event::Seeding {
         peers: now.peers,
         quic_peers: now.quic,
+        utp_peers: now.utp,
         up_rate: now.up_rate,
         uploaded: now.up_total,
         saved_bytes: now.up_saved,
@@ -314,6 +315,7 @@ fn progress(now: &Status, total: u64, elsewhere: u64, first: u64) -> Progress {
         peers: now.peers,
         seeds: now.seeds,
         quic_peers: now.quic,
+        utp_peers: now.utp,
         peers_bytes: now.down_peers,
         lan_bytes: now.down_lan,
         spared_bytes: now.down_spared,

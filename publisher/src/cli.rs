@@ -190,9 +190,9 @@ struct ServeArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
     /// What connections run over: `now` is TCP; `background` is QUIC with everybody on the internet who
-    /// has it, and makes way for whatever else uses the line; `tcp` and `quic` are always that, where the
-    /// other end has it.
-    #[arg(long, value_name = "now|background|tcp|quic", default_value = "now")]
+    /// has it, and makes way for whatever else uses the line; `utp` and `quic` are always that, where the
+    /// other end has it; `tcp` opens no UDP port. Who is not reached by TCP is tried by uTP, but with `tcp`.
+    #[arg(long, value_name = "now|background|tcp|utp|quic", default_value = "now")]
     transport: Preference,
     /// HTTP and tracker only.
     #[arg(long)]
@@ -230,7 +230,7 @@ struct SeedArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     up_limit: Option<u64>,
     /// What connections run over; see `serve`.
-    #[arg(long, value_name = "now|background|tcp|quic", default_value = "now")]
+    #[arg(long, value_name = "now|background|tcp|utp|quic", default_value = "now")]
     transport: Preference,
     /// Seed what is there, even if it is not all.
     #[arg(long)]

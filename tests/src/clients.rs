@@ -348,8 +348,6 @@ impl Transmission {
     pub fn start_with(lab: &Lab, node: &Node, others: &Value) -> Self {
         let home = lab.folder(&format!("transmission-{}", node.ip));
         let mut settings = json!({
-            // With uTP it tries TCP only minutes after a peer did not answer over uTP.
-            "utp-enabled": false,
             "dht-enabled": false, "lpd-enabled": false, "port-forwarding-enabled": false,
             "peer-port": PEER_PORT, "bind-address-ipv4": node.ip.to_string(),
             "bind-address-ipv6": node.ip6.to_string(), "download-dir": home,

@@ -186,11 +186,12 @@ pub struct SwarmArgs {
     #[arg(long, value_name = "RATE", value_parser = Rate::parse, env = "UPDRAFT_DOWN_LIMIT")]
     pub down_limit: Option<Rate>,
     /// What connections run over: `now` is TCP, as somebody waits; `background` is QUIC with everybody
-    /// on the internet who has it, and makes way for whatever else uses the line; `tcp` and `quic` are
-    /// always that, where the other end has it. The default is `background` for `seed`, else `now`.
-    #[arg(long, value_name = "now|background|tcp|quic", env = "UPDRAFT_TRANSPORT")]
+    /// on the internet who has it, and makes way for whatever else uses the line; `utp` and `quic` are
+    /// always that, where the other end has it; `tcp` opens no UDP port. Who is not reached by TCP is
+    /// tried by uTP, but with `tcp`. The default is `background` for `seed`, else `now`.
+    #[arg(long, value_name = "now|background|tcp|utp|quic", env = "UPDRAFT_TRANSPORT")]
     pub transport: Option<Preference>,
-    /// Message stream encryption of TCP connections, for peers that take nothing else and networks that
+    /// Message stream encryption of TCP and uTP connections, for peers that take nothing else and networks that
     /// slow BitTorrent down: `allow` asks for it where a peer hangs up without it, `prefer` asks for it
     /// first, `require` speaks with nobody otherwise, `off` never speaks it.
     #[arg(

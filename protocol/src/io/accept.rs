@@ -3,9 +3,11 @@
 
 use super::connection::Greeter;
 use super::engine::Command;
-use super::{lsd, stream};
+use super::plain::Plain;
+use super::{lsd, stream, utp};
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -19,6 +21,23 @@ const PROMPT: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no handle left for another connection.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Where connections come from.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Utp(utp::Listener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Plain, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(stream, addr)| (Plain::Tcp(stream), addr))
+            }
+            Self::Utp(listener) => listener.accept().await,
+        }
+    }
+}
+
 struct Handshake {
     from: IpAddr,
     since: Instant,
@@ -27,7 +46,7 @@ struct Handshake {
 
 /// Accepts until the session is gone; with `local_only` nobody who is not on a link of this machine.
 pub(super) async fn accept_all(
-    listener: TcpListener,
+    listener: Listener,
     greeter: Greeter,
     alive: mpsc::WeakSender<Command>,
     local_only: bool,
@@ -111,6 +130,7 @@ mod tests {
         let (_names, torrents) = watch::channel(Vec::new());
         let greeter = Greeter { events, torrents, encryption: Encryption::default() };
         let (commands, _held) = mpsc::channel(1);
+        let listener = Listener::Tcp(listener);
         tokio::spawn(accept_all(listener, greeter, commands.downgrade(), false));
         let mut silent = Vec::new();
         for _ in 0..HANDSHAKES_MAX + 20 {

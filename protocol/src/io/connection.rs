@@ -6,12 +6,14 @@
 
 use super::buffers::{BUFFER_LEN, BufferPool};
 use super::parcels;
+use super::plain::Plain;
 use super::quic::Quic;
 use super::sealed::{self, Sealed};
 use super::stream::{ReadHalf, Stream, WriteHalf};
+use super::utp::Utp;
 use crate::ids::{InfoHash, InfoHashes, PeerId, PeerKey};
 use crate::policy::encryption::Encryption;
-use crate::policy::transport::QUIC_PATIENCE;
+use crate::policy::transport::{QUIC_PATIENCE, Transport};
 use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
 use crate::wire::message::{self, Message, WireError};
 use bytes::{Bytes, BytesMut};
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
@@ -172,9 +174,9 @@ pub(super) fn start(shared: &Shared, peer: PeerKey, stream: Stream, hello: Vec<u
 /// How a peer is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// By TCP.
-    Tcp,
-    /// By QUIC at its port of this number, or else by TCP.
+    /// By what every client has.
+    Plain,
+    /// By QUIC at its port of this number, or else by what every client has.
     QuicFirst(u16),
     /// By QUIC alone.
     Quic(u16),
@@ -185,6 +187,9 @@ pub(super) enum Route {
 pub(super) struct Dial {
     pub(super) bind: Option<IpAddr>,
     pub(super) quic: Option<Quic>,
+    pub(super) utp: Option<Utp>,
+    /// What every client has, in the order in which it is tried.
+    pub(super) ways: [Transport; 2],
     pub(super) hashes: InfoHashes,
     pub(super) peer_id: PeerId,
     pub(super) encryption: Encryption,
@@ -206,39 +211,61 @@ impl Dial {
         if matches!(route, Route::Quic(_)) {
             return None;
         }
+        let mut failed = io::ErrorKind::AddrNotAvailable.into();
+        for way in self.ways.into_iter().filter(|way| *way != Transport::Utp || self.utp.is_some())
+        {
+            match self.by(way, addr).await {
+                Ok(connected) => return Some(connected),
+                // libtorrent without TCP takes such connections, and hangs up.
+                Err(failure) if failure.says_nothing() => {
+                    failed = failure.reason();
+                    tracing::debug!(%addr, %way, error = %failed, "cannot connect");
+                }
+                Err(failure) => return told(addr, Err(failure.reason())),
+            }
+        }
+        told(addr, Err(failed))
+    }
+
+    /// Connects one way, and a second time without encryption or with it, if that may be why it failed.
+    async fn by(&self, way: Transport, addr: SocketAddr) -> Result<(Stream, Handshake), Failed> {
         let encrypted = self.encryption.dials_encrypted();
-        let first = self.by_tcp(addr, encrypted).await;
+        let first = self.once(way, addr, encrypted).await;
         let again = matches!(&first, Err(Failed::Handshake(error)) if encrypted || hung_up(error));
         if again && self.encryption.dials_twice() {
             tracing::debug!(%addr, encrypted = !encrypted, "dialling once more");
-            return told(addr, self.by_tcp(addr, !encrypted).await.map_err(Failed::reason));
+            return self.once(way, addr, !encrypted).await;
         }
-        told(addr, first.map_err(Failed::reason))
+        first
     }
 
-    async fn by_tcp(
+    async fn once(
         &self,
+        way: Transport,
         addr: SocketAddr,
         encrypted: bool,
     ) -> Result<(Stream, Handshake), Failed> {
-        let connected = timeout(CONNECT_TIMEOUT, self.connect(addr)).await;
+        let connected = timeout(CONNECT_TIMEOUT, self.connect(way, addr)).await;
         let stream = connected.unwrap_or_else(|late| Err(late.into())).map_err(Failed::Connect)?;
         let exchanged = if encrypted {
             in_time(self.exchange_sealed(stream)).await
         } else {
-            in_time(self.exchange(Stream::Tcp(stream))).await
+            in_time(self.exchange(Stream::Plain(stream))).await
         };
         exchanged.map_err(Failed::Handshake)
     }
 
-    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+    async fn connect(&self, way: Transport, addr: SocketAddr) -> io::Result<Plain> {
+        if let Some(utp) = self.utp.as_ref().filter(|_| way == Transport::Utp) {
+            return utp.connect(addr).await;
+        }
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(ip) = self.bind.filter(|ip| ip.is_ipv4() == addr.is_ipv4()) {
             socket.bind(SocketAddr::new(ip, 0))?;
         }
         let stream = socket.connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Plain::Tcp(stream))
     }
 
     async fn exchange(&self, mut stream: Stream) -> io::Result<(Stream, Handshake)> {
@@ -248,7 +275,7 @@ impl Dial {
     }
 
     /// The same behind message stream encryption, with which our handshake goes along.
-    async fn exchange_sealed(&self, mut stream: TcpStream) -> io::Result<(Stream, Handshake)> {
+    async fn exchange_sealed(&self, mut stream: Plain) -> io::Result<(Stream, Handshake)> {
         let (torrent, hello) = self.hello()?;
         let agreed = sealed::begin(&mut stream, torrent, self.encryption, &hello).await?;
         self.hear(Stream::Sealed(Box::new(Sealed::new(stream, agreed)))).await
@@ -276,6 +303,14 @@ enum Failed {
 }
 
 impl Failed {
+    /// True if nothing was heard from the peer.
+    fn says_nothing(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Handshake(error) => hung_up(error),
+        }
+    }
+
     fn reason(self) -> io::Error {
         match self {
             Self::Connect(error) | Self::Handshake(error) => error,
@@ -339,7 +374,7 @@ pub(super) fn decline(shared: &Shared, mut stream: Stream, hello: Vec<u8>) {
     });
 }
 
-/// What it takes to answer those who dial us by TCP, encrypted or not.
+/// What it takes to answer those who dial us by TCP or uTP, encrypted or not.
 #[derive(Clone, Debug)]
 pub(super) struct Greeter {
     pub(super) events: mpsc::Sender<NetEvent>,
@@ -350,19 +385,21 @@ pub(super) struct Greeter {
 
 impl Greeter {
     /// As [`accept`].
-    pub(super) async fn accept(self, stream: TcpStream, addr: SocketAddr) {
+    pub(super) async fn accept(self, stream: Plain, addr: SocketAddr) {
         take_in(in_time(self.greet(stream)).await, addr, &self.events).await;
     }
 
-    async fn greet(&self, mut tcp: TcpStream) -> io::Result<(Stream, Handshake)> {
-        tcp.set_nodelay(true)?;
+    async fn greet(&self, mut plain: Plain) -> io::Result<(Stream, Handshake)> {
+        if let Plain::Tcp(stream) = &plain {
+            stream.set_nodelay(true)?;
+        }
         let mut first = [0; PREFIX_LEN];
-        tcp.read_exact(&mut first).await?;
+        plain.read_exact(&mut first).await?;
         if first == handshake_prefix() {
             if !self.encryption.takes_plain() {
                 return Err(io::Error::other("only encrypted connections are taken"));
             }
-            let mut stream = Stream::Tcp(tcp);
+            let mut stream = Stream::Plain(plain);
             let handshake = read_rest(&mut stream, first).await?;
             return Ok((stream, handshake));
         }
@@ -370,8 +407,8 @@ impl Greeter {
             return Err(not_bittorrent());
         }
         let torrents = self.torrents.borrow().clone();
-        let agreed = sealed::answer(&mut tcp, first, &torrents, self.encryption).await?;
-        let mut stream = Stream::Sealed(Box::new(Sealed::new(tcp, agreed)));
+        let agreed = sealed::answer(&mut plain, first, &torrents, self.encryption).await?;
+        let mut stream = Stream::Sealed(Box::new(Sealed::new(plain, agreed)));
         let handshake = read_handshake(&mut stream).await?;
         Ok((stream, handshake))
     }

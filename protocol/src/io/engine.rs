@@ -20,6 +20,7 @@ use super::session::{
     AddTorrent, LocalNetwork, SessionConfig, SessionError, Status, TorrentError, TorrentEvent,
 };
 use super::storage::{AddFiles, Disk, DiskEvent, DiskOp, TorrentKey, Verdict, WRITE_BYTES_MAX};
+use super::utp::Utp;
 use super::webseed::{self, FetchError};
 use crate::geometry::Block;
 use crate::ids::{InfoHash, PeerId, PeerKey};
@@ -66,6 +67,7 @@ pub(super) struct Setup {
     pub(super) bind: Option<IpAddr>,
     pub(super) listen: Arc<[SocketAddr]>,
     pub(super) quic: Option<Quic>,
+    pub(super) utp: Option<Utp>,
 }
 
 /// Who waits for what a link leads to.
@@ -194,8 +196,8 @@ impl Engine {
         let lsd = (setup.config.local_network != LocalNetwork::Off)
             .then(|| Lsd::start(Arc::clone(&setup.listen), setup.seed, note.clone()));
         let maps = setup.config.port_mapping && setup.config.local_network != LocalNetwork::Only;
-        let quic = setup.quic.as_ref().and_then(Quic::port);
-        let mapping = maps.then(|| Mapping::start(&setup.listen, quic)).flatten();
+        let datagrams = setup.quic.as_ref().and_then(Quic::port);
+        let mapping = maps.then(|| Mapping::start(&setup.listen, datagrams)).flatten();
         let budget = usize::try_from(WRITE_BYTES_MAX).expect("8 MiB fit any address space");
         Ok(Self {
             epoch: Instant::now(),
@@ -235,7 +237,7 @@ impl Engine {
         self.shared.events.clone()
     }
 
-    /// What answers those who dial by TCP.
+    /// What answers those who dial by TCP or uTP.
     pub(super) fn greeter(&self) -> connection::Greeter {
         let encryption = self.setup.config.encryption;
         connection::Greeter {

@@ -1,4 +1,4 @@
-//! Asks the router to let others in (UPnP, by `igd-next`): the listening TCP port, and the UDP port of QUIC, at
+//! Asks the router to let others in (UPnP, by `igd-next`): the listening TCP port, and the UDP port, at
 //! the same numbers outside as inside, since that is what trackers and peers are told.
 //!
 //! Nothing depends on it: a router that does not answer, or refuses, is a line in the log, and is asked again
@@ -30,15 +30,15 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Begins to ask for the ports of `listen` and for `quic`; `None` where no router would help: who listens on
+    /// Begins to ask for the ports of `listen` and for the UDP port `datagrams`; `None` where no router would help: who listens on
     /// loopback or at public addresses alone needs none.
-    pub(super) fn start(listen: &Arc<[SocketAddr]>, quic: Option<u16>) -> Option<Self> {
+    pub(super) fn start(listen: &Arc<[SocketAddr]>, datagrams: Option<u16>) -> Option<Self> {
         let inside = listen.iter().find_map(|addr| match addr.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() || ip.is_private() => Some((ip, addr.port())),
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         });
         let (ip, port) = inside?;
-        let ports = [(PortMappingProtocol::TCP, Some(port)), (PortMappingProtocol::UDP, quic)];
+        let ports = [(PortMappingProtocol::TCP, Some(port)), (PortMappingProtocol::UDP, datagrams)];
         let ports = ports.into_iter().filter_map(|(kind, port)| Some((kind, port?))).collect();
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(hold(ip, ports, stopped));

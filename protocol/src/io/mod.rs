@@ -11,6 +11,7 @@ pub mod buffers;
 pub mod check;
 mod connection;
 pub mod create;
+mod datagrams;
 mod documents;
 mod engine;
 pub mod held;
@@ -19,6 +20,7 @@ mod lsd;
 mod mapping;
 mod parallel;
 mod parcels;
+mod plain;
 mod quic;
 mod sealed;
 mod session;
@@ -28,6 +30,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod trackers;
+mod utp;
 pub mod webseed;
 
 pub use crate::policy::encryption::Encryption;

@@ -10,6 +10,7 @@ mod congestion;
 mod tests;
 
 use super::connection::{self, NetEvent};
+use super::datagrams::Port;
 use super::engine::Command;
 use super::lsd;
 use super::stream::{Stream, canonical};
@@ -43,7 +44,7 @@ const INCOMING_BYTES: u64 = 16 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const IDLE: Duration = Duration::from_secs(90);
 
-/// The UDP sockets of a session. Clones share them.
+/// The QUIC endpoints of a session. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Quic {
     endpoints: Arc<[Endpoint]>,
@@ -51,13 +52,9 @@ pub(super) struct Quic {
 }
 
 impl Quic {
-    /// Opens QUIC at `sockets`, on the runtime this is called on. With `yields`, what is sent makes way
+    /// Opens QUIC at `ports`, on the runtime this is called on. With `yields`, what is sent makes way
     /// for other traffic; with `local_only` nobody beyond the links is answered.
-    pub(super) fn open(
-        sockets: Vec<std::net::UdpSocket>,
-        yields: bool,
-        local_only: bool,
-    ) -> io::Result<Self> {
+    pub(super) fn open(ports: Vec<Arc<Port>>, yields: bool, local_only: bool) -> io::Result<Self> {
         let transport = Arc::new(transport(yields)?);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (certificate, key) = certificate()?;
@@ -89,14 +86,17 @@ impl Quic {
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport);
 
-        let endpoint = |socket| {
+        let endpoint = |port: Arc<Port>| {
             let runtime = Arc::new(quinn::TokioRuntime);
-            let config = EndpointConfig::default();
-            let mut endpoint = Endpoint::new(config, Some(server.clone()), socket, runtime)?;
+            let mut config = EndpointConfig::default();
+            // The port tells QUIC from uTP by that bit.
+            config.grease_quic_bit(false);
+            let server = Some(server.clone());
+            let mut endpoint = Endpoint::new_with_abstract_socket(config, server, port, runtime)?;
             endpoint.set_default_client_config(client.clone());
             Ok(endpoint)
         };
-        let endpoints = sockets.into_iter().map(endpoint).collect::<io::Result<Vec<_>>>()?;
+        let endpoints = ports.into_iter().map(endpoint).collect::<io::Result<Vec<_>>>()?;
         Ok(Self { endpoints: endpoints.into(), local_only })
     }
 

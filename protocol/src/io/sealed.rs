@@ -1,17 +1,17 @@
-//! A TCP connection that began with message stream encryption: the handshake of both ends, and the bytes
+//! A TCP or uTP connection that began with message stream encryption: the handshake of both ends, and the bytes
 //! after it, encrypted or not.
 //!
 //! Whatever a stranger sends, little is read before it has shown that it knows a torrent that is here: its
 //! key, at most 512 bytes of padding, two hashes.
 
+use super::plain::{Plain, PlainRead, PlainWrite};
 use crate::ids::InfoHash;
 use crate::policy::encryption::{Encryption, PLAIN, RC4};
+use crate::policy::transport::Transport;
 use crate::wire::mse::{Cipher, KEY_LEN, PAD_MAX, PRIVATE_LEN, Secret, ZEROS_LEN, public_key};
 use bytes::{Buf, Bytes};
 use std::io::{self, IoSlice};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// What whoever dials may send along with its handshake; all clients send one BitTorrent handshake.
 const AHEAD_MAX: usize = 4096;
@@ -173,13 +173,17 @@ async fn skip_to<S: AsyncRead + Unpin>(stream: &mut S, mark: &[u8]) -> io::Resul
 /// Both directions after the handshake.
 #[derive(Debug)]
 pub(super) struct Sealed {
-    stream: TcpStream,
+    stream: Plain,
     agreed: Agreed,
 }
 
 impl Sealed {
-    pub(super) fn new(stream: TcpStream, agreed: Agreed) -> Self {
+    pub(super) fn new(stream: Plain, agreed: Agreed) -> Self {
         Self { stream, agreed }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        self.stream.transport()
     }
 
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -202,7 +206,7 @@ impl Sealed {
     }
 
     pub(super) fn split(self) -> (SealedRead, SealedWrite) {
-        let (read, write) = self.stream.into_split();
+        let (read, write) = self.stream.split();
         let (into, out) = self.agreed.ciphers.unzip();
         let read = SealedRead { stream: read, cipher: into, ahead: self.agreed.ahead };
         (read, SealedWrite { stream: write, cipher: out })
@@ -212,13 +216,13 @@ impl Sealed {
 /// What comes in.
 #[derive(Debug)]
 pub(super) struct SealedRead {
-    stream: OwnedReadHalf,
+    stream: PlainRead,
     cipher: Option<Cipher>,
     ahead: Bytes,
 }
 
 impl SealedRead {
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
         if self.ahead.is_empty() { self.stream.readable().await } else { Ok(()) }
     }
 
@@ -239,14 +243,13 @@ impl SealedRead {
 /// What goes out.
 #[derive(Debug)]
 pub(super) struct SealedWrite {
-    stream: OwnedWriteHalf,
+    stream: PlainWrite,
     cipher: Option<Cipher>,
 }
 
 impl SealedWrite {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) fn tcp(&self) -> &TcpStream {
-        self.stream.as_ref()
+    pub(super) fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
+        self.stream.set_unsent_max(bytes)
     }
 
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

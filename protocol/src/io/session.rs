@@ -1,12 +1,14 @@
 //! The handle a program holds: a session with its listening sockets, and the torrents in it.
 
 use super::DocumentStore;
-use super::accept::accept_all;
+use super::accept::{Listener, accept_all};
+use super::datagrams;
 use super::engine::{self, Command};
 use super::link::nameless;
 use super::quic::Quic;
 use super::sockets::{datagram_sockets, listen};
 use super::storage::TorrentKey;
+use super::utp::Utp;
 use super::webseed::{Pack, WebSeed};
 use crate::bitfield::Bitfield;
 use crate::geometry::{Block, Geometry};
@@ -45,7 +47,7 @@ pub struct SessionConfig {
     pub down_limit: Option<u64>,
     /// What connections are to run over.
     pub transport: Preference,
-    /// When connections over TCP hide what they are.
+    /// When connections over TCP and uTP hide what they are.
     pub encryption: Encryption,
     /// Connections per torrent.
     pub connections_max: usize,
@@ -290,6 +292,8 @@ pub struct Status {
     pub seeds: usize,
     /// Connections over QUIC.
     pub quic: usize,
+    /// Connections over uTP.
+    pub utp: usize,
     /// Time left at the present rate.
     pub eta: Option<Duration>,
 }
@@ -393,20 +397,18 @@ impl Session {
         let bind = config.listen.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let local_only = config.local_network == LocalNetwork::Only;
-        let quic = if config.transport.has_quic() {
-            let sockets = datagram_sockets(&addrs).map_err(SessionError::Start)?;
-            let yields = config.transport.yields();
-            Some(Quic::open(sockets, yields, local_only).map_err(SessionError::Start)?)
-        } else {
-            None
-        };
+        let datagrams = config.transport.has_datagrams();
+        let datagrams = datagrams.then(|| open_datagrams(&config, &addrs)).transpose();
+        let (quic, utp) = datagrams.map_err(SessionError::Start)?.unzip();
         let listen = Arc::clone(&addrs);
-        let setup = engine::Setup { config, peer_id, seed, bind, listen, quic: quic.clone() };
+        let (by_quic, by_utp) = (quic.clone(), utp.clone());
+        let setup = engine::Setup { config, peer_id, seed, bind, listen, quic, utp };
         let engine = engine::Engine::start(setup).map_err(SessionError::Start)?;
-        if let Some(quic) = quic {
+        if let Some(quic) = by_quic {
             quic.accept(&engine.net_events(), &commands.downgrade());
         }
-        for listener in listeners {
+        let by_utp = by_utp.iter().flat_map(Utp::listeners).map(Listener::Utp);
+        for listener in listeners.into_iter().map(Listener::Tcp).chain(by_utp) {
             let (greeter, alive) = (engine.greeter(), commands.downgrade());
             tokio::spawn(accept_all(listener, greeter, alive, local_only));
         }
@@ -661,4 +663,14 @@ pub(super) fn pieces_within_files(geometry: &Geometry, files: &[bool]) -> Bitfie
         }
     }
     pieces
+}
+
+/// What is spoken over UDP, at the numbers of `listen`.
+fn open_datagrams(config: &SessionConfig, listen: &[SocketAddr]) -> io::Result<(Quic, Utp)> {
+    let shared = datagram_sockets(listen)?.into_iter().map(datagrams::share);
+    let shared: io::Result<Vec<_>> = shared.collect();
+    let (ports, ends) = shared?.into_iter().unzip();
+    let local_only = config.local_network == LocalNetwork::Only;
+    let quic = Quic::open(ports, config.transport.yields(), local_only)?;
+    Ok((quic, Utp::open(ends)?))
 }

@@ -1,6 +1,7 @@
-//! The bytes of a connection, whatever it runs over: TCP, perhaps encrypted, or one bidirectional stream
-//! of a QUIC connection of its own.
+//! The bytes of a connection, whatever it runs over: TCP or uTP, perhaps encrypted, or one bidirectional
+//! stream of a QUIC connection of its own.
 
+use super::plain::{Plain, PlainRead, PlainWrite};
 use super::sealed::{Sealed, SealedRead, SealedWrite};
 use crate::policy::transport::Transport;
 use bytes::{Buf, Bytes};
@@ -8,8 +9,6 @@ use futures_util::FutureExt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// What a QUIC stream gives at once while nobody has a buffer ready for it, in bytes.
 const AHEAD_MAX: usize = 64 * 1024;
@@ -17,7 +16,7 @@ const AHEAD_MAX: usize = 64 * 1024;
 /// Both directions.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tcp(TcpStream),
+    Plain(Plain),
     Sealed(Box<Sealed>),
     Quic(quinn::Connection, quinn::SendStream, quinn::RecvStream),
 }
@@ -25,14 +24,15 @@ pub(super) enum Stream {
 impl Stream {
     pub(super) fn transport(&self) -> Transport {
         match self {
-            Self::Tcp(_) | Self::Sealed(_) => Transport::Tcp,
+            Self::Plain(stream) => stream.transport(),
+            Self::Sealed(stream) => stream.transport(),
             Self::Quic(..) => Transport::Quic,
         }
     }
 
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Plain(stream) => stream.write_all(bytes).await,
             Self::Sealed(stream) => stream.write_all(bytes).await,
             Self::Quic(_, send, _) => Ok(send.write_all(bytes).await?),
         }
@@ -40,7 +40,7 @@ impl Stream {
 
     pub(super) async fn read_exact(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.read_exact(bytes).await.map(|_| ()),
+            Self::Plain(stream) => stream.read_exact(bytes).await.map(|_| ()),
             Self::Sealed(stream) => stream.read_exact(bytes).await,
             Self::Quic(_, _, receive) => {
                 receive.read_exact(bytes).await.map_err(|error| match error {
@@ -53,9 +53,9 @@ impl Stream {
 
     pub(super) fn split(self) -> (ReadHalf, WriteHalf) {
         match self {
-            Self::Tcp(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            Self::Plain(stream) => {
+                let (read, write) = stream.split();
+                (ReadHalf::Plain(read), WriteHalf::Plain(write))
             }
             Self::Sealed(stream) => {
                 let (read, write) = stream.split();
@@ -72,7 +72,7 @@ impl Stream {
 /// What comes in. Waiting and reading are two calls, so that nobody holds a buffer while nothing comes.
 #[derive(Debug)]
 pub(super) enum ReadHalf {
-    Tcp(OwnedReadHalf),
+    Plain(PlainRead),
     Sealed(Box<SealedRead>),
     Quic(QuicRead),
 }
@@ -81,7 +81,7 @@ impl ReadHalf {
     /// Waits until there is something to read, the end being something.
     pub(super) async fn readable(&mut self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.readable().await,
+            Self::Plain(stream) => stream.readable().await,
             Self::Sealed(stream) => stream.readable().await,
             Self::Quic(stream) => stream.readable().await,
         }
@@ -91,7 +91,7 @@ impl ReadHalf {
     /// nothing after all.
     pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Plain(stream) => stream.try_read(buffer),
             Self::Sealed(stream) => stream.try_read(buffer),
             Self::Quic(stream) => stream.try_read(buffer),
         }
@@ -141,7 +141,7 @@ impl QuicRead {
 /// What goes out.
 #[derive(Debug)]
 pub(super) enum WriteHalf {
-    Tcp(OwnedWriteHalf),
+    Plain(PlainWrite),
     Sealed(Box<SealedWrite>),
     Quic(quinn::Connection, quinn::SendStream),
 }
@@ -149,7 +149,7 @@ pub(super) enum WriteHalf {
 impl WriteHalf {
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.write_all(bytes).await,
+            Self::Plain(stream) => stream.write_all(bytes).await,
             Self::Sealed(stream) => stream.write_all(bytes).await,
             Self::Quic(_, stream) => Ok(stream.write_all(bytes).await?),
         }
@@ -158,7 +158,7 @@ impl WriteHalf {
     /// Takes as much of `slices`, none of which is empty, as there is room for; waits for some.
     pub(super) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write_vectored(slices).await,
+            Self::Plain(stream) => stream.write_vectored(slices).await,
             Self::Sealed(stream) => stream.write_vectored(slices).await,
             Self::Quic(_, stream) => {
                 let Some((first, rest)) = slices.split_first() else { return Ok(0) };
@@ -185,16 +185,8 @@ impl WriteHalf {
     /// Bounds what may lie unsent in the queue below us, as far as there is such a bound.
     pub(super) fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
         match self {
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Self::Tcp(stream) => {
-                socket2::SockRef::from(stream.as_ref()).set_tcp_notsent_lowat(bytes)
-            }
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Self::Sealed(stream) => {
-                socket2::SockRef::from(stream.tcp()).set_tcp_notsent_lowat(bytes)
-            }
-            #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            Self::Tcp(_) | Self::Sealed(_) => Ok(()),
+            Self::Plain(stream) => stream.set_unsent_max(bytes),
+            Self::Sealed(stream) => stream.set_unsent_max(bytes),
             Self::Quic(connection, _) => {
                 // What is on its way counts as well, and must have room to become twice as much.
                 let window = connection.stats().path.cwnd;

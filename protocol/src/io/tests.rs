@@ -89,9 +89,14 @@ fn same(info: &Info, a: &Path, b: &Path) {
     }
 }
 
-/// Moves `build` from one session to the other, and compares. With `quic` that is begun over TCP and
-/// goes on over QUIC.
-async fn transfer(info: &Arc<Info>, build: &Path, [from, to]: [Session; 2], quic: bool) -> Status {
+/// Moves `build` from one session to the other, and compares. It must be seen to run over `transport`, if
+/// that is not TCP.
+async fn transfer(
+    info: &Arc<Info>,
+    build: &Path,
+    [from, to]: [Session; 2],
+    transport: Transport,
+) -> Status {
     seed(&from, info, build).await;
     let target = tempfile::tempdir().unwrap();
     let add = AddTorrent {
@@ -99,10 +104,12 @@ async fn transfer(info: &Arc<Info>, build: &Path, [from, to]: [Session; 2], quic
         ..AddTorrent::new(Arc::clone(info), paths(info, target.path()))
     };
     let leech = to.add(add).await.unwrap();
-    if quic {
-        let mut status = leech.status();
-        timeout(PATIENCE, status.wait_for(|status| status.quic == 1)).await.unwrap().unwrap();
-    }
+    let seen = |status: &Status| match transport {
+        Transport::Tcp => true,
+        Transport::Utp => status.utp == 1,
+        Transport::Quic => status.quic == 1,
+    };
+    timeout(PATIENCE, leech.status().wait_for(seen)).await.unwrap().unwrap();
     timeout(PATIENCE, leech.finished()).await.unwrap().unwrap();
     same(info, build, target.path());
     let status = leech.status().borrow().clone();
@@ -114,7 +121,7 @@ async fn transfer(info: &Arc<Info>, build: &Path, [from, to]: [Session; 2], quic
 async fn pair(format: Format, listen: SocketAddr) {
     let (dir, info) = build(format);
     let sessions = [session_on(listen).await, session_on(listen).await];
-    let status = transfer(&info, &dir.path().join("build"), sessions, false).await;
+    let status = transfer(&info, &dir.path().join("build"), sessions, Transport::Tcp).await;
     assert_eq!(
         (status.phase, status.have_bytes, status.wasted),
         (Phase::Seeding, status.wanted_bytes, 0)
@@ -146,13 +153,39 @@ async fn over_quic_where_both_have_it() {
     for listen in loopback {
         for (seeds, leeches) in [(Now, Quic), (Quic, Now), (Quic, Quic)] {
             let sessions = [session_over(seeds, listen).await, session_over(leeches, listen).await];
-            transfer(&large_info, &large.path().join("build"), sessions, true).await;
+            transfer(&large_info, &large.path().join("build"), sessions, Transport::Quic).await;
         }
         for (seeds, leeches) in [(Now, Now), (Tcp, Quic), (Quic, Tcp)] {
             let sessions = [session_over(seeds, listen).await, session_over(leeches, listen).await];
             let origin = small.path().join("build");
-            assert_eq!(transfer(&small_info, &origin, sessions, false).await.quic, 0);
+            assert_eq!(transfer(&small_info, &origin, sessions, Transport::Tcp).await.quic, 0);
         }
+    }
+}
+
+/// And by uTP, plainly and encrypted, as long as neither end goes without UDP.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_utp_where_that_is_asked_for() {
+    let (large, large_info) = large_build();
+    let (small, small_info) = build(Format::Hybrid);
+    let loopback: [SocketAddr; 2] =
+        [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    for listen in loopback {
+        for encryption in [Encryption::Off, Encryption::Require] {
+            let config = || SessionConfig {
+                listen: vec![listen],
+                transport: Preference::Utp,
+                encryption,
+                ..SessionConfig::default()
+            };
+            let from = Session::start(config()).await.unwrap();
+            let sessions = [from, Session::start(config()).await.unwrap()];
+            transfer(&large_info, &large.path().join("build"), sessions, Transport::Utp).await;
+        }
+        let from = session_over(Preference::Tcp, listen).await;
+        let sessions = [from, session_over(Preference::Utp, listen).await];
+        let origin = small.path().join("build");
+        assert_eq!(transfer(&small_info, &origin, sessions, Transport::Tcp).await.utp, 0);
     }
 }
 

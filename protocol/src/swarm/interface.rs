@@ -247,7 +247,7 @@ pub enum Output {
     Dial {
         /// Where to.
         addr: SocketAddr,
-        /// By QUIC first, at this UDP port; by TCP if that does not come about.
+        /// By QUIC first, at this UDP port; by TCP or uTP if that does not come about.
         quic: Option<u16>,
     },
     /// Open a second connection, over QUIC, with a peer that we are connected to over TCP. If that does
@@ -341,4 +341,6 @@ pub struct Stats {
     pub seeds: usize,
     /// Connections over QUIC.
     pub quic: usize,
+    /// Connections over uTP.
+    pub utp: usize,
 }

@@ -321,9 +321,14 @@ impl Swarm {
                 None => self.peers.values().filter(|peer| peer.have.is_full()).count(),
                 Some(_) => self.describing(),
             },
-            quic: self.peers.values().filter(|peer| peer.transport == Transport::Quic).count(),
+            quic: self.over(Transport::Quic),
+            utp: self.over(Transport::Utp),
             ..self.stats
         }
+    }
+
+    fn over(&self, transport: Transport) -> usize {
+        self.peers.values().filter(|peer| peer.transport == transport).count()
     }
 
     /// One line for each connection.
@@ -433,7 +438,7 @@ impl Swarm {
         }
         if peer.outgoing {
             self.dialer.connected(addr);
-            if peer.transport == Transport::Tcp {
+            if peer.transport != Transport::Quic {
                 // It may not have answered by QUIC; if it has that, it will say so.
                 self.dialer.set_quic(addr, None);
             }
@@ -468,9 +473,10 @@ impl Swarm {
         old: PeerKey,
     ) -> bool {
         let Some(old) = self.peers.get(&old) else { return true };
-        if transport != old.transport {
+        let is_quic = transport == Transport::Quic;
+        if is_quic != (old.transport == Transport::Quic) {
             // A name is public: whoever takes over the connection of another must be at its address.
-            return transport == Transport::Quic && addr.ip() == old.addr.ip();
+            return is_quic && addr.ip() == old.addr.ip();
         }
         // Both dialled: the connection of the lower peer id stays. Later on nobody has a reason to come
         // by another address.

@@ -80,7 +80,7 @@ impl Engine {
             let result = if local_only && !lsd::is_on_link(addr.ip()) {
                 None
             } else {
-                dial.dial(addr, quic.map_or(Route::Tcp, Route::QuicFirst)).await
+                dial.dial(addr, quic.map_or(Route::Plain, Route::QuicFirst)).await
             };
             let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
         });
@@ -104,6 +104,8 @@ impl Engine {
         Some(Dial {
             bind: self.setup.bind,
             quic: self.setup.quic.clone(),
+            utp: self.setup.utp.clone(),
+            ways: self.setup.config.transport.ways(),
             hashes: self.torrents.get(&key)?.info.hashes,
             peer_id: self.setup.peer_id,
             encryption: self.setup.config.encryption,

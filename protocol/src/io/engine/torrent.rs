@@ -160,6 +160,7 @@ impl Torrent {
             peers: 0,
             seeds: 0,
             quic: 0,
+            utp: 0,
             eta: None,
         });
         let torrent = Self {
@@ -546,6 +547,7 @@ impl Torrent {
             peers: stats.peers,
             seeds: stats.seeds,
             quic: stats.quic,
+            utp: stats.utp,
             eta,
         };
         self.status.send_replace(status);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{InfoHash, InfoHashes, PeerId};
+use crate::io::datagrams;
 use crate::io::{Encryption, Preference, Session, SessionConfig};
 use crate::wire::handshake::{Abilities, HANDSHAKE_LEN, Handshake};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -134,17 +135,19 @@ async fn who_does_not_answer_by_quic_is_dialled_by_tcp() {
     let (session, _meeting, addr) = host().await;
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
-    let quic =
-        Quic::open(vec![UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()], true, false).unwrap();
+    let (own, _utp) = datagrams::share(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
+    let quic = Quic::open(vec![own], true, false).unwrap();
     let dial = || connection::Dial {
         bind: None,
         quic: Some(quic.clone()),
+        utp: None,
+        ways: Preference::Quic.ways(),
         hashes: InfoHashes { v1: Some(HASH), v2: None },
         peer_id: PeerId([8; 20]),
         encryption: Encryption::default(),
     };
     let (stream, _) = dial().dial(addr, connection::Route::QuicFirst(port)).await.unwrap();
-    assert!(matches!(stream, Stream::Tcp(_)));
+    assert!(matches!(stream, Stream::Plain(_)));
     assert!(dial().dial(addr, connection::Route::Quic(port)).await.is_none());
     let (stream, _) = dial().dial(addr, connection::Route::QuicFirst(addr.port())).await.unwrap();
     assert!(matches!(stream, Stream::Quic(..)));

@@ -63,6 +63,8 @@ fn table(dir: &Path, rounds: u32, source: &Path, bytes: u64, formats: &[String])
         row(format, "Updraft", bytes, ours);
         let quic = || our_pair(dir, source, &torrent, &["--transport", "quic"]);
         row(format, "Updraft, QUIC", bytes, fastest(rounds, quic));
+        let utp = || our_pair(dir, source, &torrent, &["--transport", "utp"]);
+        row(format, "Updraft, uTP", bytes, fastest(1, utp));
         let mut ratios = Vec::new();
         for (name, settings) in [
             ("libtorrent, as it comes (uTP)", json!({})),
