@@ -625,7 +625,11 @@ async fn write_messages(
     hello: Vec<u8>,
 ) -> Result<(), CloseReason> {
     let mut unsent = Unsent::new(&stream)?;
-    stream.write_all(&hello).await?;
+    if !hello.is_empty() {
+        stream.write_all(&hello).await?;
+        // Transmission reads what came along with a handshake over uTP only when more comes.
+        stream.deliver().await?;
+    }
     let mut batches = Vec::new();
     let mut heads = BytesMut::new();
     while queue.recv_many(&mut batches, 64).await > 0 {

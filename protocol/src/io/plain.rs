@@ -180,6 +180,14 @@ impl PlainWrite {
         }
     }
 
+    /// As [`super::stream::WriteHalf::deliver`].
+    pub(super) async fn deliver(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Utp(stream) => stream.flush().await.map_err(ended),
+        }
+    }
+
     /// As [`super::stream::WriteHalf::write_vectored`].
     pub(super) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream = match self {

@@ -248,6 +248,10 @@ pub(super) struct SealedWrite {
 }
 
 impl SealedWrite {
+    pub(super) async fn deliver(&mut self) -> io::Result<()> {
+        self.stream.deliver().await
+    }
+
     pub(super) fn set_unsent_max(&self, bytes: u32) -> io::Result<()> {
         self.stream.set_unsent_max(bytes)
     }

@@ -155,6 +155,15 @@ impl WriteHalf {
         }
     }
 
+    /// Over uTP, waits until the peer has all that was written: what comes after it goes in another packet.
+    pub(super) async fn deliver(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.deliver().await,
+            Self::Sealed(stream) => stream.deliver().await,
+            Self::Quic(..) => Ok(()),
+        }
+    }
+
     /// Takes as much of `slices`, none of which is empty, as there is room for; waits for some.
     pub(super) async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
