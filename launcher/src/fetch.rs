@@ -175,6 +175,7 @@ impl Download {
         let web = urls.filter(|url| matches!(url.scheme(), "http" | "https"));
         add.web_seeds = web.map(WebSeed::Bep19).collect();
         add.peers.clone_from(&self.peers);
+        add.dht = true;
         Ok(add)
     }
 

@@ -70,14 +70,15 @@ pub(crate) async fn find(
 ) -> Result<(Metainfo, Vec<SocketAddr>), Error> {
     let (mut peers, local) = (peers(magnet, network).await, network.local);
     let trackers: Vec<Vec<String>> = magnet.trackers.iter().map(|url| vec![url.clone()]).collect();
-    if peers.is_empty() && trackers.is_empty() && local == LocalNetwork::Off {
-        let why = "the link names no tracker and no peer, and the local network is not to be asked: \
-                   there is nobody to ask; name a peer with --peer";
+    let asks_nobody = local == LocalNetwork::Off && network.dht.is_none();
+    if peers.is_empty() && trackers.is_empty() && asks_nobody {
+        let why = "the link names no tracker and no peer, and neither the DHT nor the local network is to be \
+                   asked: there is nobody to ask; name a peer with --peer";
         return Err(Error::Usage(why.into()));
     }
     let mut hashes = magnet.hashes;
     let info = loop {
-        let link = Link { hashes, trackers: trackers.clone(), peers: peers.clone() };
+        let link = Link { hashes, trackers: trackers.clone(), peers: peers.clone(), dht: true };
         let search = session.follow(link).await;
         let mut search = search.map_err(|error| Error::Failed(error.to_string()))?;
         let waiting = Waiting::new(&search, peers.len(), local, events);

@@ -52,6 +52,9 @@ pub struct Network {
     pub bundle: Option<PathBuf>,
     /// Whether the router may be asked to let others in. It is not before the player agreed to upload.
     pub port_mapping: bool,
+    /// Nodes to enter the DHT by, none for the well-known ones; `None` to stay out of it. Only public torrents
+    /// and products that allow it are looked for there.
+    pub dht: Option<Vec<String>>,
 }
 
 impl Network {
@@ -78,6 +81,7 @@ impl Network {
             encryption: self.encryption,
             local_network: self.local,
             port_mapping: self.port_mapping && self.upload,
+            dht: self.dht.clone(),
             ..SessionConfig::default()
         };
         if !self.listen.is_empty() {

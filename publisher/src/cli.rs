@@ -28,7 +28,7 @@ use updraft_manifests::manifest::{Launch, NOTES_LEN_MAX};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
 use updraft_manifests::time::Time;
-use updraft_protocol::io::Preference;
+use updraft_protocol::io::{Encryption, Preference};
 use updraft_protocol::metainfo::create::Format;
 use url::Url;
 
@@ -194,6 +194,11 @@ struct ServeArgs {
     /// other end has it; `tcp` opens no UDP port. Who is not reached by TCP is tried by uTP, but with `tcp`.
     #[arg(long, value_name = "now|background|tcp|utp|quic", default_value = "now")]
     transport: Preference,
+    /// Message stream encryption of TCP and uTP connections: `allow` answers it and asks for it where a peer
+    /// hangs up without it, `prefer` asks for it first, `require` speaks with nobody otherwise, `off` never
+    /// speaks it.
+    #[arg(long, value_name = "off|allow|prefer|require", default_value = "allow")]
+    encryption: Encryption,
     /// HTTP and tracker only.
     #[arg(long)]
     no_seed: bool,
@@ -232,6 +237,15 @@ struct SeedArgs {
     /// What connections run over; see `serve`.
     #[arg(long, value_name = "now|background|tcp|utp|quic", default_value = "now")]
     transport: Preference,
+    /// Message stream encryption; see `serve`.
+    #[arg(long, value_name = "off|allow|prefer|require", default_value = "allow")]
+    encryption: Encryption,
+    /// Do not be found in the distributed hash table (DHT). Private torrents never are.
+    #[arg(long, conflicts_with = "dht_bootstrap")]
+    no_dht: bool,
+    /// Enter the DHT by this node instead of the well-known ones; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    dht_bootstrap: Vec<String>,
     /// Seed what is there, even if it is not all.
     #[arg(long)]
     partial: bool,
@@ -513,6 +527,7 @@ fn run_serve(home: &Home, args: ServeArgs, out: Output) -> Result<(), Error> {
         urls: args.url,
         up_limit: args.up_limit.or(configured.up_limit),
         transport: args.transport,
+        encryption: args.encryption,
         no_seed: args.no_seed,
         room: args.bundle.is_some(),
     };
@@ -600,6 +615,8 @@ fn run_seed(args: SeedArgs, out: Output) -> Result<(), Error> {
         listen: args.listen,
         up_limit: args.up_limit,
         transport: args.transport,
+        encryption: args.encryption,
+        dht: (!args.no_dht).then_some(args.dht_bootstrap),
         partial: args.partial,
     };
     block_on(async { seed::seed(&options, out, interrupted()).await })

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use updraft_protocol::io::check;
 use updraft_protocol::io::{
-    AddTorrent, Have, Phase, Preference, Session, SessionConfig, Status, UploadPolicy,
+    AddTorrent, Encryption, Have, Phase, Preference, Session, SessionConfig, Status, UploadPolicy,
 };
 use updraft_protocol::metainfo::{Info, Metainfo};
 
@@ -36,6 +36,10 @@ pub struct Seed {
     pub up_limit: Option<u64>,
     /// What connections run over.
     pub transport: Preference,
+    /// When connections over TCP and uTP hide what they are.
+    pub encryption: Encryption,
+    /// Nodes to enter the DHT by, none for the well-known ones; `None` to stay out of it.
+    pub dht: Option<Vec<String>>,
     /// Seed what is there, even if it is not all.
     pub partial: bool,
 }
@@ -58,6 +62,8 @@ pub async fn seed(
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
         transport: options.transport,
+        encryption: options.encryption,
+        dht: options.dht.clone(),
         spread: true,
         ..SessionConfig::default()
     };
@@ -71,6 +77,7 @@ pub async fn seed(
         let add = AddTorrent {
             have: Have::Check,
             seed_only: true,
+            dht: true,
             trackers,
             ..AddTorrent::new(Arc::clone(&info), files)
         };

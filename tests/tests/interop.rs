@@ -284,7 +284,8 @@ fn a_link_that_leads_nowhere_says_whom_it_asked() {
     let link = format!("magnet:?xt=urn:btih:{}", "5".repeat(40));
     let node = lab.node();
     let (place, into, own) = (Place::from(&node), lab.folder("into"), node.addr(PEER_PORT));
-    let nobody = ours::fetch(&place, Path::new(&link), &into, own, &[], false);
+    let alone = ["--no-lan", "--no-dht"];
+    let nobody = ours::fetch_with(&place, Path::new(&link), &into, own, &[], &alone);
     let message = nobody.wait_json("an error", ours::READY_WAIT, |event| {
         (event["event"] == "error").then(|| event["message"].to_string())
     });

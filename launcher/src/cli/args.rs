@@ -205,6 +205,13 @@ pub struct SwarmArgs {
     /// internet was agreed to.
     #[arg(long, env = "UPDRAFT_NO_PORT_MAPPING")]
     pub no_port_mapping: bool,
+    /// Do not look for peers in the distributed hash table (DHT), and do not be found there. Only `fetch` of
+    /// public torrents uses it.
+    #[arg(long, env = "UPDRAFT_NO_DHT", conflicts_with = "dht_bootstrap")]
+    pub no_dht: bool,
+    /// Enter the DHT by this node instead of the well-known ones; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub dht_bootstrap: Vec<String>,
     /// Whether to upload to others on the internet, who then see your address. Asked once on a
     /// terminal; until it is answered, only your own network is served.
     #[arg(long, value_name = "yes|no", env = "UPDRAFT_UPLOAD")]
@@ -379,6 +386,7 @@ impl SwarmArgs {
             encryption: self.encryption,
             upload: self.upload.is_some_and(Answer::is_yes),
             port_mapping: !self.no_port_mapping,
+            dht: (!self.no_dht).then(|| self.dht_bootstrap.clone()),
             ..self.meet.network()
         }
     }

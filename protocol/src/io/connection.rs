@@ -193,6 +193,8 @@ pub(super) struct Dial {
     pub(super) hashes: InfoHashes,
     pub(super) peer_id: PeerId,
     pub(super) encryption: Encryption,
+    /// Whether the torrent is in the DHT.
+    pub(super) dht: bool,
 }
 
 impl Dial {
@@ -283,7 +285,7 @@ impl Dial {
 
     fn hello(&self) -> io::Result<(InfoHash, [u8; HANDSHAKE_LEN])> {
         let torrent = self.hashes.swarm_hashes().next().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok((torrent, handshake(self.hashes, torrent, self.peer_id).encode()))
+        Ok((torrent, handshake(self.hashes, torrent, self.peer_id, self.dht).encode()))
     }
 
     async fn hear(&self, mut stream: Stream) -> io::Result<(Stream, Handshake)> {
@@ -332,13 +334,14 @@ fn told<T>(addr: SocketAddr, dialled: io::Result<T>) -> Option<T> {
     dialled.inspect_err(|error| tracing::debug!(%addr, %error, "dialling failed")).ok()
 }
 
-/// Our own handshake under one of the torrent's names.
+/// Our own handshake under one of the torrent's names. With `dht` it tells of our node there.
 pub(super) fn handshake(
     hashes: InfoHashes,
     info_hash: crate::ids::InfoHash,
     peer_id: PeerId,
+    dht: bool,
 ) -> Handshake {
-    let abilities = Abilities { extensions: true, fast: true, v2: hashes.v2.is_some() };
+    let abilities = Abilities { extensions: true, fast: true, v2: hashes.v2.is_some(), dht };
     Handshake { info_hash, peer_id, abilities }
 }
 

@@ -6,11 +6,13 @@
 
 mod connecting;
 mod documents;
+mod nodes;
 mod packing;
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
 use super::connection::{self, Connection, NetEvent};
+use super::dht::Dht;
 use super::documents::{Documents, Lookups};
 use super::lsd::Lsd;
 use super::mapping::Mapping;
@@ -142,6 +144,10 @@ pub(super) enum Note {
     Tracker { torrent: TorrentKey, report: super::trackers::TrackerReport },
     /// A peer of a torrent was found on the local network.
     Found { hash: InfoHash, addr: SocketAddr },
+    /// Peers of a torrent were found in the DHT.
+    Heard { hash: InfoHash, addrs: Vec<SocketAddr> },
+    /// Our node of the DHT is at this UDP port.
+    DhtPort(u16),
     /// Blocks for a peer were compressed, or not.
     Packed(Packed),
     /// A document was looked up for a peer.
@@ -154,6 +160,8 @@ struct PeerEntry {
     connection: Connection,
     gathered: Gathered,
     lookups: Lookups,
+    /// Its address, if it is in the DHT, and we are with this torrent.
+    node: Option<SocketAddr>,
 }
 
 /// The engine and all it owns.
@@ -179,6 +187,7 @@ pub(super) struct Engine {
     peers: HashMap<PeerKey, PeerEntry>,
     documents: Documents,
     lsd: Option<Lsd>,
+    dht: Option<Dht>,
     mapping: Option<Mapping>,
     next_torrent: u32,
     next_peer: u32,
@@ -195,6 +204,9 @@ impl Engine {
         let disk = Disk::start(DISK_THREADS, BufferPool::new(READ_BUFFERS_MAX), disk_sender)?;
         let lsd = (setup.config.local_network != LocalNetwork::Off)
             .then(|| Lsd::start(Arc::clone(&setup.listen), setup.seed, note.clone()));
+        let bootstrap = setup.config.dht.clone();
+        let bootstrap = bootstrap.filter(|_| setup.config.local_network != LocalNetwork::Only);
+        let dht = bootstrap.and_then(|nodes| Dht::start(nodes, &setup.listen, note.clone()));
         let maps = setup.config.port_mapping && setup.config.local_network != LocalNetwork::Only;
         let datagrams = setup.quic.as_ref().and_then(Quic::port);
         let mapping = maps.then(|| Mapping::start(&setup.listen, datagrams)).flatten();
@@ -224,6 +236,7 @@ impl Engine {
             peers: HashMap::new(),
             documents: Documents::default(),
             lsd,
+            dht,
             mapping,
             next_torrent: 0,
             next_peer: 0,
@@ -452,7 +465,7 @@ impl Engine {
         torrent.take_supply(key, &self.shared.budget, &self.note);
         torrent.announce(key, setup, &self.http, &self.note);
         let (peers, trackers) = torrent.first_inputs();
-        self.announce_locally();
+        self.announce();
         self.input(key, Input::Peers(peers));
         if !trackers {
             self.input(key, Input::TrackersAsked);
@@ -464,14 +477,20 @@ impl Engine {
         self.setup.config.local_network == LocalNetwork::Only
     }
 
-    /// Says which torrents to find peers of on the local network. BEP 27: never a private one.
-    fn announce_locally(&self) {
-        let Some(lsd) = &self.lsd else { return };
-        let public = self
-            .torrents
-            .values()
-            .filter(|torrent| matches!(torrent.state, State::Running(_)) && !torrent.info.private);
-        lsd.set_torrents(public.flat_map(|torrent| torrent.info.hashes.swarm_hashes()).collect());
+    /// Says which torrents to find peers of on the local network and in the DHT. BEP 27: never a private one.
+    fn announce(&self) {
+        let public = || {
+            self.torrents.values().filter(|torrent| {
+                matches!(torrent.state, State::Running(_)) && !torrent.info.private
+            })
+        };
+        let names = |torrent: &Torrent| torrent.info.hashes.swarm_hashes().collect::<Vec<_>>();
+        if let Some(lsd) = &self.lsd {
+            lsd.set_torrents(public().flat_map(names).collect());
+        }
+        if let Some(dht) = &self.dht {
+            dht.set_torrents(public().filter(|torrent| torrent.dht).flat_map(names).collect());
+        }
     }
 
     /// Everything wanted is here: the files get their last touch, then whoever waits is told.
@@ -499,7 +518,7 @@ impl Engine {
         self.by_hash.retain(|_, other| *other != key);
         self.share_names();
         self.peers.retain(|_, peer| peer.torrent != key);
-        self.announce_locally();
+        self.announce();
         self.disk.remove(key);
         tokio::spawn(async move {
             torrent.say_goodbye().await;
@@ -589,10 +608,12 @@ impl Engine {
         };
         let key = entry.torrent;
         for message in messages {
-            if let Message::Extended { id: ours::DOCUMENTS, payload } = &message {
-                self.on_document_message(key, peer, payload);
-            } else {
-                self.input(key, Input::Received { peer, message });
+            match &message {
+                Message::Extended { id: ours::DOCUMENTS, payload } => {
+                    self.on_document_message(key, peer, payload);
+                }
+                Message::Port(port) => self.on_node(peer, *port),
+                _ => self.input(key, Input::Received { peer, message }),
             }
         }
         // Of the payload, what goes to the disk stays in the budget until it is written.
@@ -656,6 +677,8 @@ impl Engine {
                     self.input(key, Input::Announced(addr));
                 }
             }
+            Note::Heard { hash, addrs } => self.on_heard(hash, addrs),
+            Note::DhtPort(port) => self.on_dht_port(port),
             Note::Packed(packed) => self.on_packed(packed),
             Note::Answer { peer, message } => self.on_looked_up(peer, message),
         }

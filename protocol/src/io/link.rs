@@ -16,6 +16,8 @@ pub struct Link {
     pub trackers: Vec<Vec<String>>,
     /// Peers known from the start.
     pub peers: Vec<SocketAddr>,
+    /// Whether peers are looked for in the DHT, where the session is in it.
+    pub dht: bool,
 }
 
 /// A search for what a link leads to. It ends when it has found that, or is dropped.
@@ -54,9 +56,8 @@ impl Session {
     /// # Errors
     /// As [`Session::add`].
     pub async fn follow(&self, link: Link) -> Result<Search, SessionError> {
-        let Link { hashes, trackers, peers } = link;
         let (reply, found) = oneshot::channel();
-        let handle = self.add_nameless(hashes, trackers, peers, None, Some(reply)).await?;
+        let handle = self.add_nameless(link, None, Some(reply)).await?;
         Ok(Search { handle, found })
     }
 }

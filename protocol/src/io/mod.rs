@@ -12,6 +12,7 @@ pub mod check;
 mod connection;
 pub mod create;
 mod datagrams;
+mod dht;
 mod documents;
 mod engine;
 pub mod held;

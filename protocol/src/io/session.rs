@@ -4,7 +4,7 @@ use super::DocumentStore;
 use super::accept::{Listener, accept_all};
 use super::datagrams;
 use super::engine::{self, Command};
-use super::link::nameless;
+use super::link::{Link, nameless};
 use super::quic::Quic;
 use super::sockets::{datagram_sockets, listen};
 use super::storage::TorrentKey;
@@ -58,6 +58,10 @@ pub struct SessionConfig {
     /// Whether the router is asked to let others in (UPnP). An engine that listens on loopback or at
     /// public addresses alone asks nobody.
     pub port_mapping: bool,
+    /// If the session is in the DHT (BEP 5): nodes to enter it by, as `host:port`, or none for the well-known
+    /// ones. It has a node there from the first torrent on that wants one. An engine that listens on loopback,
+    /// or on the local network only, has none.
+    pub dht: Option<Vec<String>>,
 }
 
 /// What part the local network has in a session. Peers that are met otherwise may be on it in any case.
@@ -87,6 +91,7 @@ impl Default for SessionConfig {
             spread: false,
             local_network: LocalNetwork::Off,
             port_mapping: false,
+            dht: None,
         }
     }
 }
@@ -205,6 +210,9 @@ pub struct AddTorrent {
     pub packs: Vec<Pack>,
     /// Peers known from the start.
     pub peers: Vec<SocketAddr>,
+    /// Whether peers are looked for in the DHT, and find us there, where the session is in it. Private torrents
+    /// never are (BEP 27).
+    pub dht: bool,
     /// Answers other launchers' requests for documents; `None` to not speak that extension.
     pub documents: Option<Arc<dyn DocumentStore>>,
     /// Blocks from elsewhere than the swarm.
@@ -227,6 +235,7 @@ impl AddTorrent {
             web_seeds: Vec::new(),
             packs: Vec::new(),
             peers: Vec::new(),
+            dht: false,
             documents: None,
             supply: None,
         }
@@ -454,21 +463,20 @@ impl Session {
         peers: Vec<SocketAddr>,
     ) -> Result<Rendezvous, SessionError> {
         let hashes = InfoHashes { v1: Some(hash), v2: None };
-        let opened = self.add_nameless(hashes, trackers, peers, Some(documents), None).await;
+        let link = Link { hashes, trackers, peers, dht: false };
+        let opened = self.add_nameless(link, Some(documents), None).await;
         opened.map(Rendezvous)
     }
 
     /// A torrent of no pieces; what it really is goes to `found`, if that is asked for.
     pub(super) async fn add_nameless(
         &self,
-        hashes: InfoHashes,
-        trackers: Vec<Vec<String>>,
-        peers: Vec<SocketAddr>,
+        Link { hashes, trackers, peers, dht }: Link,
         documents: Option<Arc<dyn DocumentStore>>,
         found: Option<engine::Found>,
     ) -> Result<TorrentHandle, SessionError> {
         let none = AddTorrent::new(Arc::new(nameless(hashes)), Vec::new());
-        self.send(AddTorrent { documents, trackers, peers, ..none }, found).await
+        self.send(AddTorrent { documents, trackers, peers, dht, ..none }, found).await
     }
 
     async fn send(

@@ -436,7 +436,7 @@ async fn who_is_met_again_at_another_address_is_told_so() {
     let meet = async || {
         let mut stream = TcpStream::connect(session.listen_addrs()[0]).await.unwrap();
         let (peer_id, info_hash) = (PeerId([9; 20]), info.hashes.swarm_hashes().next().unwrap());
-        let abilities = Abilities { extensions: true, fast: true, v2: false };
+        let abilities = Abilities { extensions: true, fast: true, v2: false, dht: false };
         let hello = Handshake { info_hash, peer_id, abilities };
         stream.write_all(&hello.encode()).await.unwrap();
         let mut answer = [0; HANDSHAKE_LEN];

@@ -266,7 +266,7 @@ impl World {
         self.nodes[from].peers.insert(out, flow);
         self.nodes[to].peers.insert(back, flow + 1);
         for (host, peer, other, outgoing) in [(from, out, to, true), (to, back, from, false)] {
-            let abilities = Abilities { extensions: true, fast: true, v2: true };
+            let abilities = Abilities { extensions: true, fast: true, v2: true, dht: false };
             let (id, lan) = (peer_id(other, self.nodes[other].host.foreign), false);
             self.input(
                 host,

@@ -1,4 +1,4 @@
-//! The 68 bytes that open a connection (BEP 3, reserved bits of BEP 6, 10 and 52).
+//! The 68 bytes that open a connection (BEP 3, reserved bits of BEP 5, 6, 10 and 52).
 
 use crate::ids::{InfoHash, PeerId};
 
@@ -16,6 +16,8 @@ pub struct Abilities {
     pub fast: bool,
     /// BEP 52: speaks v2, and would rather use the v2 info-hash of a hybrid.
     pub v2: bool,
+    /// BEP 5: has a node in the DHT, and tells its port.
+    pub dht: bool,
 }
 
 /// An opening handshake.
@@ -48,6 +50,9 @@ impl Handshake {
         if self.abilities.v2 {
             out[27] |= 0x10;
         }
+        if self.abilities.dht {
+            out[27] |= 0x01;
+        }
         out[28..48].copy_from_slice(&self.info_hash.0);
         out[48..].copy_from_slice(&self.peer_id.0);
         out
@@ -68,6 +73,7 @@ impl Handshake {
                 extensions: bytes[25] & 0x10 != 0,
                 fast: bytes[27] & 0x04 != 0,
                 v2: bytes[27] & 0x10 != 0,
+                dht: bytes[27] & 0x01 != 0,
             },
         })
     }
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn round_trip_and_refusal() {
-        for bits in 0..8u8 {
+        for bits in 0..16u8 {
             let sent = Handshake {
                 info_hash: InfoHash([7; 20]),
                 peer_id: PeerId::ours([9; 12]),
@@ -87,6 +93,7 @@ mod tests {
                     extensions: bits & 1 != 0,
                     fast: bits & 2 != 0,
                     v2: bits & 4 != 0,
+                    dht: bits & 8 != 0,
                 },
             };
             assert_eq!(Handshake::parse(&sent.encode()), Ok(sent));

@@ -38,7 +38,7 @@ use updraft_manifests::head::{HEAD_PATH, Head};
 use updraft_manifests::keys::Role;
 use updraft_manifests::trust::Freshness;
 use updraft_protocol::io::{
-    LocalNetwork, Preference, Session, SessionConfig, SessionError, UploadPolicy, is_lan,
+    Encryption, LocalNetwork, Preference, Session, SessionConfig, SessionError, UploadPolicy, is_lan,
 };
 use updraft_protocol::wire::tracker::{
     Announce, encode_failure, encode_scrape, parse_scrape_query,
@@ -77,6 +77,8 @@ pub struct Serve {
     pub up_limit: Option<u64>,
     /// What connections run over.
     pub transport: Preference,
+    /// When connections over TCP and uTP hide what they are.
+    pub encryption: Encryption,
     /// No seed: HTTP and tracker alone.
     pub no_seed: bool,
     /// A bundle for a room: launchers on the network are to find it, the room's page is shown to them, and nothing
@@ -218,6 +220,7 @@ async fn start_seeds(
         upload: UploadPolicy::Everyone,
         up_limit: options.up_limit,
         transport: options.transport,
+        encryption: options.encryption,
         connections_max: CONNECTIONS_MAX,
         spread: true,
         local_network: if options.room { LocalNetwork::On } else { LocalNetwork::Off },
@@ -583,6 +586,7 @@ mod tests {
             urls: vec![],
             up_limit: None,
             transport: Preference::default(),
+            encryption: Encryption::default(),
             no_seed: false,
             room: false,
         };
@@ -631,6 +635,7 @@ mod tests {
             urls: vec![],
             up_limit: None,
             transport: Preference::default(),
+            encryption: Encryption::default(),
             no_seed: true,
             room: false,
         };

@@ -35,7 +35,8 @@ impl Engine {
             Some(v2) if theirs.abilities.v2 => v2.truncated(),
             _ => theirs.info_hash,
         };
-        let hello = connection::handshake(hashes, hash, self.setup.peer_id).encode().to_vec();
+        let (id, dht) = (self.setup.peer_id, self.is_in_dht(key));
+        let hello = connection::handshake(hashes, hash, id, dht).encode().to_vec();
         if twin.is_none() && swarm.has_peer(theirs.peer_id) {
             // At another of its addresses it is told whom it reached, or it would try again and again.
             return connection::decline(&self.shared, stream, hello);
@@ -62,7 +63,8 @@ impl Engine {
         let connection = connection::start(&self.shared, peer, stream, hello);
         let (lan, gathered) = (is_lan(addr.ip()), Gathered::default());
         let lookups = Lookups::default();
-        self.peers.insert(peer, PeerEntry { torrent, lan, connection, gathered, lookups });
+        let node = (theirs.abilities.dht && self.is_in_dht(torrent)).then_some(addr);
+        self.peers.insert(peer, PeerEntry { torrent, lan, connection, gathered, lookups, node });
         let (id, mut abilities) = (theirs.peer_id, theirs.abilities);
         // Who uses the v2 hash knows v2, and need not say so.
         abilities.v2 |= hashes.v2.is_some_and(|hash| hash.truncated() == theirs.info_hash);
@@ -70,6 +72,11 @@ impl Engine {
             torrent,
             Input::Connected { peer, addr, outgoing, id, abilities, lan, transport },
         );
+        if node.is_some() {
+            // What we have comes before anything else (BEP 3).
+            self.carry_out(torrent);
+            self.tell_node(peer);
+        }
     }
 
     pub(super) fn dial(&self, key: TorrentKey, addr: SocketAddr, quic: Option<u16>) {
@@ -109,6 +116,7 @@ impl Engine {
             hashes: self.torrents.get(&key)?.info.hashes,
             peer_id: self.setup.peer_id,
             encryption: self.setup.config.encryption,
+            dht: self.is_in_dht(key),
         })
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Torrent {
     pub(super) seed_only: bool,
     pub(super) executable_bits: bool,
     pub(super) documents: Option<Arc<dyn DocumentStore>>,
+    /// Whether its peers may be looked for in the DHT.
+    pub(super) dht: bool,
     /// Pieces that are believed in without having been hashed in this process.
     pub(super) distrusted: Option<Bitfield>,
     pub(super) fetches: HashMap<PeerKey, AbortHandle>,
@@ -168,6 +170,7 @@ impl Torrent {
             seed_only: add.seed_only,
             executable_bits: add.executable_bits,
             documents: add.documents,
+            dht: add.dht,
             distrusted,
             fetches: HashMap::new(),
             content: Content::default(),

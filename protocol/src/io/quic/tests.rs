@@ -44,7 +44,7 @@ fn client(protocol: &[u8]) -> Endpoint {
 }
 
 fn hello() -> [u8; HANDSHAKE_LEN] {
-    let abilities = Abilities { extensions: true, fast: true, v2: false };
+    let abilities = Abilities { extensions: true, fast: true, v2: false, dht: false };
     Handshake { info_hash: HASH, peer_id: PeerId([9; 20]), abilities }.encode()
 }
 
@@ -145,6 +145,7 @@ async fn who_does_not_answer_by_quic_is_dialled_by_tcp() {
         hashes: InfoHashes { v1: Some(HASH), v2: None },
         peer_id: PeerId([8; 20]),
         encryption: Encryption::default(),
+        dht: false,
     };
     let (stream, _) = dial().dial(addr, connection::Route::QuicFirst(port)).await.unwrap();
     assert!(matches!(stream, Stream::Plain(_)));

@@ -5,10 +5,10 @@ use crate::ids::{InfoHash, InfoHashes, PeerId};
 use crate::io::accept::{self, accept_all};
 use crate::io::connection::{self, Greeter, NetEvent};
 use crate::io::datagrams;
+use crate::io::engine::Command;
 use crate::io::quic::Quic;
 use crate::io::{Encryption, Preference, Transport};
 use std::net::{Ipv4Addr, UdpSocket};
-use crate::io::engine::Command;
 use tokio::sync::{mpsc, watch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ fn dial(utp: &Utp, encryption: Encryption) -> connection::Dial {
         hashes: HASHES,
         peer_id: PeerId([8; 20]),
         encryption,
+        dht: false,
     }
 }
 
@@ -50,7 +51,7 @@ fn greet(utp: &Utp, encryption: Encryption) -> mpsc::Sender<Command> {
         while let Some(event) = heard.recv().await {
             let NetEvent::Incoming { mut stream, handshake, .. } = event else { continue };
             assert_eq!((stream.transport(), handshake.info_hash), (Transport::Utp, HASH));
-            let hello = connection::handshake(HASHES, HASH, PeerId([9; 20])).encode();
+            let hello = connection::handshake(HASHES, HASH, PeerId([9; 20]), false).encode();
             stream.write_all(&hello).await.unwrap();
             open.push(stream);
         }

@@ -84,7 +84,7 @@ impl Play {
                 addr: ([10, 0, 0, at], 1).into(),
                 outgoing,
                 id: PeerId([id; 20]),
-                abilities: Abilities { extensions: true, fast: true, v2: true },
+                abilities: Abilities { extensions: true, fast: true, v2: true, dht: false },
                 lan: true,
                 transport: Transport::Tcp,
             };

@@ -22,7 +22,7 @@ impl Seed {
         let have = Bitfield::full(32);
         let swarm = Swarm::new(config, geometry, &have, vec![Priority::NORMAL; 32]);
         let mut seed = Self { swarm, limiter: Limiter::new(limit, None), now: Duration::ZERO };
-        let abilities = Abilities { extensions: true, fast: true, v2: false };
+        let abilities = Abilities { extensions: true, fast: true, v2: false, dht: false };
         seed.input(Input::Connected {
             peer: PEER,
             addr: ([198, 51, 100, 1], 7000).into(),

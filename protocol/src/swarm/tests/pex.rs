@@ -55,7 +55,7 @@ impl Alone {
     fn connect(&mut self, peer: u32, addr: &str, outgoing: bool) {
         let addr: SocketAddr = addr.parse().unwrap();
         let id = PeerId([u8::try_from(peer).unwrap(); 20]);
-        let abilities = Abilities { extensions: true, fast: true, v2: true };
+        let abilities = Abilities { extensions: true, fast: true, v2: true, dht: false };
         let (peer, lan) = (PeerKey(peer), crate::policy::locality::is_lan(addr.ip()));
         self.input(Input::Connected {
             peer,

@@ -42,7 +42,7 @@ fn connect(
         addr: (host, 7000).into(),
         outgoing,
         id: PeerId([id; 20]),
-        abilities: Abilities { extensions: true, fast: true, v2: true },
+        abilities: Abilities { extensions: true, fast: true, v2: true, dht: false },
         lan: false,
         transport,
     };
