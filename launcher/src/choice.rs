@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use globset::{GlobBuilder, GlobMatcher};
+use std::ops::RangeInclusive;
 use updraft_protocol::io::Priority;
 use updraft_protocol::metainfo::Info;
 
@@ -10,9 +11,11 @@ const PATTERNS_MAX: usize = 100;
 
 /// What somebody wants of a torrent: patterns over the paths of files, `*` not across folders, `**`
 /// across them. Without patterns everything is wanted alike.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Choice {
     only: Vec<GlobMatcher>,
+    /// Numbers of files ([`Info::file_numbers`]) that a link selects.
+    numbers: Vec<RangeInclusive<u32>>,
     first: Vec<GlobMatcher>,
 }
 
@@ -28,7 +31,14 @@ impl Choice {
         let all = |patterns: &[String]| {
             patterns.iter().map(|text| matcher(text)).collect::<Result<Vec<_>, Error>>()
         };
-        Ok(Self { only: all(only)?, first: all(first)? })
+        Ok(Self { only: all(only)?, numbers: Vec::new(), first: all(first)? })
+    }
+
+    /// What a link selects (BEP 53), where no pattern says what to fetch.
+    pub fn select(&mut self, numbers: &[RangeInclusive<u32>]) {
+        if self.only.is_empty() {
+            self.numbers = numbers.to_vec();
+        }
     }
 
     /// How much each file of a torrent is wanted.
@@ -48,8 +58,19 @@ impl Choice {
                 return Err(fits_nothing("--only", pattern, "the torrent"));
             }
         }
-        let mut priorities: Vec<Priority> =
-            paths.iter().map(|path| Priority::from(chosen(path))).collect();
+        let selected = |number: u32| {
+            self.numbers.is_empty() || self.numbers.iter().any(|run| run.contains(&number))
+        };
+        let numbers = info.file_numbers();
+        if !numbers.iter().any(|&number| selected(number)) {
+            let why = "the link selects files (`so=`) that the torrent does not have; `--only` selects by path";
+            return Err(Error::Usage(why.into()));
+        }
+        let mut priorities: Vec<Priority> = paths
+            .iter()
+            .zip(numbers)
+            .map(|(path, number)| Priority::from(chosen(path) && selected(number)))
+            .collect();
         let highest =
             u8::try_from(self.first.len()).expect("bounded when read") + Priority::NORMAL.0;
         for (pattern, level) in self.first.iter().zip((0..=highest).rev()) {

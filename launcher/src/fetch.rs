@@ -46,12 +46,16 @@ pub async fn fetch(
     } else {
         Source::File(Box::new(read(Path::new(torrent))?))
     };
+    let mut choice = choice.clone();
+    if let Source::Link(link) = &source {
+        choice.select(&link.select);
+    }
     let session = network.start(events).await?;
     let fetched = async {
         let tree = magnet::folder(dir)?;
         let run_with = magnet::Run { dir: &tree, session: &session, network, events, stop };
         let (meta, peers) = source.resolve(run_with).await?;
-        let download = Download::new(meta, peers, tree, choice)?;
+        let download = Download::new(meta, peers, tree, &choice)?;
         let _lock = Lock::take_at(&download.tree, &format!("{}/lock", download.state))?;
         run(&download, &session, stay, since, events, stop).await
     };

@@ -2,9 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use updraft_tests::clients::PEER_PORT;
+use updraft_tests::clients::{Client, Libtorrent, PEER_PORT};
 use updraft_tests::content;
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{
@@ -68,6 +68,35 @@ impl World {
             let expected = fs::read(self.lab.path("source/game").join(path)).ok();
             assert!(found == expected.filter(|_| paths.contains(&path)), "{path}");
         }
+    }
+}
+
+/// Files that a link selects (BEP 53) are the same ones to libtorrent and to us.
+#[test]
+fn a_link_selects_files() {
+    let world = World::new("1gbit");
+    let hybrid = world.lab.path("hybrid.torrent");
+    ours::create_torrent(&world.lab.path("source/game"), &hybrid, "hybrid", &[]);
+    let seed_node = world.lab.node();
+    let listen = seed_node.addr(PEER_PORT);
+    let seed = ours::seed(&Place::from(&seed_node), &hybrid, &world.lab.path("source"), listen);
+    ours::wait_seeding(&seed, READY_WAIT);
+    // Every file ends within a piece, so each is followed by padding, which has a number as well.
+    let link = format!("{}&so=2,8", ours::magnet(&hybrid));
+    let place = Place::from(&world.node);
+    let own = world.node.addr(PEER_PORT);
+    let flags = ["--no-lan", "--no-dht"];
+    ours::fetch_with(&place, Path::new(&link), &world.into, own, &[listen], &flags)
+        .finish(TRANSFER_WAIT);
+    world.assert_there(&["data/levels.pak", "readme.txt"]);
+    let mut theirs = Libtorrent::start(&world.lab.node());
+    let into = world.lab.folder("theirs");
+    theirs.add_magnet(&link, &into, &[listen]);
+    theirs.wait_done(Path::new(&link), TRANSFER_WAIT);
+    for (path, _) in FILES {
+        let found = fs::read(into.join("game").join(path)).ok();
+        let ours = fs::read(world.into.join("game").join(path)).ok();
+        assert!(found == ours, "{path}");
     }
 }
 

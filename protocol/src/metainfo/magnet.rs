@@ -4,12 +4,16 @@ use super::Metainfo;
 use crate::ids::{InfoHash, InfoHashV2, InfoHashes};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// The longest link that is read.
 pub const MAGNET_BYTES_MAX: usize = 64 << 10;
 
 /// The most trackers, web seeds and peers that are read; the rest is left out.
 pub const HINTS_MAX: usize = 200;
+
+/// The most runs of files that are read.
+const SELECTED_MAX: usize = 1000;
 
 /// Kept readable in parameters: what RFC 3986 calls unreserved, and the `:` of host and port.
 const KEEP: &AsciiSet =
@@ -28,6 +32,8 @@ pub struct Magnet {
     pub web_seeds: Vec<String>,
     /// `x.pe`: peers as `host:port`.
     pub peers: Vec<String>,
+    /// `so`: numbers of the files to fetch, as [`super::Info::file_numbers`]; none for all.
+    pub select: Vec<RangeInclusive<u32>>,
 }
 
 /// Why a link was refused.
@@ -59,6 +65,7 @@ impl Magnet {
             trackers: torrent.trackers.iter().flatten().cloned().collect(),
             web_seeds: torrent.web_seeds.clone(),
             peers: Vec::new(),
+            select: Vec::new(),
         }
     }
 
@@ -73,6 +80,7 @@ impl Magnet {
         };
         let mut hashes = InfoHashes { v1: None, v2: None };
         let (mut name, mut trackers, mut web_seeds, mut peers) = (None, vec![], vec![], vec![]);
+        let mut select = Vec::new();
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // A plus is a space only where forms wrote the link, and only in names does it matter.
@@ -87,13 +95,15 @@ impl Magnet {
                 ("tr", _) if numbered => push(&mut trackers, value),
                 ("ws", _) if numbered => push(&mut web_seeds, value),
                 ("x", "pe") => push(&mut peers, value),
+                ("so", _) if numbered => select.extend(runs(&value).take(SELECTED_MAX)),
                 _ => {}
             }
         }
         if hashes.v1.is_none() && hashes.v2.is_none() {
             return Err(MagnetError::NoHash);
         }
-        Ok(Self { hashes, name, trackers, web_seeds, peers })
+        select.truncate(SELECTED_MAX);
+        Ok(Self { hashes, name, trackers, web_seeds, peers, select })
     }
 }
 
@@ -115,8 +125,24 @@ impl fmt::Display for Magnet {
         for (key, value) in name.chain(trackers).chain(web_seeds).chain(peers) {
             write!(f, "&{key}={}", utf8_percent_encode(value, KEEP))?;
         }
+        for (at, run) in self.select.iter().enumerate() {
+            f.write_str(if at == 0 { "&so=" } else { "," })?;
+            match (run.start(), run.end()) {
+                (start, end) if start == end => write!(f, "{start}")?,
+                (start, end) => write!(f, "{start}-{end}")?,
+            }
+        }
         Ok(())
     }
+}
+
+/// Numbers and runs of them, as `0,2,4-7`; what is neither is passed over.
+fn runs(text: &str) -> impl Iterator<Item = RangeInclusive<u32>> {
+    text.split(',').filter_map(|run| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some(first..=last)
+    })
 }
 
 fn push(list: &mut Vec<String>, value: String) {
@@ -184,10 +210,19 @@ mod tests {
             trackers: vec!["http://t.example/a?b=c&d".into(), "udp://t.example:1".into()],
             web_seeds: vec!["http://w.example/".into()],
             peers: vec!["[::1]:6881".into()],
+            select: vec![0..=0, 2..=2, 4..=7],
         };
         let text = link.to_string();
         assert!(text.is_ascii() && text.contains("xt=urn:btmh:12200202"), "{text}");
+        assert!(text.ends_with("&so=0,2,4-7"), "{text}");
         assert_eq!(Magnet::parse(&text), Ok(link));
+    }
+
+    #[test]
+    fn what_is_no_number_of_a_file_is_passed_over() {
+        let hash = "0".repeat(40);
+        let link = format!("magnet:?xt=urn:btih:{hash}&so=1,x,7-5,3-,-4,4294967296,%32,9-9");
+        assert_eq!(Magnet::parse(&link).unwrap().select, [1..=1, 2..=2, 9..=9]);
     }
 
     #[test]

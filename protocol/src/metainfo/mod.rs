@@ -8,6 +8,7 @@ pub mod create;
 pub mod hash;
 pub mod magnet;
 pub(crate) mod name;
+mod numbers;
 mod parse;
 pub mod trees;
 

@@ -1,0 +1,62 @@
+//! The numbers by which links select files (BEP 53): places in the torrent's own list of files, where pad files have
+//! places, too. A v2 torrent has no such list; there libtorrent, by which most clients count, puts a pad file behind
+//! every file that ends within a piece, as hybrids have it.
+
+use super::Info;
+use crate::bencode::{self, Value};
+
+impl Info {
+    /// The number of each file, in the order of [`Info::files`].
+    pub fn file_numbers(&self) -> Vec<u32> {
+        match self.listed_numbers() {
+            Some(numbers) if numbers.len() == self.files.len() => numbers,
+            Some(_) | None => self.padded_numbers(),
+        }
+    }
+
+    /// By the list of v1 and hybrid torrents.
+    fn listed_numbers(&self) -> Option<Vec<u32>> {
+        let info = bencode::parse(&self.raw).ok()?;
+        let list = info.dict()?.get(b"files")?.list()?;
+        let is_pad = |file: &Value<'_>| {
+            let attributes = file.dict().and_then(|file| file.get(b"attr")?.bytes());
+            attributes.is_some_and(|attributes| attributes.contains(&b'p'))
+        };
+        Some((0..).zip(list).filter(|(_, file)| !is_pad(file)).map(|(number, _)| number).collect())
+    }
+
+    fn padded_numbers(&self) -> Vec<u32> {
+        let piece = u64::from(self.geometry.piece_length());
+        let mut next = 0;
+        let number = |file: &super::FileEntry| {
+            let own = next;
+            next += 1 + u32::from(file.length % piece != 0);
+            own
+        };
+        self.files.iter().map(number).collect()
+    }
+}
+
+#[cfg(all(test, feature = "io"))]
+mod tests {
+    use crate::metainfo::create::{Format, Options};
+
+    /// What libtorrent 2.1 says of the same files.
+    #[test]
+    fn pad_files_count() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, len) in [("a.bin", 70_000), ("b.txt", 3), ("c.bin", 100_000), ("e.txt", 0)] {
+            std::fs::write(dir.path().join(name), vec![7; len]).unwrap();
+        }
+        let source = crate::io::create::scan(dir.path()).unwrap();
+        for (format, expected) in [
+            (Format::V1, [0, 1, 2, 3]),
+            (Format::Hybrid, [0, 2, 4, 6]),
+            (Format::V2, [0, 2, 4, 6]),
+        ] {
+            let options = Options { format, piece_length: Some(16_384), ..Options::default() };
+            let made = crate::io::create::create(&source, &options, &|_, _| {}).unwrap();
+            assert_eq!(made.info.file_numbers(), expected, "{format:?}");
+        }
+    }
+}
