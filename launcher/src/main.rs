@@ -20,8 +20,9 @@ fn main() -> ExitCode {
         told.exit()
     });
     let level = match args.verbose {
-        0 => "error",
-        1 => "info",
+        // Having no way into the DHT is not worth an error: it is tried again.
+        0 => "error,mainline=off",
+        1 => "info,mainline=off",
         2.. => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("UPDRAFT_LOG")

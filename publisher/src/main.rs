@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("UPDRAFT_LOG")
-                .unwrap_or_else(|_| "error".into()),
+                .unwrap_or_else(|_| "error,mainline=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();

@@ -182,6 +182,46 @@ impl Lab {
         node
     }
 
+    /// Adds a host that reaches the others through `router` alone, as one of its addresses on the internet (NAT,
+    /// MASQUERADE); whoever begins to speak with it gets no answer. Its address is 192.168.n.2, with the router's
+    /// number; `wide` is what others see.
+    pub fn node_behind(&self, router: &Node) -> Node {
+        let number = router.ip.octets()[3];
+        let namespace = format!("{}-behind{number}", self.name);
+        let (outside, inside) = (router.namespace.as_str(), namespace.as_str());
+        let ends = [1, 2].map(|host| Ipv4Addr::new(192, 168, number, host));
+        ip(&["netns", "add", inside]);
+        ip(&["-n", inside, "link", "set", "lo", "up"]);
+        let link =
+            ["link", "add", "eth0", "type", "veth", "peer", "name", "inside", "netns", outside];
+        ip(&[&["-n", inside][..], &link].concat());
+        ip(&["-n", outside, "addr", "add", &format!("{}/24", ends[0]), "dev", "inside"]);
+        ip(&["-n", outside, "link", "set", "inside", "up"]);
+        ip(&["-n", inside, "addr", "add", &format!("{}/24", ends[1]), "dev", "eth0"]);
+        ip(&["-n", inside, "link", "set", "eth0", "up"]);
+        ip(&["-n", inside, "route", "add", "default", "via", &ends[0].to_string()]);
+        let in_router = |command: &[&str]| ip(&[&["netns", "exec", outside][..], command].concat());
+        in_router(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        // Only the address that looks like one of the internet, or it would masquerade as the other.
+        ip(&["-n", outside, "addr", "del", &format!("{}/24", router.ip), "dev", "eth0"]);
+        in_router(&[
+            "iptables",
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-o",
+            "eth0",
+            "-j",
+            "MASQUERADE",
+        ]);
+        for chain in ["INPUT", "FORWARD"] {
+            let new = ["-i", "eth0", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"];
+            in_router(&[&["iptables", "-A", chain][..], &new].concat());
+        }
+        Node { namespace, ip: ends[1], ip6: Ipv6Addr::UNSPECIFIED, wide: router.wide }
+    }
+
     /// Mounts a small file system of `bytes` at `name` inside the lab's folder.
     pub fn small_disk(&self, name: &str, bytes: u64) -> PathBuf {
         let path = self.folder(name);

@@ -79,8 +79,11 @@ fn a_link_selects_files() {
     ours::create_torrent(&world.lab.path("source/game"), &hybrid, "hybrid", &[]);
     let seed_node = world.lab.node();
     let listen = seed_node.addr(PEER_PORT);
-    let seed = ours::seed(&Place::from(&seed_node), &hybrid, &world.lab.path("source"), listen);
-    ours::wait_seeding(&seed, READY_WAIT);
+    // A publisher's seed would show libtorrent one piece after the other, wanted or not.
+    let (seeds, whole) = (["--no-lan", "--no-dht", "--stay"], world.lab.path("source"));
+    let seed_place = Place::from(&seed_node);
+    let seed = ours::fetch_with(&seed_place, &hybrid, &whole, listen, &[], &seeds);
+    seed.wait_json("seeding", READY_WAIT, |event| (event["event"] == "seeding").then_some(()));
     // Every file ends within a piece, so each is followed by padding, which has a number as well.
     let link = format!("{}&so=2,8", ours::magnet(&hybrid));
     let place = Place::from(&world.node);

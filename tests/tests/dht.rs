@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use updraft_tests::clients::{Client, Libtorrent, PEER_PORT, read_torrent};
+use updraft_tests::clients::{Client, Libtorrent, PEER_PORT, read_torrent, until};
 use updraft_tests::content::{self, parent};
 use updraft_tests::lab::{Lab, Node};
 use updraft_tests::ours::{self, Place, READY_WAIT};
@@ -106,26 +106,35 @@ fn a_link_alone_leads_libtorrent_to_what_we_seed() {
     }
 }
 
-/// Whose entries do not answer enters by the nodes of peers, since these tell where they are (message 9).
+/// Whose entries do not answer enters by the nodes of peers, since these tell where they are (message 9): it is
+/// found there by somebody else when that peer is gone.
 #[test]
 fn peers_lead_into_the_network() {
     let world = World::new();
-    let nobody = world.lab.node().wide_addr(PEER_PORT).to_string();
-    let node = world.lab.node();
-    let mut seed = libtorrent(&node, Some(world.entry));
+    let (nobody, node, seed_node) = (world.lab.node(), world.lab.node(), world.lab.node());
+    let mut seed = libtorrent(&seed_node, Some(world.entry));
     seed.seed(&world.torrent, parent(&world.source));
-    let peers = [node.wide_addr(PEER_PORT)];
-    let more = ["--stay", "--upload", "yes"];
-    let (ours, _) = world.fetch(&world.torrent, &nobody, &peers, &more);
+    let mut command = Place::from(&node).launcher();
+    command.env("UPDRAFT_LOG", "updraft_protocol::io::dht=debug");
+    command
+        .args(["--json", "fetch"])
+        .arg(&world.torrent)
+        .arg("--dir")
+        .arg(world.lab.folder("ours"));
+    command.args(["--listen", &node.wide_addr(PEER_PORT).to_string()]);
+    command.args(["--peer", &seed_node.wide_addr(PEER_PORT).to_string()]);
+    command.args(["--dht-bootstrap", &nobody.wide_addr(PEER_PORT).to_string()]);
+    command.args(["--no-lan", "--no-port-mapping", "--stay", "--upload", "yes"]);
+    let ours = Proc::start("our fetch", command);
     ours::wait_complete(&ours, SWARM_WAIT);
-    let link = &world.links()[0];
-    let (fetch, into) = world.fetch(Path::new(link), &world.entry.to_string(), &[], &["--stay"]);
-    ours::wait_complete(&fetch, SWARM_WAIT);
-    content::assert_same(&world.source, &into.join("game"), &[]);
-    // Both are found there, or ours was never announced.
-    ours.wait_json("a second peer of ours", SWARM_WAIT, |event| {
-        (event["peers"].as_u64() >= Some(1) && event["uploaded"].as_u64() > Some(0)).then_some(())
+    until("an announcement of both names", SWARM_WAIT, || {
+        (ours.text().matches("announced in the DHT").count() >= 2).then_some(())
     });
+    drop(seed);
+    let link = &world.links()[0];
+    let (mut fetch, into) = world.fetch(Path::new(link), &world.entry.to_string(), &[], &[]);
+    fetch.finish(SWARM_WAIT);
+    content::assert_same(&world.source, &into.join("game"), &[]);
 }
 
 /// BEP 27: of a private torrent nobody hears in the DHT, whatever else the same seed announces there.

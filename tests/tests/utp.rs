@@ -55,7 +55,8 @@ fn we_download_from_libtorrent_that_has_no_tcp() {
     for settings in [json!({}), strict()] {
         let lab = Lab::new();
         let (source, torrent) = build(&lab, "hybrid");
-        let node = lab.node();
+        // Slow enough that the transfer is seen under way.
+        let node = lab.slow_node("20mbit");
         let mut client = without_tcp(&node, &settings);
         client.seed(&torrent, parent(&source));
         let fetch = we_download(&lab, &torrent, &node);
@@ -80,12 +81,12 @@ fn libtorrent_that_has_no_tcp_downloads_from_us() {
     }
 }
 
-/// Who is met by uTP first by all who have it: Transmission, as it comes.
+/// Transmission, as it comes; that it downloads from us so is shown with the others in `interop`.
 #[test]
-fn transmission_and_we_serve_each_other_by_utp() {
+fn we_download_from_transmission_by_utp() {
     let lab = Lab::new();
     let (source, torrent) = build(&lab, "v1");
-    let node = lab.node();
+    let node = lab.slow_node("20mbit");
     let listen = node.addr(PEER_PORT);
     let mut client = Transmission::start(&lab, &node);
     client.seed(&torrent, parent(&source));

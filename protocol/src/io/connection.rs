@@ -180,6 +180,8 @@ pub(super) enum Route {
     QuicFirst(u16),
     /// By QUIC alone.
     Quic(u16),
+    /// By uTP alone, since the peer does the same now.
+    Punch,
 }
 
 /// What dialling needs beside the address.
@@ -214,8 +216,8 @@ impl Dial {
             return None;
         }
         let mut failed = io::ErrorKind::AddrNotAvailable.into();
-        for way in self.ways.into_iter().filter(|way| *way != Transport::Utp || self.utp.is_some())
-        {
+        let ways = if route == Route::Punch { &[Transport::Utp][..] } else { &self.ways };
+        for &way in ways.iter().filter(|way| **way != Transport::Utp || self.utp.is_some()) {
             match self.by(way, addr).await {
                 Ok(connected) => return Some(connected),
                 // libtorrent without TCP takes such connections, and hangs up.

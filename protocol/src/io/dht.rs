@@ -254,7 +254,7 @@ async fn look_up(node: &AsyncDht, hash: InfoHash, port: u16, note: &mpsc::Sender
     match node.announce_peer(id, Some(port)).await {
         Ok(_) => tracing::debug!(%hash, found, "announced in the DHT"),
         Err(error) => {
-            tracing::debug!(%hash, found, %error, "not announced in the DHT");
+            tracing::debug!(%hash, found, %error, "no node of the DHT took the announcement");
             if matches!(error, PutQueryError::NoClosestNodes) && found == 0 {
                 return Outcome::Alone;
             }

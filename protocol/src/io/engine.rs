@@ -11,7 +11,7 @@ mod packing;
 mod torrent;
 
 use super::buffers::{BufferPool, READ_BUFFERS_MAX, RECEIVE_BUFFERS_MAX};
-use super::connection::{self, Connection, NetEvent};
+use super::connection::{self, Connection, NetEvent, Route};
 use super::dht::Dht;
 use super::documents::{Documents, Lookups};
 use super::lsd::Lsd;
@@ -403,7 +403,7 @@ impl Engine {
                 } else if self.lsd.is_none() {
                     let listen = Arc::clone(&self.setup.listen);
                     self.lsd = Some(Lsd::start(listen, self.setup.seed, self.note.clone()));
-                    self.announce_locally();
+                    self.announce();
                 }
             }
             Command::SetLimits { up, down } => {
@@ -765,7 +765,10 @@ impl Engine {
                         _ => writes.push(vec![(block, data)]),
                     }
                 }
-                Output::Dial { addr, quic } => self.dial(key, addr, quic),
+                Output::Dial { addr, quic: _, punch: true } => self.dial(key, addr, Route::Punch),
+                Output::Dial { addr, quic, punch: false } => {
+                    self.dial(key, addr, quic.map_or(Route::Plain, Route::QuicFirst));
+                }
                 Output::Upgrade { addr, quic } => self.upgrade(key, addr, quic),
                 Output::Close { peer } => {
                     if let Some(messages) = batches.remove(&peer) {

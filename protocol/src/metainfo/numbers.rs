@@ -30,7 +30,7 @@ impl Info {
         let mut next = 0;
         let number = |file: &super::FileEntry| {
             let own = next;
-            next += 1 + u32::from(file.length % piece != 0);
+            next += 1 + u32::from(!file.length.is_multiple_of(piece));
             own
         };
         self.files.iter().map(number).collect()
@@ -49,11 +49,9 @@ mod tests {
             std::fs::write(dir.path().join(name), vec![7; len]).unwrap();
         }
         let source = crate::io::create::scan(dir.path()).unwrap();
-        for (format, expected) in [
-            (Format::V1, [0, 1, 2, 3]),
-            (Format::Hybrid, [0, 2, 4, 6]),
-            (Format::V2, [0, 2, 4, 6]),
-        ] {
+        for (format, expected) in
+            [(Format::V1, [0, 1, 2, 3]), (Format::Hybrid, [0, 2, 4, 6]), (Format::V2, [0, 2, 4, 6])]
+        {
             let options = Options { format, piece_length: Some(16_384), ..Options::default() };
             let made = crate::io::create::create(&source, &options, &|_, _| {}).unwrap();
             assert_eq!(made.info.file_numbers(), expected, "{format:?}");

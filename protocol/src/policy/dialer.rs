@@ -173,6 +173,19 @@ impl Dialer {
         }
     }
 
+    /// A peer says that the one at `addr` dials us, and is to be dialled at once. True if it is from now on.
+    pub fn punch(&mut self, now: Duration, addr: SocketAddr, by: PeerKey) -> bool {
+        if self.dialling() >= HALF_OPEN_MAX || !self.takes(now, addr) {
+            return false;
+        }
+        let known = self.known.entry(addr).or_insert(Known::new(now, None, Some(by)));
+        let waits = matches!(known.state, State::Waiting { .. });
+        if waits {
+            known.state = State::Dialling;
+        }
+        waits
+    }
+
     /// False for what cannot or must not be dialled, and when there is no room.
     fn takes(&self, now: Duration, addr: SocketAddr) -> bool {
         let ip = addr.ip();

@@ -249,6 +249,8 @@ pub enum Output {
         addr: SocketAddr,
         /// By QUIC first, at this UDP port; by TCP or uTP if that does not come about.
         quic: Option<u16>,
+        /// By uTP alone, at once: it dials us at the same time (BEP 55).
+        punch: bool,
     },
     /// Open a second connection, over QUIC, with a peer that we are connected to over TCP. If that does
     /// not come about, nothing has happened.

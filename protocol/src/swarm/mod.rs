@@ -10,6 +10,7 @@
 
 mod downloads;
 mod gathering;
+mod holepunch;
 mod interface;
 mod metadata;
 mod peer;
@@ -42,6 +43,7 @@ use crate::wire::extension::{ExtensionHandshake, ours};
 use crate::wire::message::Message;
 use bytes::Bytes;
 use gathering::Gathering;
+use holepunch::Tried;
 use peer::Peer;
 use sources::Http;
 use std::collections::{BTreeMap, VecDeque};
@@ -125,6 +127,8 @@ pub struct Swarm {
     stats: Stats,
     /// The [`Swarm::manner`] that peers were told.
     introduced: (bool, bool),
+    /// For whom a relay was asked.
+    tried: Tried,
     outputs: VecDeque<Output>,
     rng: fastrand::Rng,
 }
@@ -169,6 +173,7 @@ impl Swarm {
             up: Rate::default(),
             stats: Stats::default(),
             introduced: (false, false),
+            tried: Tried::default(),
             outputs: VecDeque::new(),
             rng,
             config,
@@ -211,6 +216,7 @@ impl Swarm {
             Input::DialFailed { addr } => {
                 let calm = self.picker.is_complete() && self.gathering.is_none();
                 self.dialer.failed(now, addr, calm);
+                self.ask_relay(now, addr);
             }
             Input::Sent { peer, bytes } => self.on_sent(now, limiter, peer, bytes),
             Input::Unsent { peer, blocks } => self.on_unsent(now, limiter, peer, &blocks),
@@ -517,6 +523,7 @@ impl Swarm {
             documents: self.config.documents.then_some(ours::DOCUMENTS),
             pex: (!self.config.private).then_some(ours::PEX),
             parcels: self.config.parcels.then_some(ours::PARCELS),
+            holepunch: self.punches().then_some(ours::HOLEPUNCH),
             metadata_size: serves_info
                 .then(|| u32::try_from(self.metadata().len()).ok())
                 .flatten()
@@ -625,6 +632,10 @@ impl Swarm {
                 self.on_peer_exchange(now, key, &payload);
             }
             // Those that are well formed were unpacked before.
+            Message::Extended { id: ours::HOLEPUNCH, payload } => {
+                peer.opening = opens_with;
+                self.on_holepunch(now, key, &payload);
+            }
             Message::Extended { id: ours::PARCELS, .. } => {
                 self.ban(now, key, Misbehaviour::MalformedParcel);
             }
@@ -713,7 +724,7 @@ impl Swarm {
         for addr in self.dialer.due(now, open, until, &mut self.rng) {
             let prefers = self.config.transport.prefers_quic(is_lan(addr.ip()));
             let quic = self.dialer.quic(addr).filter(|_| prefers);
-            self.outputs.push_back(Output::Dial { addr, quic });
+            self.outputs.push_back(Output::Dial { addr, quic, punch: false });
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the engine knows of one connection.
 
+use super::holepunch::Asked;
 use super::pex::Exchange;
 use crate::bitfield::Bitfield;
 use crate::geometry::Block;
@@ -114,6 +115,8 @@ pub(super) struct Peer {
     pub(super) connected_at: Duration,
     pub(super) extensions: ExtensionHandshake,
     pub(super) exchange: Exchange,
+    /// What it has asked for of late.
+    pub(super) asked: Asked,
     /// Nothing has come yet, so a bitfield still may.
     pub(super) opening: bool,
     pub(super) have: Bitfield,
@@ -206,6 +209,7 @@ impl Peer {
             connected_at: now,
             extensions: ExtensionHandshake::default(),
             exchange: Exchange::default(),
+            asked: Asked::default(),
             opening: true,
             have: Bitfield::empty(piece_count),
             useful: 0,

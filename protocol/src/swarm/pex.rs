@@ -24,17 +24,35 @@ const INTERVAL_MIN: Duration = Duration::from_secs(30);
 /// So many of these between two that are read are a flood.
 const EARLY_MAX: u32 = 10;
 
+/// Addresses kept of what a peer tells.
+const HEARD_MAX: usize = 200;
+
 /// What a peer and we have told each other.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     /// What it believes us to be connected to.
     told: BTreeSet<SocketAddr>,
+    /// Whom it says that it is connected to.
+    heard: BTreeSet<SocketAddr>,
     /// When it is told again.
     due: Duration,
     /// When its last message was read.
     read_at: Option<Duration>,
     /// Messages that came too early since.
     early: u32,
+}
+
+impl Exchange {
+    /// Whether it says that it is connected to `addr`.
+    pub(super) fn knows(&self, addr: SocketAddr) -> bool {
+        self.heard.contains(&SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+    }
+
+    fn hear(&mut self, message: &PexMessage) {
+        self.heard.retain(|addr| !message.dropped.contains(addr));
+        let room = HEARD_MAX.saturating_sub(self.heard.len());
+        self.heard.extend(message.added.iter().map(|contact| contact.addr).take(room));
+    }
 }
 
 impl Swarm {
@@ -111,6 +129,7 @@ impl Swarm {
         let Some(message) = PexMessage::parse(payload) else {
             return self.ban(now, key, Misbehaviour::MalformedExtension);
         };
+        peer.exchange.hear(&message);
         let near = peer.lan;
         let places = self.peers.values().flat_map(|peer| [Some(peer.addr), peer.listens]);
         let connected: BTreeSet<SocketAddr> = places.flatten().collect();
@@ -129,7 +148,7 @@ impl Swarm {
 }
 
 /// True for what means something else to everybody: no host to tell of, or to dial on hearsay.
-fn is_nowhere(ip: IpAddr) -> bool {
+pub(super) fn is_nowhere(ip: IpAddr) -> bool {
     ip.is_loopback()
         || ip.is_unspecified()
         || ip.is_multicast()

@@ -1,5 +1,6 @@
 //! Small worlds of engines under virtual time: each test is a situation and what must come of it.
 
+mod holepunch;
 mod packs;
 mod parcels;
 mod pex;

@@ -1,6 +1,6 @@
 //! The extension handshake (BEP 10) and the metadata messages (BEP 9) that answer magnet links.
 
-use super::{parcel, pex};
+use super::{holepunch, parcel, pex};
 use crate::bencode::{self, encode_dict};
 use bytes::Bytes;
 
@@ -14,6 +14,8 @@ pub mod ours {
     pub const PEX: u8 = 3;
     /// Blocks that travel compressed together, see [`crate::wire::parcel`].
     pub const PARCELS: u8 = 4;
+    /// BEP 55 `ut_holepunch`, see [`crate::wire::holepunch`].
+    pub const HOLEPUNCH: u8 = 5;
 }
 
 /// The name of the document extension.
@@ -37,6 +39,8 @@ pub struct ExtensionHandshake {
     pub pex: Option<u8>,
     /// The sender's number for [`crate::wire::parcel`], if it takes them.
     pub parcels: Option<u8>,
+    /// The sender's number for [`crate::wire::holepunch`], if it speaks that.
+    pub holepunch: Option<u8>,
     /// Length of the info dictionary.
     pub metadata_size: Option<u32>,
     /// Where the sender listens.
@@ -67,6 +71,9 @@ impl ExtensionHandshake {
                 }
                 if let Some(id) = self.parcels {
                     m.key(parcel::NAME.as_bytes()).int(i64::from(id));
+                }
+                if let Some(id) = self.holepunch {
+                    m.key(holepunch::NAME.as_bytes()).int(i64::from(id));
                 }
                 if let Some(id) = self.metadata {
                     m.key(METADATA_NAME.as_bytes()).int(i64::from(id));
@@ -122,6 +129,7 @@ impl ExtensionHandshake {
             documents: extension(DOCUMENTS_NAME),
             pex: extension(pex::NAME),
             parcels: extension(parcel::NAME),
+            holepunch: extension(holepunch::NAME),
             metadata_size: number(b"metadata_size").and_then(|n| u32::try_from(n).ok()),
             listen_port: port(b"p"),
             requests_max: number(b"reqq").and_then(|n| u32::try_from(n).ok()).filter(|&n| n != 0),
@@ -211,6 +219,7 @@ mod tests {
             documents: Some(ours::DOCUMENTS),
             pex: Some(ours::PEX),
             parcels: Some(ours::PARCELS),
+            holepunch: Some(ours::HOLEPUNCH),
             metadata_size: Some(1234),
             listen_port: Some(7601),
             requests_max: Some(2000),

@@ -4,6 +4,7 @@
 pub mod documents;
 pub mod extension;
 pub mod handshake;
+pub mod holepunch;
 pub mod lsd;
 pub mod message;
 pub mod mse;

@@ -38,7 +38,8 @@ use updraft_manifests::head::{HEAD_PATH, Head};
 use updraft_manifests::keys::Role;
 use updraft_manifests::trust::Freshness;
 use updraft_protocol::io::{
-    Encryption, LocalNetwork, Preference, Session, SessionConfig, SessionError, UploadPolicy, is_lan,
+    Encryption, LocalNetwork, Preference, Session, SessionConfig, SessionError, UploadPolicy,
+    is_lan,
 };
 use updraft_protocol::wire::tracker::{
     Announce, encode_failure, encode_scrape, parse_scrape_query,

@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn dial(&self, key: TorrentKey, addr: SocketAddr, quic: Option<u16>) {
+    pub(super) fn dial(&self, key: TorrentKey, addr: SocketAddr, route: Route) {
         let Some(dial) = self.dial_setup(key) else { return };
         let events = self.shared.events.clone();
         let local_only = self.is_local_only();
@@ -87,7 +87,7 @@ impl Engine {
             let result = if local_only && !lsd::is_on_link(addr.ip()) {
                 None
             } else {
-                dial.dial(addr, quic.map_or(Route::Plain, Route::QuicFirst)).await
+                dial.dial(addr, route).await
             };
             let _ = events.send(NetEvent::Dialled { torrent: key, addr, result }).await;
         });

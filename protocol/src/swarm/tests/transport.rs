@@ -159,7 +159,7 @@ fn who_is_told_to_have_quic_is_dialled_by_it_until_it_turns_out_otherwise() {
     swarm.handle(Duration::from_secs(2), limiter, Input::Timeout);
     let dials = |outputs: &[Output]| -> Vec<(SocketAddr, Option<u16>)> {
         let dials = outputs.iter().filter_map(|output| match output {
-            Output::Dial { addr, quic } => Some((*addr, *quic)),
+            Output::Dial { addr, quic, .. } => Some((*addr, *quic)),
             _ => None,
         });
         dials.collect()
