@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use updraft_manifests::trust::TrustError;
+use url::Url;
 
 /// Why a command did not do its job.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,14 @@ pub enum Error {
     /// Signatures, sequences or hashes do not fit.
     #[error("{0}")]
     Trust(#[from] TrustError),
+    /// The same, of what a repository serves for its head.
+    #[error("{from}: {error}")]
+    Refused {
+        /// The repository.
+        from: Box<Url>,
+        /// Why.
+        error: TrustError,
+    },
     /// A release that cannot be used, although it is signed.
     #[error("the release {version} cannot be used: {why}")]
     Release {
@@ -153,7 +162,10 @@ impl Error {
             Self::Bundle { why, .. } => why.exit(),
             Self::Busy(_) => Exit::Busy,
             Self::Network { .. } | Self::Listen(_) => Exit::Network,
-            Self::Trust(_) | Self::Release { .. } | Self::Launcher { .. } => Exit::Trust,
+            Self::Trust(_)
+            | Self::Refused { .. }
+            | Self::Release { .. }
+            | Self::Launcher { .. } => Exit::Trust,
             Self::Disk { .. } | Self::Space { .. } | Self::State { .. } => Exit::Disk,
             Self::Damaged { .. } => Exit::Damaged,
             Self::Interrupted => Exit::Interrupted,
@@ -209,6 +221,7 @@ impl Error {
             }
             Self::Usage(_)
             | Self::Trust(_)
+            | Self::Refused { .. }
             | Self::Release { .. }
             | Self::Launcher { .. }
             | Self::Failed(_) => return None,

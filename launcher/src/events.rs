@@ -76,6 +76,9 @@ pub enum Event {
     Revoked {
         /// The release.
         version: String,
+        /// The release that `rollback` goes back to at once.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kept: Option<String>,
     },
     /// The launcher itself: what the publisher offers for this platform.
     Launcher {

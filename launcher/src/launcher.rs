@@ -213,7 +213,8 @@ impl Launcher {
             channel,
             feed,
         };
-        if old.as_ref() != Some(&state) {
+        // What is installed follows what it did until the new choice has led to a release.
+        if store.installed()?.is_none() && old.as_ref() != Some(&state) {
             store.set_state(&state)?;
         }
         let mut launcher = Self::start(store, lock, state, network, events, stop)?;
@@ -298,6 +299,14 @@ impl Launcher {
             self.remember_peers().await;
             session.stop().await;
         }
+    }
+
+    /// True if any release is installed, or was begun to be.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the record cannot be read.
+    pub fn has_release(&self) -> Result<bool, Error> {
+        Ok(self.store.installed()?.is_some())
     }
 
     fn installed(&self) -> Result<Installed, Error> {

@@ -323,7 +323,7 @@ async fn newest_head(
                     Err(Error::Trust(error @ TrustError::Equivocation { .. })) => {
                         disputed = Some(error);
                     }
-                    Err(Error::Trust(error)) => refused = Some(error),
+                    Err(Error::Trust(error)) => refused = Some((url.clone(), error)),
                     Err(error) => return Err(error),
                 },
                 Ok(None) => {
@@ -338,7 +338,9 @@ async fn newest_head(
         }
     }
     // Whatever else was served: of two heads of one number neither is used, until a higher one comes.
-    if let Some(error) = disputed.filter(|_| is_disputed(trust)) {
+    if is_disputed(trust)
+        && let Some(error) = disputed.take()
+    {
         return Err(error.into());
     }
     if best.is_none()
@@ -352,7 +354,7 @@ async fn newest_head(
                     best = Some((head, Origin::Peer));
                 }
                 Err(Error::Trust(error @ TrustError::Equivocation { .. })) => {
-                    (best, refused) = (None, Some(error));
+                    (best, disputed) = (None, Some(error));
                 }
                 Err(Error::Trust(error)) => {
                     tracing::info!(addr = %peer.addr, %error, "a player's head is of no use");
@@ -364,8 +366,11 @@ async fn newest_head(
     if let Some(best) = best {
         return Ok(best);
     }
-    if let Some(error) = refused {
+    if let Some(error) = disputed.filter(|_| is_disputed(trust)) {
         return Err(error.into());
+    }
+    if let Some((from, error)) = refused {
+        return Err(Error::Refused { from: Box::new(from), error });
     }
     let kept = documents.read(HEAD_PATH).and_then(|bytes| trust.accept_head(&bytes, now).ok());
     match kept {

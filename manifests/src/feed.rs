@@ -48,7 +48,7 @@ impl Feed {
     /// [`FeedError`] if there is no URL, too many, or one that is not http(s).
     pub fn new(product: Name, root: ContentHash, urls: Vec<Url>) -> Result<Self, FeedError> {
         if urls.is_empty() {
-            return Err(FeedError("it names no repository URL".to_owned()));
+            return Err(FeedError("it names no repository URL (in a shell a feed link stands in quotes: it may have a `&` in it)".to_owned()));
         }
         if urls.len() > URLS_MAX {
             return Err(FeedError(format!("it names more than {URLS_MAX} URLs")));

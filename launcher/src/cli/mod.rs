@@ -144,9 +144,12 @@ async fn command(args: Args, sink: &Sink, stop: &Stop) -> Result<Exit, Error> {
             done.map(|()| Exit::Done)
         }
         Command::Components(Components::List(dir)) => {
-            for component in Launcher::components(&dir.dir)? {
-                sink(component);
+            let components = Launcher::components(&dir.dir)?;
+            if components.is_empty() {
+                let message = "this release has no components: all of it is installed".to_owned();
+                sink(Event::UpToDate { message });
             }
+            components.into_iter().for_each(|component| sink(component));
             Ok(Exit::Done)
         }
         Command::Components(Components::Add(ComponentArgs { names, swarm })) => {
@@ -282,7 +285,13 @@ async fn bring(
         {
             updated = launcher.update(UpdateRequest { bounded: true, ..how }).await;
         }
-        tell_outcome(updated?, sink);
+        let updated = updated?;
+        if updated == Updated::Paused && !launcher.has_release()? {
+            let why = "the publisher has stopped the newest release, so nothing can be installed now: try \
+                       again later";
+            return Err(Error::Failed(why.to_owned()));
+        }
+        tell_outcome(updated, sink);
         if swarm.stay {
             return launcher.seed().await;
         }

@@ -220,7 +220,9 @@ fn text(event: &Event) -> Option<String> {
             let stale = match *heard_from {
                 _ if *fresh => "",
                 "bundle" => " (as the bundle has it; the publisher's server was not asked)",
-                "players" => " (as other players have it; the publisher's server was not asked)",
+                "players" => {
+                    " (as other players have it; the publisher's server has not confirmed it)"
+                }
                 _ => " (old news: no source confirms it now)",
             };
             format!("{product}, channel {channel}: {state}{stale}")
@@ -298,10 +300,15 @@ fn text(event: &Event) -> Option<String> {
              and there is no way back",
             units::bytes(*extra_space_bytes)
         ),
-        Event::Revoked { version } => format!(
-            "{version}, which is installed, was revoked by its publisher: update as soon as there is \
-             another release"
-        ),
+        Event::Revoked { version, kept } => {
+            let back = kept.as_ref().map_or_else(String::new, |kept| {
+                format!(", or go back to {kept} at once with `rollback`")
+            });
+            format!(
+                "{version}, which is installed, was revoked by its publisher: update as soon as there is \
+                 another release{back}"
+            )
+        }
         Event::Launcher { own, available, state, .. } => match *state {
             "available" => format!("there is a newer launcher: {available} (this is {own})"),
             "waiting" => format!("the launcher {available} is here and is started the next time"),

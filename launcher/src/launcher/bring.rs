@@ -105,7 +105,12 @@ impl Launcher {
 
     /// What is to be brought in, or why nothing is.
     async fn wanted_offer(&mut self, how: UpdateRequest) -> Result<Result<Offer, Updated>, Error> {
-        let Some(offer) = self.offer(how.adopt).await? else { return Ok(Err(Updated::UpToDate)) };
+        let Some(offer) = self.offer(how.adopt).await? else {
+            if how.force {
+                self.hold(None)?;
+            }
+            return Ok(Err(Updated::UpToDate));
+        };
         match offer.turn {
             Turn::Paused => return Ok(Err(Updated::Paused)),
             // Who has nothing yet has nothing to wait with.
@@ -128,6 +133,9 @@ impl Launcher {
         drop(sources);
         let before = installed.as_ref().map(|installed| &installed.release);
         let release = self.offered_release(&news, &manifest, before).await?;
+        if self.store.state()?.as_ref() != Some(&self.state) {
+            self.store.set_state(&self.state)?;
+        }
         let asked = std::mem::take(&mut self.asked);
         self.decide(&asked, &release.identity.rules)?;
         let path = torrent_path(&release.identity.torrent);

@@ -23,7 +23,10 @@ impl Launcher {
         updated.map_err(|error| match (&self.network.bundle, error) {
             (
                 Some(dir),
-                why @ (Error::Network { .. } | Error::Trust(_) | Error::Release { .. }),
+                why @ (Error::Network { .. }
+                | Error::Trust(_)
+                | Error::Refused { .. }
+                | Error::Release { .. }),
             ) => Error::Bundle { dir: dir.clone(), why: Box::new(why) },
             (_, error) => error,
         })

@@ -146,7 +146,12 @@ impl Launcher {
         if let Some(installed) = installed
             && revoked.contains(&installed.release.manifest)
         {
-            (self.events)(Event::Revoked { version: installed.release.version.to_string() });
+            let kept = self.kept().ok().flatten();
+            let kept = kept.filter(|kept| !revoked.contains(&kept.release.manifest));
+            (self.events)(Event::Revoked {
+                version: installed.release.version.to_string(),
+                kept: kept.map(|kept| kept.release.version.to_string()),
+            });
         }
         (self.events)(Event::Checked {
             product: self.state.feed.product.to_string(),

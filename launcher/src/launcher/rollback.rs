@@ -13,8 +13,9 @@ use updraft_manifests::trust::TrustError;
 
 impl Launcher {
     /// Goes back to the release that was installed before this one; downloads nothing if its files
-    /// are as they were. No update up to the release that is left comes by itself from then on. What is
-    /// believed of the product stays: floors are not lowered.
+    /// are as they were. No update up to the release that is left comes by itself from then on; going forward
+    /// again, to what was left by the last rollback, ends that. What is believed of the product stays: floors
+    /// are not lowered.
     ///
     /// # Errors
     /// [`Error::NothingKept`], and everything that an update can meet.
@@ -29,12 +30,15 @@ impl Launcher {
             return Err(TrustError::Revoked { product, version }.into());
         }
         // First: an update that runs by itself after a stop must not bring it back.
-        self.hold(self.state.held.max(Some(left.sequence)))?;
+        let forward = kept.release.sequence > left.sequence;
+        self.hold(if forward { None } else { self.state.held.max(Some(left.sequence)) })?;
         let release = self.installed_release(&kept).await?;
         let swarm = self.known_swarm_sources();
         self.bring(&release, Manner::default(), &swarm, since).await?;
-        let version = left.version.to_string();
-        (self.events)(Event::Held { version });
+        if !forward {
+            let version = left.version.to_string();
+            (self.events)(Event::Held { version });
+        }
         Ok(())
     }
 

@@ -280,7 +280,8 @@ impl Launcher {
                 let unheard = match &first {
                     Some(Ok(news)) => news.origin == Origin::Kept,
                     // What is refused may be the page of a network that lets nobody out.
-                    Some(Err(Error::Network { .. } | Error::Trust(_))) | None => true,
+                    Some(Err(Error::Network { .. } | Error::Trust(_) | Error::Refused { .. }))
+                    | None => true,
                     Some(Err(_)) => false,
                 };
                 if let Some(news) = first.take_if(|_| !unheard || alone) {
