@@ -359,6 +359,11 @@ pub enum Event {
         #[serde(flatten)]
         settings: Settings,
     },
+    /// While the swarm can reach us: who is uploaded to from now on, by what the player wants and by what else runs.
+    Uploading {
+        /// `everyone`, `lan` or `nobody`.
+        to: &'static str,
+    },
     /// `run`: the game was started.
     Running {
         /// The release.

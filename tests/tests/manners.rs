@@ -126,6 +126,9 @@ fn wait_running(world: &World, run: &Proc) -> String {
 fn nothing_is_uploaded_while_the_game_runs() {
     let world = World::new();
     let sharing = world.host.seed();
+    sharing.wait_json("that it shares", READY_WAIT, |event| {
+        (event["event"] == "seeding").then_some(())
+    });
     let mut run = world.host.run(&["--level", "3"]);
     assert_eq!(wait_running(&world, &run), "--level 3\n");
     wait_warning(&sharing, "nothing is uploaded while the game runs");
@@ -177,6 +180,9 @@ fn what_is_set_is_followed_at_once_and_what_was_uploaded_is_told() {
     world.assert_installed(&far);
     world.config("upload", "no");
     assert_eq!(world.config("lan", "no")["lan"], false);
+    sharing.wait_json("that it follows", READY_WAIT, |event| {
+        (event["event"] == "uploading" && event["to"] == "nobody").then_some(())
+    });
     let (near, install) = world.guest("near", false);
     wait_for_nothing(&install);
     world.config("lan", "yes");

@@ -474,6 +474,7 @@ fn text(event: &Event) -> Option<String> {
         Event::Progress(_)
         | Event::Checking { .. }
         | Event::Exporting { .. }
+        | Event::Uploading { .. }
         | Event::Seeding { .. }
         | Event::Warning { .. }
         | Event::Stopped { .. }

@@ -113,6 +113,14 @@ async fn follow(
             if network.local != LocalNetwork::Only {
                 session.set_found_locally(next.found).await;
             }
+            if told.map(|told: Told| told.upload) != Some(next.upload) {
+                let to = match next.upload {
+                    UploadPolicy::Everyone => "everyone",
+                    UploadPolicy::LanOnly => "lan",
+                    UploadPolicy::Nobody => "nobody",
+                };
+                events(Event::Uploading { to });
+            }
             told = Some(next);
         }
         if why != why_told {
