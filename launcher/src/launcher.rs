@@ -294,11 +294,12 @@ impl Launcher {
 
     /// Says goodbye to the swarm; takes at most a few seconds.
     pub async fn close(&mut self) {
-        self.manners = None;
         if let Some(session) = self.session.take() {
             self.remember_peers().await;
             session.stop().await;
         }
+        // Its last count is that of an engine that has ended.
+        self.manners = None;
     }
 
     /// True if any release is installed, or was begun to be.

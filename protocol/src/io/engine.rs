@@ -514,7 +514,8 @@ impl Engine {
     }
 
     fn remove(&mut self, key: TorrentKey, reply: Option<oneshot::Sender<()>>) {
-        let Some(torrent) = self.torrents.remove(&key) else { return };
+        let Some(mut torrent) = self.torrents.remove(&key) else { return };
+        torrent.publish();
         self.by_hash.retain(|_, other| *other != key);
         self.share_names();
         self.peers.retain(|_, peer| peer.torrent != key);
@@ -529,6 +530,8 @@ impl Engine {
     }
 
     async fn stop(mut self) {
+        // The last word on what was sent.
+        self.torrents.values_mut().for_each(Torrent::publish);
         self.peers.clear();
         let syncs: Vec<oneshot::Receiver<io::Result<()>>> = self
             .torrents
