@@ -43,7 +43,7 @@ pub fn promote(
         return Err(Error::Usage(format!("--from and --to are both `{to}`")));
     }
     let (signers, head_key) = (Signers::at_hand(home, Role::Release)?, home.key(Role::Head)?);
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = published(&repository)?;
     let on_from = || head.releases.iter().filter(|release| release.channel == *from);
@@ -102,7 +102,7 @@ pub fn promote(
         return Err(Error::Usage(format!("`{from}` does not offer {version}, but {offered}")));
     }
     if !entries.is_empty() {
-        head::sign(home, &head_key, &repository, &lock, |head| {
+        head::sign(home, &head_key, &repository, &mut lock, |head| {
             for entry in entries {
                 put(head, entry);
             }
@@ -149,7 +149,7 @@ pub fn release(
     platform: Option<&Name>,
 ) -> Result<(Vec<Release>, bool), Error> {
     let key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = published(&repository)?;
     let meant = |release: &&Release| {
@@ -182,7 +182,7 @@ pub fn release(
     for entry in &announced {
         repository.manifest(&head, entry)?;
     }
-    head::sign(home, &key, &repository, &lock, |head| {
+    head::sign(home, &key, &repository, &mut lock, |head| {
         for entry in &announced {
             put(head, entry.clone());
             head.preloads.retain(|preload| !preload.is_in_place_of(entry));
@@ -223,7 +223,7 @@ pub fn revoke(
     launcher: bool,
 ) -> Result<Revoked, Error> {
     let key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = published(&repository)?;
     let role = if launcher { Role::Launcher } else { Role::Release };
@@ -237,7 +237,7 @@ pub fn revoke(
     let empty = head.releases.iter().filter(|release| manifests.contains(&release.manifest));
     let empty = empty.map(|release| (release.channel.clone(), release.platform.clone())).collect();
     if manifests.iter().any(|hash| !head.revoked.contains(hash)) {
-        head::sign(home, &key, &repository, &lock, |head| {
+        head::sign(home, &key, &repository, &mut lock, |head| {
             let known = std::mem::take(&mut head.revoked);
             let new = manifests.iter().filter(|hash| !known.contains(hash)).copied();
             head.revoked = known.iter().copied().chain(new).collect();
@@ -300,7 +300,7 @@ pub fn pace(
     pace: &Pace,
 ) -> Result<Vec<Release>, Error> {
     let key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = published(&repository)?;
     let meant = |release: &Release| {
@@ -317,7 +317,7 @@ pub fn pace(
             refuse_fewer(old, steps)?;
         }
     }
-    let head = head::sign(home, &key, &repository, &lock, |head| {
+    let head = head::sign(home, &key, &repository, &mut lock, |head| {
         for release in head.releases.iter_mut().filter(|release| meant(release)) {
             set_pace(release, pace);
         }

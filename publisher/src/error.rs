@@ -97,9 +97,22 @@ pub enum Error {
     #[error("{0}")]
     Network(String),
     /// Another publisher works on the same repository.
-    #[error("another updraft-publisher is working on {path}: wait until it is done", path = path.display())]
+    #[error(
+        "another updraft-publisher is working on {path}: run the same command again when it is done",
+        path = path.display()
+    )]
     Busy {
-        /// The lock file.
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another publisher has changed what is offered while this one was at work.
+    #[error(
+        "another updraft-publisher has changed {path} meanwhile, so nothing of this run went live: run the same \
+         command again, it goes on with what is ready",
+        path = path.display()
+    )]
+    Overtaken {
+        /// The head.
         path: PathBuf,
     },
     /// Stopped before the end.
@@ -121,7 +134,7 @@ impl Error {
             Self::Waiting(_) => exit::WAITING,
             Self::Disk { .. } => exit::DISK,
             Self::Listen { .. } | Self::Network(_) => exit::NETWORK,
-            Self::Busy { .. } => exit::BUSY,
+            Self::Busy { .. } | Self::Overtaken { .. } => exit::BUSY,
             Self::Stopped => exit::STOPPED,
             Self::Internal(_) => exit::INTERNAL,
         }

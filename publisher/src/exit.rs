@@ -10,7 +10,7 @@
 //! | 5 | a key is missing, unreadable or of another role |
 //! | 6 | the disk: not found, not writable, full |
 //! | 7 | the network: an address is in use, a server cannot be reached |
-//! | 8 | another publisher works on the same repository |
+//! | 8 | another publisher works on the same repository, or has just changed it: run again |
 //! | 9 | a document waits for signatures; nothing went live |
 //! | 130 | stopped by Ctrl-C before it was done |
 

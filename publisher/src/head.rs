@@ -1,8 +1,9 @@
 //! Signing the head: every time with a higher sequence, and the last thing that is written.
 
-use crate::home::{Home, RepositoryLock};
+use crate::Error;
+use crate::home::Home;
+use crate::lock::RepositoryLock;
 use crate::repository::{Repository, now};
-use crate::{Error, disk};
 use updraft_manifests::document::Signed;
 use updraft_manifests::head::{HEAD_PATH, Head, Sources};
 use updraft_manifests::keys::{Role, SecretKey};
@@ -16,12 +17,13 @@ const DAY: u64 = 86_400;
 ///
 /// # Errors
 /// [`Error::Content`] if the tree does not verify, or the new head would not be accepted by launchers
-/// (a key that the root does not list); [`Error::Disk`].
+/// (a key that the root does not list); [`Error::Overtaken`] if it is not the head any more that was there when
+/// the lock was taken; [`Error::Disk`].
 pub fn sign(
     home: &Home,
     key: &SecretKey,
     repository: &Repository,
-    lock: &RepositoryLock,
+    lock: &mut RepositoryLock,
     change: impl FnOnce(&mut Head),
 ) -> Result<Head, Error> {
     sign_with(home, &[key], &[&repository.trust], repository, lock, change)
@@ -36,7 +38,7 @@ pub fn sign_with(
     keys: &[&SecretKey],
     trusts: &[&TrustState],
     repository: &Repository,
-    _lock: &RepositoryLock,
+    lock: &mut RepositoryLock,
     change: impl FnOnce(&mut Head),
 ) -> Result<Head, Error> {
     let head = next(home, repository, change)?;
@@ -50,7 +52,7 @@ pub fn sign_with(
         let why = format!("{error}; is it the key that `init` made for this repository?");
         return Err(Error::Key { role: "head", path: home.key_path(Role::Head), why });
     }
-    disk::write_atomic(&path, &bytes)?;
+    lock.put_head(&bytes)?;
     Ok(head)
 }
 
@@ -96,23 +98,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = init(dir.path(), &Name::parse("game").unwrap(), &[], None).unwrap();
         let key = home.key(Role::Head).unwrap();
-        let lock = home.lock().unwrap();
+        let mut lock = home.lock().unwrap();
         let repository = Repository::open(&home.repository(), None).unwrap();
-        let one = sign(&home, &key, &repository, &lock, |_| {}).unwrap();
+        let one = sign(&home, &key, &repository, &mut lock, |_| {}).unwrap();
         // As if the clock had been ahead for a while.
         let ahead = one.created.after(1000);
-        let two = sign(&home, &key, &repository, &lock, |head| {
+        let two = sign(&home, &key, &repository, &mut lock, |head| {
             head.created = ahead;
             head.expires = ahead.after(DAY);
         })
         .unwrap();
         assert_eq!(half_life(&two), ahead.after(DAY / 2));
-        let three = sign(&home, &key, &repository, &lock, |_| {}).unwrap();
+        let three = sign(&home, &key, &repository, &mut lock, |_| {}).unwrap();
         assert_eq!((one.sequence, two.sequence, three.sequence), (1, 2, 3));
         assert_eq!(three.created, ahead);
         assert_eq!(three.expires, ahead.after(7 * DAY));
         let stranger = SecretKey::from_random(Role::Head, [9; 32]);
-        let error = sign(&home, &stranger, &repository, &lock, |_| {}).unwrap_err();
+        let error = sign(&home, &stranger, &repository, &mut lock, |_| {}).unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::KEY);
         assert_eq!(repository.head(now()).unwrap().unwrap().head.sequence, 3);
     }

@@ -1,11 +1,11 @@
 //! The publisher's folder: configuration, keys, lock, and the repository it writes.
 
 use crate::key_file::{self, Seen};
+use crate::lock::RepositoryLock;
 use crate::passphrase::Passphrases;
 use crate::repository::Repository;
 use crate::{Error, disk};
 use serde::Deserialize;
-use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -245,30 +245,13 @@ impl Home {
     }
 
     /// Takes the repository for writing, until the lock is dropped or the process ends, however it
-    /// ends.
+    /// ends. The lock lies in the repository, since several publisher's folders may write to one.
     ///
     /// # Errors
     /// [`Error::Busy`] if another process has it.
     pub fn lock(&self) -> Result<RepositoryLock, Error> {
-        Self::lock_file(&self.dir.join(".lock"))
+        RepositoryLock::take(&self.repository())
     }
-
-    /// Takes a lock file, made if it is not there.
-    pub(crate) fn lock_file(path: &Path) -> Result<RepositoryLock, Error> {
-        let file = File::create(path).map_err(Error::disk("open", path))?;
-        let path = path.to_path_buf();
-        match file.try_lock() {
-            Ok(()) => Ok(RepositoryLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { path }),
-            Err(TryLockError::Error(source)) => Err(Error::Disk { action: "lock", path, source }),
-        }
-    }
-}
-
-/// The right to write to the repository.
-#[derive(Debug)]
-pub struct RepositoryLock {
-    _file: File,
 }
 
 #[cfg(test)]
@@ -297,14 +280,10 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time() {
+    fn a_key_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(CONFIG_NAME), "product = \"game\"").unwrap();
         let home = Home::open(dir.path()).unwrap();
-        let lock = home.lock().unwrap();
-        assert!(matches!(home.lock(), Err(Error::Busy { .. })));
-        drop(lock);
-        home.lock().unwrap();
         let error = home.key(Role::Head).unwrap_err();
         assert_eq!(error.exit_code(), crate::exit::KEY);
     }

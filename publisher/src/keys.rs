@@ -7,8 +7,9 @@
 //! instant, and one that was away for years walks root by root. A run that was killed is finished by
 //! the next.
 
-use crate::home::{Home, RepositoryLock};
+use crate::home::Home;
 use crate::key_file;
+use crate::lock::RepositoryLock;
 use crate::repository::{Repository, now};
 use crate::signers::Signers;
 use crate::{Error, disk, head, waiting};
@@ -79,7 +80,7 @@ pub fn rotate(
     extra: &[SecretKey],
     seal: bool,
 ) -> Result<Changed, Error> {
-    let (lock, repository) = begin(home)?;
+    let (mut lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let mut swaps = Vec::new();
     let named_before = |at: usize| roles[..at].contains(&roles[at]);
@@ -110,7 +111,7 @@ pub fn rotate(
         change.signers.push(next);
         change.signers.extend(old);
     }
-    let mut changed = change.publish(&lock, extra)?;
+    let mut changed = change.publish(&mut lock, extra)?;
     for (role, path, next_path, public) in swaps {
         if path.exists() {
             let retired = beside(&path, &format!("until-root-{}", changed.root));
@@ -172,7 +173,7 @@ pub fn add(
     new: NewKey<'_>,
     extra: &[SecretKey],
 ) -> Result<Changed, Error> {
-    let (lock, repository) = begin(home)?;
+    let (mut lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let (public, file) = match new {
         NewKey::Made { file, seal } => {
@@ -186,7 +187,7 @@ pub fn add(
     if !change.set(role).keys.insert(public) {
         return Err(Error::Usage(format!("the root lists {public} already")));
     }
-    let mut changed = change.publish(&lock, extra)?;
+    let mut changed = change.publish(&mut lock, extra)?;
     changed.new.push((role, public, file));
     Ok(changed)
 }
@@ -202,7 +203,7 @@ pub fn threshold(
     channel: Option<&Name>,
     extra: &[SecretKey],
 ) -> Result<Changed, Error> {
-    let (lock, repository) = begin(home)?;
+    let (mut lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let refused = |why: String| Err(Error::Usage(why));
     let Some(set) = change.roles.of(role) else {
@@ -227,7 +228,7 @@ pub fn threshold(
         Some(channel) => drop(change.roles.release.channels.insert(channel.clone(), count)),
         None => change.set(role).threshold = count,
     }
-    change.publish(&lock, extra)
+    change.publish(&mut lock, extra)
 }
 
 /// Makes a key. That of the head stays open, because `serve` signs when nobody is there, unless the one it follows
@@ -242,7 +243,7 @@ fn new_key(home: &Home, role: Role, path: &Path, seal: bool) -> Result<SecretKey
 /// # Errors
 /// As [`rotate`]; refused if too few would be left.
 pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Changed, Error> {
-    let (lock, repository) = begin(home)?;
+    let (mut lock, repository) = begin(home)?;
     let mut change = Change::new(home, &repository);
     let all = [Role::Root, Role::Release, Role::Launcher, Role::Head];
     let listing = |role: &Role| change.roles.of(*role).is_some_and(|set| set.keys.contains(public));
@@ -262,7 +263,7 @@ pub fn revoke(home: &Home, public: &PublicKey, extra: &[SecretKey]) -> Result<Ch
     if home.seen_key(role).is_some_and(|seen| seen.public != *public) {
         change.signers.push(home.key(role)?);
     }
-    change.publish(&lock, extra)
+    change.publish(&mut lock, extra)
 }
 
 /// A new root in the making.
@@ -294,7 +295,7 @@ impl<'a> Change<'a> {
     }
 
     /// Signs and writes everything, the root last.
-    fn publish(mut self, lock: &RepositoryLock, extra: &[SecretKey]) -> Result<Changed, Error> {
+    fn publish(mut self, lock: &mut RepositoryLock, extra: &[SecretKey]) -> Result<Changed, Error> {
         let old = root_of(self.repository);
         let roles = |roles: &Roles| -> Vec<(Role, PublicKey)> {
             [Role::Root, Role::Release, Role::Launcher, Role::Head]
@@ -326,6 +327,9 @@ impl<'a> Change<'a> {
         let accepted = self.repository.trust.accept_root(&bytes).map_err(|error| refused(&error));
         let trust = accepted?.0;
         self.sign_what_is_named(&root, &trust, lock)?;
+        if path.exists() {
+            return Err(Error::Overtaken { path });
+        }
         disk::write_atomic(&path, &bytes)?;
         waiting::done(self.home, &waiting)?;
         Ok(changed)
@@ -346,7 +350,7 @@ impl<'a> Change<'a> {
         &mut self,
         root: &Root,
         after: &TrustState,
-        lock: &RepositoryLock,
+        lock: &mut RepositoryLock,
     ) -> Result<(), Error> {
         let Some(accepted) = self.repository.head(now())? else { return Ok(()) };
         for release in accepted.head.named() {

@@ -71,7 +71,7 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
     }
     let signers = Signers::at_hand(home, Role::Launcher)?;
     let head_key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let head = repository.head(now())?.map(|accepted| accepted.head);
     let old = head.as_ref().and_then(|head| head.launcher(&what.platform));
@@ -121,7 +121,7 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
         manifest: signed.hash(),
         length: signed.payload().len() as u64,
     };
-    head::sign(home, &head_key, &repository, &lock, |head| {
+    head::sign(home, &head_key, &repository, &mut lock, |head| {
         head.launchers.retain(|launcher| launcher.platform != entry.platform);
         head.launchers.push(entry);
         head.launchers.sort_by(|a, b| a.platform.cmp(&b.platform));

@@ -24,6 +24,7 @@ pub mod key_file;
 pub mod keys;
 pub mod launcher;
 pub mod leaf_index;
+pub mod lock;
 pub mod objects;
 pub mod output;
 pub mod packs;

@@ -5,7 +5,8 @@
 //! Whatever is killed when, the head names a list of whole patches, and the next run goes on: what lies
 //! made in the work folder is compared again and used.
 
-use crate::home::{Home, RepositoryLock};
+use crate::home::Home;
+use crate::lock::{RepositoryLock, lock_file};
 use crate::objects::{Objects, Source as ObjectSource};
 use crate::patch::{Options, Side, compare, make};
 use crate::publish::{failed, write_torrent};
@@ -99,7 +100,7 @@ pub fn offer(
     }
     let work = home.dir.join(WORK_FOLDER);
     disk::make_folder(&work)?;
-    let _alone = Home::lock_file(&work.join(".lock"))?;
+    let _alone = lock_file(&work.join(".lock"))?;
     let newest_info = info(&repository, &newest)?;
     let known = list(&repository, &entry, &newest);
     let offered = |from: &Manifest| {
@@ -275,7 +276,7 @@ fn add(
         v1: metainfo.info.hashes.v1.map(|hash| V1Hash(hash.0)),
     };
 
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(None) };
     step(PatchStep::Object)?;
@@ -292,7 +293,7 @@ fn add(
     list.patches.retain(|known| known.from != offer.from && place(known).is_some());
     list.patches.push(offer.clone());
     list.patches.sort_by_key(place);
-    publish_list(home, &head_key, &repository, &lock, newest, &list, step)?;
+    publish_list(home, &head_key, &repository, &mut lock, newest, &list, step)?;
     Ok(Some(offer))
 }
 
@@ -304,7 +305,7 @@ fn offer_torrents(
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let head_key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(()) };
     let list = list(&repository, &entry, newest);
@@ -315,7 +316,7 @@ fn offer_torrents(
     }
     step(PatchStep::Torrents)?;
     let list = PatchList { torrents: torrent_deltas::write(&repository, newest, before)?, ..list };
-    publish_list(home, &head_key, &repository, &lock, newest, &list, step)
+    publish_list(home, &head_key, &repository, &mut lock, newest, &list, step)
 }
 
 /// Writes the patch list of `newest`, and the head that names it.
@@ -323,7 +324,7 @@ fn publish_list(
     home: &Home,
     head_key: &SecretKey,
     repository: &Repository,
-    lock: &RepositoryLock,
+    lock: &mut RepositoryLock,
     newest: &Verified<Manifest>,
     list: &PatchList,
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,

@@ -156,7 +156,7 @@ pub fn publish(
     // All that can be wrong without looking at the build comes first.
     let signers = Signers::at_hand(home, Role::Release)?;
     let head_key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let old_head = repository.head(now())?;
     let (channel, platform) = (&what.channel, &what.platform);
@@ -264,7 +264,7 @@ pub fn publish(
             return Ok(published(true, old.sequence, old.manifest, &accepted.head));
         }
         step(Step::Head)?;
-        let head = head::sign(home, &head_key, &repository, &lock, |_| {})?;
+        let head = head::sign(home, &head_key, &repository, &mut lock, |_| {})?;
         return Ok(published(true, old.sequence, old.manifest, &head));
     }
 
@@ -286,7 +286,7 @@ pub fn publish(
         patches: None,
         rollout: what.first.map(|share| channels::first_share(signed.hash(), share)),
     };
-    let head = head::sign(home, &head_key, &repository, &lock, |head| {
+    let head = head::sign(home, &head_key, &repository, &mut lock, |head| {
         if what.preload { channels::announce(head, entry) } else { channels::put(head, entry) }
     })?;
     waiting::done(home, &waiting)?;

@@ -478,7 +478,7 @@ fn sign_in_time(home: &Home, head: &Head, out: Output) {
             json!({ "head": head.sequence, "expires": head.expires.to_string() }),
         ),
         // Whoever works on the repository signs a head too.
-        Err(Error::Busy { .. }) => {}
+        Err(Error::Busy { .. } | Error::Overtaken { .. }) => {}
         Err(error) => warn(error.to_string()),
     }
 }
@@ -489,11 +489,11 @@ fn sign_in_time(home: &Home, head: &Head, out: Output) {
 /// As [`head::sign`]; [`Error::Key`] without the key.
 pub fn sign_head(home: &Home, days: Option<u16>) -> Result<(Head, bool), Error> {
     let key = home.key(Role::Head)?;
-    let lock = home.lock()?;
+    let mut lock = home.lock()?;
     let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
     let was_expired =
         repository.head(now())?.is_some_and(|accepted| accepted.freshness != Freshness::Fresh);
-    let head = head::sign(home, &key, &repository, &lock, |head| {
+    let head = head::sign(home, &key, &repository, &mut lock, |head| {
         if let Some(days) = days {
             head.expires = head.created.after(u64::from(days) * 86_400);
         }

@@ -94,7 +94,7 @@ fn new_products_have_sealed_keys_or_are_told_what_it_means() {
 }
 
 /// Runs a program of the system to its end: what it printed.
-fn system(program: &str, arguments: &[&str], dir: &Path) -> Vec<u8> {
+pub(crate) fn system(program: &str, arguments: &[&str], dir: &Path) -> Vec<u8> {
     let output = Command::new(program).args(arguments).current_dir(dir).output();
     let output = output.expect("it is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -124,15 +124,20 @@ impl World {
     }
 }
 
+/// Makes a key that is no file of ours, `token.pem` in `dir`: its public half.
+pub(crate) fn token(dir: &Path) -> String {
+    system("openssl", &["genpkey", "-algorithm", "ed25519", "-out", "token.pem"], dir);
+    let public = ["pkey", "-in", "token.pem", "-pubout", "-outform", "DER"];
+    let public = system("openssl", &public, dir);
+    public[public.len() - 32..].iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// OpenSSL is another implementation of Ed25519, and what somebody would begin with.
 #[test]
 fn a_program_signs_where_the_key_is_no_file_of_ours() {
     let world = World::new();
     let dir = world.dir.path();
-    system("openssl", &["genpkey", "-algorithm", "ed25519", "-out", "token.pem"], dir);
-    let public = ["pkey", "-in", "token.pem", "-pubout", "-outform", "DER"];
-    let public = system("openssl", &public, dir);
-    let public: String = public[public.len() - 32..].iter().map(|b| format!("{b:02x}")).collect();
+    let public = token(dir);
     let key = ["keys", "new", "release", "--public", &public];
     world.publisher(&key).finish(TRANSFER_WAIT);
 
