@@ -64,7 +64,8 @@ pub fn look(path: &Path) -> Result<Option<Seen>, Error> {
 /// Reads the key at `path`, which must be of `role`, if one is named.
 ///
 /// # Errors
-/// [`Error::Key`], or [`Error::Content`] where no role is named: what is wrong, and what to do.
+/// [`Error::Key`], or [`Error::Content`] where no role is named: what is wrong, and what to do. [`Error::Stopped`] if
+/// somebody stops it.
 pub fn read(
     role: Option<Role>,
     path: &Path,
@@ -81,7 +82,11 @@ pub fn read(
         Ok(sealed) => {
             sealed.check(role).map_err(&refused)?;
             let what = format!("the {} key {}", sealed.role, path.display());
-            passphrases.unlock(&what, |passphrase| sealed.open(passphrase)).map_err(&refused)?
+            let opened = passphrases.unlock(&what, |passphrase| sealed.open(passphrase));
+            opened.map_err(|error| match error {
+                Error::Stopped => error,
+                error => refused(error.to_string()),
+            })?
         }
         Err(_) => text,
     };

@@ -37,6 +37,7 @@ pub mod scan;
 pub mod seed;
 pub mod serve;
 pub mod signers;
+mod terminal;
 pub mod torrent;
 pub mod torrent_deltas;
 pub mod verify;

@@ -1,8 +1,9 @@
 //! Where passphrases come from: a file, the environment, or somebody at the terminal. Each is asked for
 //! once in a run, and only when a key needs it.
 
+use crate::terminal::ask_unseen;
 use crate::{Error, disk};
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroizing;
@@ -87,39 +88,40 @@ impl Passphrases {
     /// Calls `unseal` with one passphrase after the other, until one opens `what`.
     ///
     /// # Errors
-    /// Why none does, and what to do.
+    /// [`Error::Stopped`] if somebody stops it; else why none does, and what to do.
     pub(crate) fn unlock<T>(
         &self,
         what: &str,
         unseal: impl Fn(&Passphrase) -> Option<T>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Error> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = known.iter().find_map(&unseal) {
             return Ok(opened);
         }
-        if let Some((passphrase, from)) = self.given().map_err(|error| error.to_string())? {
+        if let Some((passphrase, from)) = self.given()? {
             let opened = unseal(&passphrase).ok_or_else(|| {
-                format!("the passphrase in {from} does not open it, or it is damaged")
+                let text = format!("the passphrase in {from} does not open it, or it is damaged");
+                Error::Usage(text)
             })?;
             known.push(passphrase);
             return Ok(opened);
         }
         if !std::io::stdin().is_terminal() {
-            return Err(format!(
+            return Err(Error::Usage(format!(
                 "it is sealed: give its passphrase with --passphrase-file, or in {PASSPHRASE_VARIABLE}, \
                  or run this on a terminal"
-            ));
+            )));
         }
         for attempt in 1..=ATTEMPTS_MAX {
-            let again = if attempt > 1 { "that does not open it; " } else { "" };
-            let passphrase = ask(&format!("{again}passphrase of {what}: "))
-                .map_err(|error| error.to_string())?;
+            let again = if attempt > 1 { "that does not open it\n" } else { "" };
+            let passphrase = ask(&format!("{again}passphrase of {what}: "))?;
             if let Some(opened) = unseal(&passphrase) {
                 known.push(passphrase);
                 return Ok(opened);
             }
         }
-        Err(format!("none of {ATTEMPTS_MAX} passphrases opens it, or it is damaged"))
+        let text = format!("none of {ATTEMPTS_MAX} passphrases opens it, or it is damaged");
+        Err(Error::Usage(text))
     }
 
     /// The passphrase that new keys of this run are sealed with.
@@ -166,18 +168,30 @@ fn ask_for_new() -> Result<Passphrase, Error> {
              the files can sign"
         )));
     }
-    let first = ask("passphrase for the new keys: ")?.long_enough()?;
-    let again = ask("once more: ")?;
-    if first.0 == again.0 {
-        return Ok(first);
+    let mut wrong = String::new();
+    for _ in 1..=ATTEMPTS_MAX {
+        let first = match ask(&format!("{wrong}new passphrase: "))?.long_enough() {
+            Err(error) => {
+                wrong = format!("{error}\n");
+                continue;
+            }
+            first => first?,
+        };
+        if ask("once more: ")?.0 == first.0 {
+            return Ok(first);
+        }
+        wrong = "the two differ\n".to_owned();
     }
-    Err(Error::Usage("the two passphrases differ: nothing was changed".to_owned()))
+    let wrong = wrong.trim_end();
+    Err(Error::Usage(format!("{wrong}: nothing was changed")))
 }
 
 fn ask(question: &str) -> Result<Passphrase, Error> {
-    let asked = rpassword::prompt_password(question);
-    let asked = asked.map_err(|error| Error::Usage(format!("no passphrase: {error}")))?;
-    Ok(Passphrase(Zeroizing::new(asked)))
+    match ask_unseen(question) {
+        Ok(asked) => Ok(Passphrase(asked)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Error::Stopped),
+        Err(error) => Err(Error::Usage(format!("no passphrase: {error}"))),
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +213,7 @@ mod tests {
             passphrases.unlock("it", |p| (p.as_bytes() == text.as_bytes()).then_some(()))
         };
         is("correct horse battery").unwrap();
-        assert!(is("staple").unwrap_err().contains("does not open it"));
+        assert!(is("staple").unwrap_err().to_string().contains("does not open it"));
         assert_eq!(passphrases.choose().unwrap().as_bytes(), b"correct horse battery");
     }
 

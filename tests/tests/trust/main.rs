@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 mod preload;
+mod prompts;
 mod racing;
 mod signing;
 mod thieves;
