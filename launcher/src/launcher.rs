@@ -36,6 +36,7 @@ use crate::http::Http;
 use crate::lock::Lock;
 use crate::news;
 use crate::release::Release;
+use crate::restore::restore;
 use crate::room::Room;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -233,6 +234,7 @@ impl Launcher {
         let dir = store.tree().path().to_path_buf();
         let documents =
             Documents::open(&dir).map_err(Error::disk("open the documents in", &dir))?;
+        restore(&store, &documents, &state.feed)?;
         let (switch, recovery) = Switch::recover(&store)?;
         if let Some((target, report)) = recovery.finished {
             events(Event::Recovered { version: target.version });

@@ -41,6 +41,7 @@ pub mod patch;
 mod power;
 pub mod pristine;
 pub mod release;
+mod restore;
 pub mod reuse;
 pub mod room;
 pub mod search;

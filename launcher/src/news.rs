@@ -433,10 +433,12 @@ pub fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error
     documents.write(path, bytes).map_err(Error::disk("keep the document", path))
 }
 
-/// What the system's clock says.
+/// What the system's clock says, but never earlier than this program was built: an install that remembers nothing, with a
+/// clock that was set back, would take any old head for news.
 pub fn clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_unix(since.as_secs())
+    let built = env!("UPDRAFT_BUILT").parse().unwrap_or(0);
+    Time::from_unix(since.as_secs().max(built))
 }
 
 impl<'a> Sources<'a> {

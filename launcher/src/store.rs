@@ -216,6 +216,11 @@ impl Store {
         Ok(if trust.is_of(feed) { trust } else { TrustState::new(feed) })
     }
 
+    /// True if there is a record of what is believed, be it damaged.
+    pub fn has_trust(&self) -> bool {
+        !matches!(twin::read(&self.tree, TRUST_PATH), Ok(Found::Nothing))
+    }
+
     /// Records what is believed.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use crate::document::{KeySet, Signed, Verified, read_payload};
 use crate::feed::Feed;
 use crate::hash::ContentHash;
 use crate::head::{Head, Release};
+use crate::installed::InstalledRelease;
 use crate::keys::Role;
 use crate::manifest::Manifest;
 use crate::names::{Name, Version};
@@ -359,6 +360,15 @@ impl TrustState {
                 available: if list.is_empty() { "none yet".to_owned() } else { list.join(", ") },
             }
         })
+    }
+
+    /// The same where nothing else is remembered than what is installed: no older release of its channel is taken.
+    pub fn knowing(&self, release: &InstalledRelease) -> Self {
+        let InstalledRelease { platform, channel, sequence, manifest, .. } = release;
+        let mut next = self.clone();
+        let step = raise(self.manifest_floor(platform, channel), *sequence, *manifest, "");
+        next.set_manifest_floor(platform, channel, step.floor);
+        next
     }
 
     fn set_manifest_floor(&mut self, platform: &Name, channel: &Name, floor: Floor) {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod clocks;
 mod preload;
 mod prompts;
 mod racing;
