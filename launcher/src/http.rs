@@ -1,13 +1,14 @@
-//! Documents over HTTP: bounded in size and time, never from https down to http. Those of a bundle have `file:` URLs
-//! and are read where they lie.
+//! Documents over HTTP: bounded in size and time, guarded by [`updraft_protocol::io::outgoing`]. Those of a bundle have
+//! `file:` URLs and are read where they lie.
 
 use crate::bundle;
 use bytes::{Bytes, BytesMut};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use updraft_protocol::io::outgoing::guard;
 use url::Url;
 
 /// The longest wait for a connection.
@@ -19,14 +20,15 @@ const READ_WAIT_MAX: Duration = Duration::from_secs(20);
 /// The longest time for one small document (heads, roots, manifests); torrents have no such limit,
 /// only that bytes keep coming.
 pub const DOCUMENT_WAIT_MAX: Duration = Duration::from_secs(30);
-/// The most redirects followed.
-const REDIRECTS_MAX: usize = 5;
 
 /// A host that no connection could be made with is not asked again for this long: one that is cut off
 /// would hold up every document by [`CONNECT_WAIT_MAX`].
 const SILENT_TIME: Duration = Duration::from_secs(30);
 /// Hosts remembered for that.
 const SILENT_MAX: usize = 64;
+
+/// The encoding that is none.
+const PLAIN: &str = "identity";
 
 /// An HTTP client for documents.
 #[derive(Debug, Clone)]
@@ -124,7 +126,12 @@ impl Http {
         }
         let value = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self.client.get(url.clone()).header(header::RANGE, value);
-        let mut response = self.send(url, request).await?;
+        // Compression would be undone by nobody here, and ranges are over the plain bytes.
+        let mut response = self.send(url, request.header(header::ACCEPT_ENCODING, PLAIN)).await?;
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != PLAIN) {
+            return Err("the server compressed what was asked for as it is".to_owned());
+        }
         let expected = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         let mut skip = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -156,21 +163,10 @@ impl Http {
 
 /// A client that waits so long for a connection.
 fn client(connect_wait: Duration) -> Result<Client, String> {
-    let redirects = redirect::Policy::custom(|attempt| {
-        let was_secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-        if was_secure && attempt.url().scheme() != "https" {
-            attempt.error("refused to be sent from https to http")
-        } else if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error("sent on too many times")
-        } else {
-            attempt.follow()
-        }
-    });
-    Client::builder()
+    guard(Client::builder())
         .user_agent(concat!("updraft-launcher/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_wait)
         .read_timeout(READ_WAIT_MAX)
-        .redirect(redirects)
         .build()
         .map_err(|error| chain(&error))
 }

@@ -19,6 +19,7 @@ pub mod held;
 mod link;
 mod lsd;
 mod mapping;
+pub mod outgoing;
 mod parallel;
 mod parcels;
 mod plain;

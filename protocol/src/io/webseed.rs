@@ -9,12 +9,13 @@
 use crate::geometry::{BLOCK_LEN, Block, Segment, Span};
 use crate::ids::{FileIndex, PieceIndex};
 use crate::io::buffers::{BUFFER_PAYLOAD_LEN, Buffer, BufferPool};
+use crate::io::outgoing::guard;
 use crate::metainfo::Info;
 use crate::swarm::FetchEnd;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, Response, StatusCode};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -29,9 +30,6 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else
 
 /// …and so is one that sends fewer bytes per second than this, for twice as long.
 const TRICKLE_BYTES: u64 = 1024;
-
-/// Redirects followed for one request.
-pub const REDIRECTS_MAX: usize = 5;
 
 /// A connection that is not there after so long never will be.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -242,11 +240,9 @@ impl FetchError {
 /// When the system's TLS or resolver set-up cannot be used.
 pub fn http_client(bind: Option<IpAddr>) -> Result<Client, reqwest::Error> {
     let builder = || {
-        Client::builder()
+        guard(Client::builder())
             .user_agent(concat!("updraft/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(redirects())
-            .referer(false)
             .local_address(bind.filter(|ip| !ip.is_unspecified()))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -254,19 +250,6 @@ pub fn http_client(bind: Option<IpAddr>) -> Result<Client, reqwest::Error> {
     builder().build().or_else(|error| {
         tracing::warn!(error = causes(&error), "no TLS certificates: https will not work");
         builder().tls_certs_only([]).build()
-    })
-}
-
-fn redirects() -> redirect::Policy {
-    redirect::Policy::custom(|attempt| {
-        let secure = attempt.previous().iter().any(|url| url.scheme() == "https");
-        if attempt.previous().len() > REDIRECTS_MAX {
-            attempt.error("redirected too often")
-        } else if secure && attempt.url().scheme() != "https" {
-            attempt.error("redirected from https to http")
-        } else {
-            attempt.follow()
-        }
     })
 }
 

@@ -261,7 +261,7 @@ async fn redirects_are_followed_but_not_for_ever() {
     })
     .await;
     assert_eq!(blocks, 0);
-    assert!(error.to_string().contains("redirected too often"), "{error}");
+    assert!(error.to_string().contains("sent on too many times"), "{error}");
 
     let file = content(0, 100_000);
     let files = BTreeMap::from([("/real".to_owned(), file)]);
