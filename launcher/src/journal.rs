@@ -103,7 +103,8 @@ impl Journal {
     }
 }
 
-pub(crate) fn parse<R: DeserializeOwned>(text: &[u8]) -> Vec<R> {
+/// The records of a journal, up to the first that is not whole.
+pub fn parse<R: DeserializeOwned>(text: &[u8]) -> Vec<R> {
     let mut last = start();
     let mut records = Vec::new();
     for line in text.split_inclusive(|&byte| byte == b'\n') {

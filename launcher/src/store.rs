@@ -119,6 +119,37 @@ struct StateText {
     choice: Selection,
 }
 
+impl State {
+    /// As it is recorded.
+    pub fn to_text(&self) -> String {
+        let Self { feed, channel, platform, held, number, choice } = self;
+        toml::to_string(&StateText {
+            format: 1,
+            feed: feed.to_link(),
+            channel: channel.clone(),
+            platform: platform.clone(),
+            held: *held,
+            number: *number,
+            choice: choice.clone(),
+        })
+        .expect("plain fields serialise")
+    }
+
+    /// Reads what [`State::to_text`] wrote.
+    ///
+    /// # Errors
+    /// In words: what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text: StateText = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        if text.format != 1 {
+            return Err("it was written by a newer version of this program".into());
+        }
+        let feed = Feed::parse(&text.feed).map_err(|error| error.to_string())?;
+        let StateText { channel, platform, held, number, choice, .. } = text;
+        Ok(Self { feed, channel, platform, held, number, choice })
+    }
+}
+
 /// The records of one install.
 #[derive(Debug)]
 pub struct Store {
@@ -177,13 +208,7 @@ impl Store {
         let Some(bytes) = self.read_twin(STATE_PATH)? else { return Ok(None) };
         let wrong = |why: String| Error::State { path: self.path(STATE_PATH), why };
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-        let text: StateText = toml::from_str(&text).map_err(|e| wrong(e.message().to_owned()))?;
-        if text.format != 1 {
-            return Err(wrong("it was written by a newer version of this program".into()));
-        }
-        let feed = Feed::parse(&text.feed).map_err(|error| wrong(error.to_string()))?;
-        let StateText { channel, platform, held, number, choice, .. } = text;
-        Ok(Some(State { feed, channel, platform, held, number, choice }))
+        State::parse(&text).map(Some).map_err(wrong)
     }
 
     /// Records what the player decided.
@@ -191,18 +216,7 @@ impl Store {
     /// # Errors
     /// From the file system.
     pub fn set_state(&self, state: &State) -> Result<(), Error> {
-        let State { feed, channel, platform, held, number, choice } = state;
-        let text = toml::to_string(&StateText {
-            format: 1,
-            feed: feed.to_link(),
-            channel: channel.clone(),
-            platform: platform.clone(),
-            held: *held,
-            number: *number,
-            choice: choice.clone(),
-        })
-        .expect("plain fields serialise");
-        self.write_twin(STATE_PATH, text.as_bytes())
+        self.write_twin(STATE_PATH, state.to_text().as_bytes())
     }
 
     /// What is believed of the product of `feed`. A record of another feed counts as none.

@@ -45,7 +45,7 @@ impl Feed {
     /// Checks and takes the parts.
     ///
     /// # Errors
-    /// [`FeedError`] if there is no URL, too many, or one that is not http(s).
+    /// [`FeedError`] if there is no URL, too many, too long ones, or one that is not http(s).
     pub fn new(product: Name, root: ContentHash, urls: Vec<Url>) -> Result<Self, FeedError> {
         if urls.is_empty() {
             return Err(FeedError("it names no repository URL (in a shell a feed link stands in quotes: it may have a `&` in it)".to_owned()));
@@ -56,7 +56,12 @@ impl Feed {
         if let Some(url) = urls.iter().find(|url| !matches!(url.scheme(), "http" | "https")) {
             return Err(FeedError(format!("`{}:` is not http or https", url.scheme())));
         }
-        Ok(Self { product, root, urls: urls.into_iter().map(as_folder).collect() })
+        let feed = Self { product, root, urls: urls.into_iter().map(as_folder).collect() };
+        // Escapes make a URL longer. What is written of it has to be read again.
+        if feed.to_link().len().max(feed.to_toml().len()) > FEED_BYTES_MAX {
+            return Err(FeedError("its URLs are too long".to_owned()));
+        }
+        Ok(feed)
     }
 
     /// Reads either form: text that starts with `updraft:` is a link, all else is the file.
@@ -172,6 +177,8 @@ mod tests {
             &format!("updraft:Game?root={root}&url=http://a/"),
             &format!("updraft:game?root={root}&url=file:///etc"),
             "updraft:game?root=12&url=http://a/",
+            // Readable as it stands, but not any more as it would be written.
+            &format!("updraft:game?root={root}&url=http://a/{}", "+".repeat(6000)),
             "updraft-feed = 2\nproduct = \"a\"\nroot = \"\"\nurls = []",
         ] {
             assert!(Feed::parse(bad).is_err(), "{bad}");
