@@ -217,3 +217,46 @@ fn chain(error: &reqwest::Error) -> String {
     };
     format!("{what}: {cause}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// Gets a range of a file of ten bytes from a server that answers once: what came, and what was asked.
+    async fn ask(answer: &'static str) -> (Result<Bytes, String>, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/side", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(asked).unwrap().to_ascii_lowercase()
+        });
+        let got = Http::new().unwrap().get_range(&Url::parse(&url).unwrap(), 2..5, 10).await;
+        (got, server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn ranges_come_as_they_are() {
+        let good = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/10\r\nContent-Length: 3\r\n\r\nabc";
+        let (got, asked) = ask(good).await;
+        assert_eq!(got.unwrap(), "abc");
+        assert!(asked.contains("accept-encoding: identity\r\n"), "{asked}");
+        assert!(asked.contains("range: bytes=2-4\r\n"), "{asked}");
+        let whole = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01abc56789";
+        assert_eq!(ask(whole).await.0.unwrap(), "abc");
+        for bad in [
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/10\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-2/10\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/11\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-4/10\r\nContent-Length: 2\r\n\r\nab",
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc",
+        ] {
+            assert!(ask(bad).await.0.is_err(), "{bad}");
+        }
+    }
+}
