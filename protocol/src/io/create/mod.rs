@@ -98,3 +98,26 @@ fn unchanged(
     }
     Ok(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::create::Format;
+
+    /// The numbers by which links select files: what libtorrent 2.1 says of the same files.
+    #[test]
+    fn pad_files_have_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, len) in [("a.bin", 70_000), ("b.txt", 3), ("c.bin", 100_000), ("e.txt", 0)] {
+            std::fs::write(dir.path().join(name), vec![7; len]).unwrap();
+        }
+        let source = scan(dir.path()).unwrap();
+        for (format, expected) in
+            [(Format::V1, [0, 1, 2, 3]), (Format::Hybrid, [0, 2, 4, 6]), (Format::V2, [0, 2, 4, 6])]
+        {
+            let options = Options { format, piece_length: Some(16_384), ..Options::default() };
+            let made = create(&source, &options, &|_, _| {}).unwrap();
+            assert_eq!(made.info.file_numbers(), expected, "{format:?}");
+        }
+    }
+}
