@@ -130,17 +130,21 @@ pub fn replace_secret(path: &Path, text: &str) -> Result<(), Error> {
     sync_folder_of(path)
 }
 
-/// Writes a new file that only its owner may read. Never replaces one.
+/// Writes a new file that only its owner may read: whole and durable, or not there. Never replaces one.
 ///
 /// # Errors
 /// [`Error::Disk`].
 pub fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = |mut file: File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    options.open(path).and_then(write).map_err(Error::disk("write", path))
+    let write = || {
+        // Of a random name, which only its owner may read: a kill leaves no half of a key under the key's own name.
+        let mut file =
+            tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder_of(path))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(Error::disk("write", path))?;
+    sync_folder_of(path)
 }
 
 #[cfg(test)]
@@ -174,6 +178,8 @@ mod tests {
         let path = dir.path().join("k");
         write_secret(&path, "s").unwrap();
         assert!(write_secret(&path, "t").is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "s");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
