@@ -35,13 +35,17 @@ impl Passphrase {
     /// The first line of a file.
     ///
     /// # Errors
-    /// [`Error::Disk`]; [`Error::Content`] for a file that is too long or empty.
+    /// [`Error::Disk`]; [`Error::Usage`] if its first line is empty; [`Error::Content`] for a file that is too
+    /// long or no text.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let bytes = Zeroizing::new(disk::read_capped(path, PASSPHRASE_BYTES_MAX)?);
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::content(path, "is not text"))?;
         match text.lines().next() {
             Some(line) if !line.is_empty() => Ok(Self::new(line)),
-            Some(_) | None => Err(Error::content(path, "its first line is empty")),
+            Some(_) | None => Err(Error::Usage(format!(
+                "{}: its first line is empty, where the passphrase is expected",
+                path.display()
+            ))),
         }
     }
 
@@ -135,7 +139,11 @@ impl Passphrases {
         }
         let new = match self.given()? {
             Some((given, _)) => given.long_enough()?,
-            None => ask_for_new()?,
+            None => ask_for_new(&format!(
+                "new keys are sealed with a passphrase: give one with --passphrase-file or in \
+                 {PASSPHRASE_VARIABLE}, run this on a terminal, or say --no-passphrase, and whoever reads \
+                 the files can sign"
+            ))?,
         };
         self.known.lock().unwrap_or_else(PoisonError::into_inner).push(new.clone());
         *chosen = Some(new.clone());
@@ -147,7 +155,9 @@ impl Passphrases {
     /// # Errors
     /// As [`Passphrases::choose`].
     pub fn choose_next(file: Option<&Path>) -> Result<Passphrase, Error> {
-        file.map_or_else(ask_for_new, |file| Passphrase::read(file)?.long_enough())
+        let nobody = "the new passphrase is asked for on a terminal: run this on one, give it with \
+                      --new-passphrase-file, or say --no-passphrase, and whoever reads the files can sign";
+        file.map_or_else(|| ask_for_new(nobody), |file| Passphrase::read(file)?.long_enough())
     }
 
     /// One that needs nobody at the terminal, and where it stands.
@@ -160,13 +170,10 @@ impl Passphrases {
     }
 }
 
-fn ask_for_new() -> Result<Passphrase, Error> {
+/// `nobody` is what to do where there is no terminal.
+fn ask_for_new(nobody: &str) -> Result<Passphrase, Error> {
     if !std::io::stdin().is_terminal() {
-        return Err(Error::Usage(format!(
-            "new keys are sealed with a passphrase: give one with --passphrase-file or in \
-             {PASSPHRASE_VARIABLE}, run this on a terminal, or say --no-passphrase, and whoever reads \
-             the files can sign"
-        )));
+        return Err(Error::Usage(nobody.to_owned()));
     }
     let mut wrong = String::new();
     for _ in 1..=ATTEMPTS_MAX {
@@ -224,6 +231,8 @@ mod tests {
         assert!(error.to_string().contains("at least 12"), "{error}");
         assert!(Passphrases::choose_next(Some(&path)).is_err());
         let (_dir, path) = file("\nsecond line is long enough\n");
-        assert!(Passphrases::new(Some(path)).choose().is_err());
+        let error = Passphrases::new(Some(path)).choose().unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::USAGE);
+        assert!(error.to_string().contains("first line is empty"), "{error}");
     }
 }

@@ -274,7 +274,11 @@ fn tell(changed: &Changed, out: Output) {
     for path in &changed.retired {
         text += &format!("\n{} is of no use to you any more", path.display());
     }
-    text += "\na `serve` on another machine needs its new head key, and every mirror the new files";
+    text += if changed.new.iter().any(|(role, ..)| *role == Role::Head) {
+        "\na `serve` on another machine needs its new head key, and every mirror the new files"
+    } else {
+        "\nevery mirror needs the new files"
+    };
     out.tell(
         "keys-changed",
         text,
