@@ -5,6 +5,7 @@ use crate::waiting::Waiting;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use updraft_manifests::keys::PublicKey;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -153,9 +154,24 @@ impl Error {
 }
 
 fn waiting_line(waiting: &Waiting) -> String {
-    let Waiting { path, role, missing, keys } = waiting;
-    let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
-    format!("{} waits for {missing} more of the {role} keys {}", path.display(), keys.join(", "))
+    let Waiting { path, role, missing, keys, strangers, replaced } = waiting;
+    let list =
+        |keys: &[PublicKey]| keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let path = path.display();
+    let mut line = format!("{path} waits for {missing} more of the {role} keys {}", list(keys));
+    if !strangers.is_empty() {
+        line += &format!(
+            "\n    signed by {}, too, which does not count: the root lists no such {role} key",
+            list(strangers)
+        );
+    }
+    if let Some((version, signatures)) = replaced {
+        line += &format!(
+            "\n    it took the place of {version}, which waited there with {signatures} signatures and does \
+             not any more"
+        );
+    }
+    line
 }
 
 fn advice(error: &io::Error) -> String {

@@ -22,6 +22,10 @@ pub struct Waiting {
     pub missing: usize,
     /// Keys that have not signed and count.
     pub keys: Vec<PublicKey>,
+    /// Keys that have signed and do not count.
+    pub strangers: Vec<PublicKey>,
+    /// What waited under that name before and does not any more: its version, and how many had signed it.
+    pub replaced: Option<(String, usize)>,
 }
 
 /// `payload` with the signatures that every one of `sets` asks for: those that can be made here, with `also`, and
@@ -42,16 +46,21 @@ pub fn signed<T: Payload>(
 ) -> Result<Signed, Error> {
     let path = path(home, name);
     let role = signers.role();
-    let before = disk::read_if_there(&path, role.document_bytes_max())?
-        .and_then(|bytes| Signed::parse(role, &bytes).ok())
-        .filter(|document| document.unverified().is_ok_and(|before| is_same(&before, payload)));
-    let mut document = match before {
-        Some(before) => before,
-        None => {
-            Signed::create(role, payload, &[]).map_err(|error| Error::Usage(error.to_string()))?
+    let there = disk::read_if_there(&path, role.document_bytes_max())?
+        .and_then(|bytes| Signed::parse(role, &bytes).ok());
+    let is_it =
+        |document: &Signed| document.unverified().is_ok_and(|before| is_same(&before, payload));
+    let (mut document, replaced) = match there {
+        Some(before) if is_it(&before) => (before, None),
+        other => {
+            let new = Signed::create(role, payload, &[]);
+            let new = new.map_err(|error| Error::Usage(error.to_string()))?;
+            (new, other.map(|other| (version_of(&other), other.signers().count())))
         }
     };
-    document.keep(|key| sets.iter().any(|set| set.keys.contains(key)));
+    let counts = |key: &PublicKey| sets.iter().any(|set| set.keys.contains(key));
+    let strangers = document.signers().filter(|key| !counts(key)).copied().collect();
+    document.keep(counts);
     signers.sign(&mut document, sets, also)?;
     let missing = missing(&document, sets);
     if missing == 0 {
@@ -64,7 +73,18 @@ pub fn signed<T: Payload>(
     keys.sort();
     keys.dedup();
     keys.retain(|key| !has_signed(key));
-    Err(Error::Waiting(vec![Waiting { path, role, missing, keys }]))
+    Err(Error::Waiting(vec![Waiting { path, role, missing, keys, strangers, replaced }]))
+}
+
+/// The version of what a document is about, for people.
+fn version_of(document: &Signed) -> String {
+    let text = String::from_utf8_lossy(document.payload());
+    let table = text.parse::<toml::Table>().unwrap_or_default();
+    match table.get("version") {
+        Some(toml::Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => "another one".to_owned(),
+    }
 }
 
 /// Removes the document of that `name`: what it was for is done.

@@ -8,16 +8,17 @@ use crate::signers::Signers;
 use crate::{Error, disk, key_file};
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::{KeySet, Signed};
 use updraft_manifests::head::Head;
-use updraft_manifests::keys::Role;
+use updraft_manifests::keys::{PublicKey, Role};
 use updraft_manifests::launcher::LauncherManifest;
 use updraft_manifests::manifest::Manifest;
 use updraft_manifests::root::Root;
 
-/// As much of a document as is shown to who signs it, in bytes: all of it but long notes and lists.
-const SHOWN_BYTES_MAX: usize = 4096;
+/// As many characters of the notes as are shown to who signs a document. All else is shown whole.
+const NOTES_SHOWN_MAX: usize = 1000;
 
 #[derive(Debug, Args)]
 pub(super) struct SignArgs {
@@ -55,14 +56,53 @@ pub(super) fn run(
             sign_as_configured(&home()?, &mut document)?;
         }
         disk::write_atomic(path, &document.to_bytes())?;
-        let signers: Vec<_> = document.signers().map(ToString::to_string).collect();
-        out.tell(
-            "document-signed",
-            format!("{} is signed by {}", path.display(), signers.join(", ")),
-            json!({ "document": path, "role": document.role().as_str(), "signers": signers }),
-        );
+        tell_signers(path, &document, listed(&home, &document).as_ref(), out);
     }
     Ok(())
+}
+
+/// The keys of the document's role that a root lists: those of the newest root of the repository, and where the
+/// document is a root itself, its own. `None` on a machine without the repository.
+fn listed(
+    home: &impl Fn() -> Result<Home, Error>,
+    document: &Signed,
+) -> Option<BTreeSet<PublicKey>> {
+    let home = home().ok()?;
+    let repository = Repository::open(&home.repository(), Some(&home.config.product)).ok()?;
+    let role = document.role();
+    let mut keys = repository.trust.root()?.roles.of(role)?.keys.clone();
+    if role == Role::Root {
+        keys.extend(document.unverified::<Root>().ok()?.roles.root.keys);
+    }
+    Some(keys)
+}
+
+fn tell_signers(path: &Path, document: &Signed, listed: Option<&BTreeSet<PublicKey>>, out: Output) {
+    let role = document.role();
+    let is_strange = |key: &&PublicKey| listed.is_some_and(|listed| !listed.contains(*key));
+    let texts = |keys: Vec<&PublicKey>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (strange, good): (Vec<_>, Vec<_>) = document.signers().partition(is_strange);
+    let (strange, good) = (texts(strange), texts(good));
+    for key in &strange {
+        out.warn(format!(
+            "the signature of {key} does not count: the root lists no such {role} key; `keys list` shows \
+             those that it lists"
+        ));
+    }
+    let path_text = path.display();
+    let text = match (good.as_slice(), listed) {
+        ([], _) => format!("{path_text} has no signature that counts"),
+        (_, Some(_)) => format!("{path_text} is signed by {}", good.join(", ")),
+        (_, None) => format!(
+            "{path_text} is signed by {}\nwhether that counts is seen where the repository is: no root is here",
+            good.join(", ")
+        ),
+    };
+    out.tell(
+        "document-signed",
+        text,
+        json!({ "document": path, "role": role.as_str(), "signers": good, "not_counting": strange }),
+    );
 }
 
 fn sign_as_configured(home: &Home, document: &mut Signed) -> Result<(), Error> {
@@ -100,15 +140,77 @@ fn check(path: &Path, document: &Signed) -> Result<(), Error> {
     checked.map_err(|error| Error::content(path, error))
 }
 
-/// What is about to be signed. It is TOML that was read, so no control characters are in it.
+/// Shows what is about to be signed.
 fn show(path: &Path, document: &Signed, out: Output) {
-    let text = String::from_utf8_lossy(document.payload());
-    let end = text.floor_char_boundary(SHOWN_BYTES_MAX.min(text.len()));
-    let rest = if end < text.len() { "\n…" } else { "" };
+    let text = shown(&String::from_utf8_lossy(document.payload()));
     let (role, hash) = (document.role(), document.hash());
     out.tell(
         "document",
-        format!("{}: {role} document {hash}\n{}{rest}", path.display(), text[..end].trim_end()),
+        format!("{}: {role} document {hash}\n{}", path.display(), text.trim_end()),
         json!({ "document": path, "role": role.as_str(), "sha256": hash.to_string() }),
     );
+}
+
+/// A payload as its signer sees it: whole but for the end of long notes, and nothing in it that a terminal
+/// would hide, move or take for a command.
+fn shown(payload: &str) -> String {
+    let mut table = payload.parse::<toml::Table>().unwrap_or_default();
+    if let Some(toml::Value::String(notes)) = table.get_mut("notes")
+        && let Some((end, _)) = notes.char_indices().nth(NOTES_SHOWN_MAX)
+    {
+        let more = notes[end..].chars().count();
+        notes.truncate(end);
+        notes.push_str(&format!(" … and {more} characters more"));
+    }
+    let text = toml::to_string_pretty(&table).unwrap_or_else(|_| payload.to_owned());
+    let escape = |c: char| match c {
+        '\n' => c.to_string(),
+        _ if c.is_control() || is_invisible(c) => c.escape_unicode().to_string(),
+        _ => c.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// Marks that turn the direction of what follows, break lines or have no width.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::init;
+    use updraft_manifests::keys::SecretKey;
+    use updraft_manifests::names::Name;
+
+    #[test]
+    fn all_but_long_notes_is_shown_and_nothing_hides() {
+        let notes = "n".repeat(NOTES_SHOWN_MAX + 7);
+        let rules: Vec<_> = (0..2000).map(|number| format!("\"settings/{number}.ini\"")).collect();
+        let payload = format!(
+            "notes = \"{notes}\"\nmany = [{}]\n[launch]\nprogram = \"a\u{202e}b\u{9b}31m\u{2066}\"\n",
+            rules.join(", ")
+        );
+        let text = shown(&payload);
+        assert!(text.contains(" … and 7 characters more"), "{text}");
+        assert!(text.contains("settings/1999.ini") && text.contains("program"), "{text}");
+        assert!(text.contains(r"a\u{202e}b\u{9b}31m\u{2066}"), "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || is_invisible(c))));
+        assert!(shown("notes = \"one\\ntwo\"").contains("two"));
+    }
+
+    #[test]
+    fn strangers_are_known_where_the_repository_is() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &Name::parse("game").unwrap(), &[], None).unwrap();
+        let bytes = std::fs::read(dir.path().join("repository/root/1.toml")).unwrap();
+        let document = Signed::parse(Role::Root, &bytes).unwrap();
+        let keys = listed(&|| Home::open(dir.path()), &document).unwrap();
+        assert_eq!(document.signers().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
+        let stranger = SecretKey::from_random(Role::Root, [7; 32]);
+        assert!(!keys.contains(&stranger.public()));
+        assert!(listed(&|| Home::open(&dir.path().join("no")), &document).is_none());
+    }
 }

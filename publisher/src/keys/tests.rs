@@ -209,6 +209,16 @@ fn a_release_waits_for_its_other_signature() {
     // It was another version that they signed.
     let published = run("1.2").unwrap_err();
     assert_eq!(published.exit_code(), crate::exit::WAITING);
+    let text = published.to_string();
+    assert!(text.contains("took the place of 1.1, which waited there with 2"), "{text}");
+    // Whoever is no signer of this product changes nothing, and is told so.
+    let stranger = SecretKey::from_random(Role::Release, [9; 32]);
+    let mut strange = Signed::parse(Role::Release, &std::fs::read(&path).unwrap()).unwrap();
+    strange.sign(&stranger);
+    std::fs::write(&path, strange.to_bytes()).unwrap();
+    let text = run("1.2").unwrap_err().to_string();
+    let said = format!("signed by {}, too, which does not count", stranger.public());
+    assert!(text.contains(&said), "{text}");
     std::fs::write(&path, waiting.to_bytes()).unwrap();
     let published = run("1.1").unwrap();
     assert_eq!(published.manifest, waiting.hash());
