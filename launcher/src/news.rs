@@ -6,6 +6,7 @@
 
 use crate::documents::{Documents, Kind};
 use crate::error::Error;
+use crate::home::install::own_version;
 use crate::http::{Answer, DOCUMENT_WAIT_MAX, Http};
 use crate::room::Room;
 use crate::store::{State, Store};
@@ -140,7 +141,7 @@ pub async fn manifest(
     let accept = |news: &News, bytes: &[u8]| news.trust.accept_manifest(&news.head, &entry, bytes);
     let path = entry.manifest_path();
     let manifest = document(store, documents, sources, news, &path, accept).await?;
-    check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
+    check_launcher(&manifest, &own_version())?;
     Ok(manifest)
 }
 
@@ -161,7 +162,7 @@ pub async fn preload(
     };
     let path = entry.manifest_path();
     let manifest = document(store, documents, sources, news, &path, accept).await?;
-    check_launcher(&manifest, env!("CARGO_PKG_VERSION"))?;
+    check_launcher(&manifest, &own_version())?;
     Ok(manifest)
 }
 

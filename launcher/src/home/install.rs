@@ -65,6 +65,18 @@ pub fn manifest_of(home: &Home, sequence: u64) -> Option<(ContentHash, LauncherM
     Some((signed.hash(), toml::from_str(text).ok()?))
 }
 
+/// The version that releases may ask for: the one that this program was published as, where it runs from a home,
+/// else the one that it was built as.
+pub fn own_version() -> String {
+    version_at(Home::of_this_program())
+}
+
+fn version_at(place: Option<(Home, u64)>) -> String {
+    let published = place.and_then(|(home, own)| manifest_of(&home, own));
+    let built = || env!("CARGO_PKG_VERSION").to_owned();
+    published.map_or_else(built, |(_, manifest)| manifest.version.to_string())
+}
+
 /// Why that version is not to be installed by the launcher `own`, although it is signed.
 ///
 /// # Errors

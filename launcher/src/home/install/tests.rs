@@ -78,6 +78,15 @@ fn put_archive(home: &Home, files: &[(&str, &str)]) -> PathBuf {
 const SECOND: [(&str, &str); 2] = [(PROGRAM, "two"), ("data/strings", "words")];
 
 #[test]
+fn the_version_is_the_published_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = home(dir.path());
+    assert_eq!(version_at(Some((home.clone(), 1))), "1.0.0");
+    assert_eq!(version_at(Some((home, 2))), env!("CARGO_PKG_VERSION"), "nothing is known of it");
+    assert_eq!(version_at(None), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
 fn something_runs_whichever_step_it_is_stopped_at() {
     let new = manifest(2, "1.1.0", &SECOND);
     let mut steps = 0;
