@@ -18,12 +18,14 @@ pub(crate) struct Batch {
     folder: PathBuf,
     waiting: HashSet<PathBuf>,
     waiting_bytes: u64,
+    /// Files added so far.
+    pub(crate) added: usize,
 }
 
 impl Batch {
     /// Of files in `folder`.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, waiting: HashSet::new(), waiting_bytes: 0 }
+        Self { folder, waiting: HashSet::new(), waiting_bytes: 0, added: 0 }
     }
 
     /// True if `path` was added and has not got its name yet.
@@ -35,6 +37,7 @@ impl Batch {
     /// [`Batch::finish`].
     pub(crate) fn add(&mut self, path: PathBuf, bytes: u64) -> Result<(), Error> {
         self.waiting.insert(path);
+        self.added += 1;
         self.waiting_bytes += bytes;
         if self.waiting.len() >= FILES_MAX || self.waiting_bytes >= BYTES_MAX {
             self.finish()?;

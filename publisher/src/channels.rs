@@ -5,7 +5,7 @@ use crate::home::Home;
 use crate::publish::{sign_manifest, waiting_name};
 use crate::repository::{Repository, now};
 use crate::signers::Signers;
-use crate::{Error, disk, head, waiting};
+use crate::{Error, base, disk, head, versions, waiting};
 use std::path::PathBuf;
 use updraft_manifests::document::{Signed, Verified};
 use updraft_manifests::hash::ContentHash;
@@ -14,6 +14,7 @@ use updraft_manifests::keys::Role;
 use updraft_manifests::manifest::{self, Manifest};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::rollout::{BUCKETS, Rollout, Step};
+use updraft_manifests::time::Time;
 
 /// One release that was promoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +23,15 @@ pub struct Promoted {
     pub platform: Name,
     /// Its sequence in the new channel.
     pub sequence: u64,
+    /// Its manifest there.
+    pub manifest: ContentHash,
     /// True if the channel offered it already.
     pub already: bool,
 }
 
 /// Offers `version`, which channel `from` offers now, on channel `to`, too: a new manifest of the same
 /// content, with that channel's next sequence and its signatures. With `first` only so many of 10 000
-/// installs get it by themselves at first.
+/// installs get it by themselves at first. `unrevoke` brings back what was revoked on `to`.
 ///
 /// # Errors
 /// [`Error`]; the repository then offers what it offered before.
@@ -38,13 +41,13 @@ pub fn promote(
     from: &Name,
     to: &Name,
     first: Option<u16>,
+    unrevoke: bool,
 ) -> Result<Vec<Promoted>, Error> {
     if from == to {
         return Err(Error::Usage(format!("--from and --to are both `{to}`")));
     }
     let (signers, head_key) = (Signers::at_hand(home, Role::Release)?, home.key(Role::Head)?);
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let head = published(&repository)?;
     let on_from = || head.releases.iter().filter(|release| release.channel == *from);
     let mut promoted = Vec::new();
@@ -63,13 +66,19 @@ pub fn promote(
         let before = there.map(|there| repository.manifest(&head, there)).transpose()?;
         let sequence = next_sequence(Some(&head), to, &release.platform);
         let platform = release.platform.clone();
-        if let Some(before) = before
+        if let (Some(there), Some(before)) = (there, before)
             && is_same(&before, &old)
-            && !there.is_some_and(|there| head.revoked.contains(&there.manifest))
+            && !head.revoked.contains(&there.manifest)
         {
-            promoted.push(Promoted { platform, sequence: before.sequence, already: true });
+            let (sequence, manifest) = (before.sequence, there.manifest);
+            promoted.push(Promoted { platform, sequence, manifest, already: true });
             continue;
         }
+        if !unrevoke {
+            versions::refuse_revoked(&repository, &head, version, to, &platform)?;
+        }
+        let v2 = &old.torrent.v2;
+        versions::refuse_other_content(&repository, &head, version, to, &platform, v2)?;
         let new = Manifest { channel: to.clone(), sequence, created: now(), ..old.into_inner() };
         let signed = match sign_manifest(home, &repository, &new, &signers) {
             // So that those of all platforms can be signed in one go.
@@ -90,7 +99,8 @@ pub fn promote(
             rollout: first.map(|share| first_share(signed.hash(), share)),
             ..release.clone()
         });
-        promoted.push(Promoted { platform, sequence, already: false });
+        let manifest = signed.hash();
+        promoted.push(Promoted { platform, sequence, manifest, already: false });
     }
     if !waits.is_empty() {
         return Err(Error::Waiting(waits));
@@ -149,8 +159,7 @@ pub fn release(
     platform: Option<&Name>,
 ) -> Result<(Vec<Release>, bool), Error> {
     let key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let head = published(&repository)?;
     let meant = |release: &&Release| {
         release.channel == *channel
@@ -223,8 +232,7 @@ pub fn revoke(
     launcher: bool,
 ) -> Result<Revoked, Error> {
     let key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let head = published(&repository)?;
     let role = if launcher { Role::Launcher } else { Role::Release };
     let manifests = manifests_of(&repository, role, version, channel)?;
@@ -300,8 +308,7 @@ pub fn pace(
     pace: &Pace,
 ) -> Result<Vec<Release>, Error> {
     let key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let head = published(&repository)?;
     let meant = |release: &Release| {
         release.channel == *channel && platform.is_none_or(|name| release.platform == *name)
@@ -338,13 +345,15 @@ fn set_pace(release: &mut Release, pace: &Pace) {
     }
 }
 
+/// How many of 10 000 have their turn at `now`; without steps all.
+pub fn share(steps: &[Step], now: Time) -> u16 {
+    let due = steps.iter().rev().find(|step| step.from <= now);
+    if steps.is_empty() { BUCKETS } else { due.map_or(0, |step| step.buckets) }
+}
+
 /// Who has a release already keeps it: a smaller share than today's is a mistake.
 fn refuse_fewer(old: &Rollout, steps: &[Step]) -> Result<(), Error> {
-    let share = |steps: &[Step]| {
-        let due = steps.iter().rev().find(|step| step.from <= now());
-        if steps.is_empty() { BUCKETS } else { due.map_or(0, |step| step.buckets) }
-    };
-    let (before, after) = (share(&old.steps), share(steps));
+    let (before, after) = (share(&old.steps, now()), share(steps, now()));
     if after < before {
         return Err(Error::Usage(format!(
             "{} % have their turn now, and {} % would: who has the release keeps it, so use `halt` to \
@@ -406,9 +415,12 @@ mod tests {
         let home = product(dir.path());
         publish_on(&home, dir.path(), "0.9", "stable");
         let (beta, stable) = (name("beta"), name("stable"));
-        assert!(promote(&home, &version("0.9"), &beta, &stable, None).is_err(), "beta has no 0.9");
-        assert!(promote(&home, &version("1.0"), &beta, &beta, None).is_err());
-        let promoted = promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
+        assert!(
+            promote(&home, &version("0.9"), &beta, &stable, None, false).is_err(),
+            "beta has no 0.9"
+        );
+        assert!(promote(&home, &version("1.0"), &beta, &beta, None, false).is_err());
+        let promoted = promote(&home, &version("1.0"), &beta, &stable, None, false).unwrap();
         assert_eq!((promoted[0].sequence, promoted[0].already), (2, false));
         let repository = Repository::open(&home.repository(), None).unwrap();
         let accepted = repository.head(now()).unwrap().unwrap().head;
@@ -419,7 +431,7 @@ mod tests {
         assert_eq!((on(&beta).torrent, on(&beta).sequence), (on(&stable).torrent, 1));
         assert_eq!((on(&stable).channel, on(&stable).sequence), (stable.clone(), 2));
         let sequence = accepted.sequence;
-        assert!(promote(&home, &version("1.0"), &beta, &stable, None).unwrap()[0].already);
+        assert!(promote(&home, &version("1.0"), &beta, &stable, None, false).unwrap()[0].already);
         assert_eq!(head(&home).sequence, sequence, "nothing was changed");
         crate::verify::verify(&home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
     }
@@ -462,7 +474,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = product(dir.path());
         let (beta, stable) = (name("beta"), name("stable"));
-        promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
+        promote(&home, &version("1.0"), &beta, &stable, None, false).unwrap();
         publish_on(&home, dir.path(), "1.1", "beta");
         assert!(revoke(&home, &version("7"), None, false).is_err());
         assert!(revoke(&home, &version("1.0"), None, true).is_err(), "no launcher has it");
@@ -472,9 +484,9 @@ mod tests {
         assert_eq!(both.manifests.len(), 2);
         assert_eq!(both.empty, [(stable.clone(), Name::any_platform())]);
         assert_eq!(head(&home).revoked.len(), 2);
-        assert!(promote(&home, &version("1.0"), &stable, &name("old"), None).is_err());
+        assert!(promote(&home, &version("1.0"), &stable, &name("old"), None, false).is_err());
         // The next release takes its place, and stays.
-        promote(&home, &version("1.1"), &beta, &stable, None).unwrap();
+        promote(&home, &version("1.1"), &beta, &stable, None, false).unwrap();
         assert_eq!(head(&home).revoked.len(), 2);
         crate::verify::verify(&home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
     }
@@ -484,15 +496,51 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = product(dir.path());
         let (beta, stable) = (name("beta"), name("stable"));
-        promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
+        promote(&home, &version("1.0"), &beta, &stable, None, false).unwrap();
         revoke(&home, &version("1.0"), Some(&stable), false).unwrap();
-        let again = promote(&home, &version("1.0"), &beta, &stable, None).unwrap();
-        assert_eq!((again[0].already, again[0].sequence), (false, 2));
+        let again = |unrevoke| promote(&home, &version("1.0"), &beta, &stable, None, unrevoke);
+        let error = again(false).unwrap_err();
+        assert!(error.to_string().contains("1.0 was revoked on `stable` (any)"), "{error}");
+        let promoted = again(true).unwrap();
+        assert_eq!((promoted[0].already, promoted[0].sequence), (false, 2));
+        assert!(again(false).unwrap()[0].already, "it is there again");
         revoke(&home, &version("1.0"), Some(&stable), false).unwrap();
-        publish_on(&home, dir.path(), "1.0", "stable");
+        let build = dir.path().join("build");
+        let back = |unrevoke| {
+            let what = Publish { unrevoke, ..Publish::stable(&build, "1.0") };
+            publish(&home, &what, &mut |_| Ok(()), &|_, _| {})
+        };
+        let error = back(false).unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::USAGE);
+        assert!(error.to_string().contains("1.0 was revoked on `stable` (any)"), "{error}");
+        back(true).unwrap();
+        assert!(back(false).unwrap().already, "it is there again");
         let head = head(&home);
         let offered = head.releases.iter().find(|release| release.channel == stable).unwrap();
         assert!(offered.sequence == 3 && !head.revoked.contains(&offered.manifest));
+    }
+
+    #[test]
+    fn a_version_is_one_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = product(dir.path());
+        let (beta, stable) = (name("beta"), name("stable"));
+        let build = dir.path().join("build");
+        let put = |channel: &Name, version: &str, content: &str| {
+            std::fs::write(build.join("game"), content).unwrap();
+            let what = Publish { channel: channel.clone(), ..Publish::stable(&build, version) };
+            publish(&home, &what, &mut |_| Ok(()), &|_, _| {})
+        };
+        let error = put(&beta, "1.0", "other").unwrap_err();
+        assert_eq!(error.exit_code(), crate::exit::USAGE);
+        assert!(error.to_string().contains("with other content already, as release 1"), "{error}");
+        put(&beta, "1.1", "other").unwrap();
+        assert!(put(&beta, "1.0", "third").is_err(), "also when it is not the newest");
+        // What was there may come back, and other channels have versions of their own.
+        assert_eq!(put(&beta, "1.0", "1.0").unwrap().sequence, 3);
+        put(&stable, "1.0", "third").unwrap();
+        let error = promote(&home, &version("1.0"), &beta, &stable, None, false).unwrap_err();
+        assert!(error.to_string().contains("with other content already"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod channels;
 mod keys;
 mod sign;
+mod status;
 
 use crate::home::Home;
 use crate::launcher::{PublishLauncher, publish_launcher};
@@ -10,10 +11,11 @@ use crate::output::{Output, bytes};
 use crate::passphrase::Passphrases;
 use crate::patches::Made;
 use crate::publish::{Publish, Published, Step, publish};
+use crate::repository::Repository;
 use crate::seed::Seed;
 use crate::serve::{Serve, sign_head};
 use crate::torrent::create::parse_bytes;
-use crate::{Error, disk, init, patch, patches, seed, serve, torrent, verify};
+use crate::{Error, base, disk, init, patch, patches, seed, serve, torrent, verify};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use std::future::Future;
@@ -71,6 +73,8 @@ enum Command {
     Promote(channels::PromoteArgs),
     /// Say how many players get a release when.
     Rollout(channels::RolloutArgs),
+    /// Show what is live: versions, rollouts, announcements, launchers, and how old the head is.
+    Status,
     /// Stop a release: nobody installs it until `rollout --resume`.
     Halt(channels::HaltArgs),
     /// Take a version back for good.
@@ -134,6 +138,9 @@ struct PublishArgs {
     /// Only announce it: launchers fetch it ahead, and install it when `release` says so.
     #[arg(long)]
     preload: bool,
+    /// Bring back a version that was revoked, as a release of its own.
+    #[arg(long)]
+    unrevoke: bool,
     /// A path in the build that only looks like a secret; may be given again.
     #[arg(long, value_name = "PATH")]
     allow: Vec<String>,
@@ -279,6 +286,7 @@ impl Cli {
             Command::Release(args) => channels::release(&home()?, &args, out),
             Command::Promote(args) => channels::promote(&home()?, &args, out),
             Command::Rollout(args) => channels::rollout(&home()?, args, out),
+            Command::Status => status::run(&home()?, out),
             Command::Halt(args) => channels::halt(&home()?, &args, out),
             Command::Revoke(args) => channels::revoke(&home()?, &args, out),
             Command::Keys(command) => keys::run(command, home, &passphrases, out),
@@ -341,6 +349,7 @@ fn run_publish(home: &Home, args: PublishArgs, out: Output) -> Result<(), Error>
         minimum_launcher: args.minimum_launcher,
         first: args.first,
         preload: args.preload,
+        unrevoke: args.unrevoke,
         allow: allow?,
         format: args.format.map(|format| match format {
             TorrentFormat::Hybrid => Format::Hybrid,
@@ -454,7 +463,13 @@ fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Outp
     let Published { version, sequence, files, bytes: size, added_bytes, .. } = published;
     let name = format!("{version} on `{}` ({})", what.channel, what.platform);
     let text = if published.already {
-        format!("{name} is published already, as release {sequence}: nothing was changed")
+        let parts = published.repaired.join(", ");
+        let how = if parts.is_empty() {
+            "nothing was changed"
+        } else {
+            "lost or damaged files were written again: "
+        };
+        format!("{name} is published already, as release {sequence}: {how}{parts}")
     } else if what.preload {
         format!(
             "announced {name} as release {sequence}: {files} files, {}, {} of it new, in {seconds:.1} s\n\
@@ -476,11 +491,17 @@ fn tell_published(what: &Publish, published: &Published, seconds: f64, out: Outp
             published.head_expires
         )
     };
+    let text = match published.new_place.as_ref().filter(|_| !published.already) {
+        Some(new) => format!("{text}\n{new}"),
+        None => text,
+    };
     out.tell(
         "published",
         text,
         json!({
             "already": published.already,
+            "repaired": published.repaired,
+            "new_place": published.new_place,
             "preload": what.preload,
             "version": version,
             "channel": what.channel,
@@ -561,14 +582,24 @@ fn run_head(home: &Home, args: &HeadArgs, out: Output) -> Result<(), Error> {
 }
 
 fn run_verify(config: &Path, args: &VerifyArgs, out: Output) -> Result<(), Error> {
-    let dir = match &args.repository {
-        Some(dir) => dir.clone(),
-        None => Home::open(config)?.repository(),
+    let (dir, home) = match &args.repository {
+        Some(dir) => (dir.clone(), None),
+        None => {
+            let home = Home::open(config)?;
+            (home.repository(), Some(home))
+        }
     };
     let fingerprint = args.feed.as_deref().map(read_feed).transpose()?;
-    let verified = verify::verify(&dir, fingerprint, &mut |fault| {
+    let tell = |fault: String| {
         out.tell("fault", format!("fault: {fault}"), json!({ "message": fault }));
-    })?;
+    };
+    let verified = verify::verify(&dir, fingerprint, &mut |fault| tell(fault))?;
+    if let Some(home) = &home
+        && let Some(why) = base::behind(home, &Repository::open(&dir, None)?)?
+    {
+        tell(why);
+        return Err(Error::Faults { path: dir, count: 1 });
+    }
     if let Some(since) = verified.expired {
         out.warn(format!(
             "the head expired at {since}: players get no updates; run `updraft-publisher head`"

@@ -1,9 +1,9 @@
 //! Signing the head: every time with a higher sequence, and the last thing that is written.
 
-use crate::Error;
 use crate::home::Home;
 use crate::lock::RepositoryLock;
 use crate::repository::{Repository, now};
+use crate::{Error, base};
 use updraft_manifests::document::Signed;
 use updraft_manifests::head::{HEAD_PATH, Head, Sources};
 use updraft_manifests::keys::{Role, SecretKey};
@@ -41,7 +41,7 @@ pub fn sign_with(
     lock: &mut RepositoryLock,
     change: impl FnOnce(&mut Head),
 ) -> Result<Head, Error> {
-    let head = next(home, repository, change)?;
+    let head = next(home, repository, lock, change)?;
     let path = repository.dir.join(HEAD_PATH);
     let signed = Signed::create(Role::Head, &head, keys).map_err(|e| Error::content(&path, e))?;
     let bytes = signed.to_bytes();
@@ -53,12 +53,14 @@ pub fn sign_with(
         return Err(Error::Key { role: "head", path: home.key_path(Role::Head), why });
     }
     lock.put_head(&bytes)?;
+    base::remember(home, &bytes)?;
     Ok(head)
 }
 
 fn next(
     home: &Home,
     repository: &Repository,
+    lock: &RepositoryLock,
     change: impl FnOnce(&mut Head),
 ) -> Result<Head, Error> {
     let old = repository.head(now())?.map(|accepted| accepted.head.into_inner());
@@ -67,7 +69,7 @@ fn next(
     let mut head = Head {
         format: 1,
         product: home.config.product.clone(),
-        sequence: old.as_ref().map_or(0, |old| old.sequence) + 1,
+        sequence: old.as_ref().map_or(0, |old| old.sequence).max(lock.head_floor) + 1,
         created,
         expires: created.after(u64::from(home.config.head_days) * DAY),
         root: repository.trust.next_root() - 1,

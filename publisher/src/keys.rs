@@ -12,7 +12,7 @@ use crate::key_file;
 use crate::lock::RepositoryLock;
 use crate::repository::{Repository, now};
 use crate::signers::Signers;
-use crate::{Error, disk, head, waiting};
+use crate::{Error, base, disk, head, waiting};
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::{KeySet, Signed};
 use updraft_manifests::keys::{PublicKey, Role, SecretKey};
@@ -126,8 +126,8 @@ pub fn rotate(
 
 /// Nobody else is at work, and what an earlier run began is done.
 fn begin(home: &Home) -> Result<(RepositoryLock, Repository), Error> {
-    let lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    // Not by what is served: a thief of the head key must not be able to stand in the way of its end.
+    let (lock, repository) = base::begin_here(home)?;
     finish_swaps(home, &repository)?;
     Ok((lock, repository))
 }

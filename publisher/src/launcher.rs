@@ -7,7 +7,7 @@ use crate::home::Home;
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, scan};
 use crate::signers::Signers;
-use crate::{Error, disk, head, waiting};
+use crate::{Error, base, disk, head, waiting};
 use std::fs::File;
 use std::io::{Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -71,8 +71,7 @@ pub fn publish_launcher(home: &Home, what: &PublishLauncher) -> Result<Published
     }
     let signers = Signers::at_hand(home, Role::Launcher)?;
     let head_key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let head = repository.head(now())?.map(|accepted| accepted.head);
     let old = head.as_ref().and_then(|head| head.launcher(&what.platform));
     let before = old.map(|old| repository.launcher(head.as_ref().expect("it named it"), old));

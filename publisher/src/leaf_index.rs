@@ -24,15 +24,16 @@ struct Span<'a> {
 }
 
 /// Hashes the windows of `files`, in the torrent's order, and writes the index into the repository at
-/// `dir`. `None` if no file has a window, or the build is larger than an index can say.
+/// `dir`. `None` if no file has a window, or the build is larger than an index can say. Also says
+/// whether it had to be written.
 ///
 /// # Errors
 /// [`Error::BuildChanged`], [`Error::Disk`].
-pub fn write(dir: &Path, files: &[Source]) -> Result<Option<SideFile>, Error> {
+pub fn write(dir: &Path, files: &[Source]) -> Result<(Option<SideFile>, bool), Error> {
     // Files without bytes have no hashes, so leaving them out changes nothing.
     let layout = Layout::new(files.iter().map(|file| file.length));
     if layout.index_len() == MAGIC.len() as u64 || layout.index_len() > INDEX_BYTES_MAX {
-        return Ok(None);
+        return Ok((None, false));
     }
     let mut bytes = vec![0; usize::try_from(layout.index_len()).expect("bounded above")];
     bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
@@ -40,8 +41,8 @@ pub fn write(dir: &Path, files: &[Source]) -> Result<Option<SideFile>, Error> {
     let index = SideFile { sha256: ContentHash::of(&bytes), length: bytes.len() as u64 };
     let path = dir.join(index_path(&index.sha256));
     path.parent().map_or(Ok(()), disk::make_folder)?;
-    disk::write_if_changed(&path, &bytes)?;
-    Ok(Some(index))
+    let is_new = disk::write_if_changed(&path, &bytes)?;
+    Ok((Some(index), is_new))
 }
 
 fn fill(files: &[Source], mut hashes: &mut [u8]) -> Result<(), Error> {
@@ -112,7 +113,7 @@ mod tests {
                 Source { path, length, modified: None, root: ContentHash([number; 32]) }
             })
             .collect();
-        let index = write(dir.path(), &sources).unwrap().unwrap();
+        let index = write(dir.path(), &sources).unwrap().0.unwrap();
         let bytes = std::fs::read(dir.path().join(index_path(&index.sha256))).unwrap();
         let layout = Layout::new(lengths);
         assert_eq!((bytes.len() as u64, layout.index_len()), (index.length, index.length));

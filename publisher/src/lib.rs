@@ -11,6 +11,7 @@
 //! changed or linked to; a signature that launchers would not accept.
 #![forbid(unsafe_code)]
 
+pub mod base;
 mod batch;
 pub mod channels;
 pub mod cli;
@@ -41,6 +42,7 @@ mod terminal;
 pub mod torrent;
 pub mod torrent_deltas;
 pub mod verify;
+pub mod versions;
 pub mod waiting;
 
 pub use error::Error;

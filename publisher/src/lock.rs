@@ -22,6 +22,8 @@ pub struct RepositoryLock {
     /// The head's file, and SHA-256 of all of it as we know it.
     path: PathBuf,
     head: Option<ContentHash>,
+    /// The next head's number is above this one.
+    pub(crate) head_floor: u64,
 }
 
 impl RepositoryLock {
@@ -38,7 +40,7 @@ impl RepositoryLock {
         let file = lock_file(&dir.join(LOCK_NAME))?;
         let path = dir.join(HEAD_PATH);
         let head = hash(&path)?;
-        Ok(Self { _file: file, path, head })
+        Ok(Self { _file: file, path, head, head_floor: 0 })
     }
 
     /// Writes the head that follows the one that was there when the lock was taken.

@@ -6,7 +6,7 @@
 use crate::batch::Batch;
 use crate::objects::Source;
 use crate::repository::Repository;
-use crate::{Error, disk, torrent};
+use crate::{Error, disk, torrent, verify};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -44,7 +44,7 @@ pub fn known(repository: &Repository, manifest: &Manifest) -> Known {
 }
 
 /// Writes the packs of `sources`, whose objects are in the repository at `dir`, and their list. `None` if
-/// no pack is worth it.
+/// no pack is worth it. Also says whether anything had to be written.
 ///
 /// # Errors
 /// [`Error::Disk`].
@@ -53,7 +53,7 @@ pub fn write(
     sources: &[Source],
     piece_length: u32,
     known: &Known,
-) -> Result<Option<SideFile>, Error> {
+) -> Result<(Option<SideFile>, bool), Error> {
     let files: Files = sources.iter().map(|file| (file.length, Some(file.root))).collect();
     let runs = packs::cut(&files, piece_length);
     let folder = dir.join("packs");
@@ -79,17 +79,19 @@ pub fn write(
         let ends = threads.into_iter().map(|thread| thread.join().expect("packing does not panic"));
         ends.collect::<Result<(), Error>>()
     })?;
-    locked(&batch).finish()?;
+    let mut batch = locked(&batch);
+    batch.finish()?;
+    let is_new = batch.added > 0;
     let made: Vec<Pack> = made.into_iter().flatten().collect();
     let list = packs::encode(&made);
     if made.is_empty() || list.len() > LIST_BYTES_MAX {
-        return Ok(None);
+        return Ok((None, is_new));
     }
     let list_file = SideFile { sha256: ContentHash::of(&list), length: list.len() as u64 };
     let path = dir.join(packs::list_path(&list_file.sha256));
     path.parent().map_or(Ok(()), disk::make_folder)?;
-    disk::write_if_changed(&path, &list)?;
-    Ok(Some(list_file))
+    let is_new = disk::write_if_changed(&path, &list)? || is_new;
+    Ok((Some(list_file), is_new))
 }
 
 /// Makes one pack; `None` if it is not worth it.
@@ -208,7 +210,16 @@ fn fault(dir: &Path, pack: &Pack, files: &Files, run: &Run) -> Result<Option<&'s
     }
     let unpacked = zstd::bulk::decompress(&frame, pack.length as usize);
     let right = unpacked.is_ok_and(|content| read(dir, files, run).is_ok_and(|due| due == content));
-    Ok((!right).then_some("what comes out of it is not what its release has there"))
+    // It may be the objects that are damaged: that is said of them.
+    Ok((!right && objects_are_right(dir, &files[run.files.clone()]))
+        .then_some("what comes out of it is not what its release has there"))
+}
+
+fn objects_are_right(dir: &Path, files: &[(u64, Option<ContentHash>)]) -> bool {
+    files.iter().all(|(length, root)| {
+        let found = |root| verify::root_of(&dir.join(object_path(root, *length)), *length);
+        root.as_ref().is_none_or(|root| found(root).is_ok_and(|found| found == Some(*root)))
+    })
 }
 
 #[cfg(test)]
@@ -248,7 +259,7 @@ mod tests {
         let lengths: Vec<usize> = (0..400).map(|at| at * 97).chain([9_000_000, 5]).collect();
         let sources = sources(dir.path(), &lengths);
         let files: Files = sources.iter().map(|file| (file.length, Some(file.root))).collect();
-        let named = write(dir.path(), &sources, 16_384, &Known::new()).unwrap();
+        let named = write(dir.path(), &sources, 16_384, &Known::new()).unwrap().0;
         let packs = list(dir.path(), named);
         let total: u64 = sources.iter().map(|file| file.length).sum();
         let packed: u64 = packs.iter().map(|pack| u64::from(pack.length)).sum();
@@ -264,7 +275,7 @@ mod tests {
         // Again: the same bytes, whether or not a pack was lost or damaged.
         fs::remove_file(dir.path().join(packs[0].path())).unwrap();
         fs::write(dir.path().join(packs[1].path()), "damaged").unwrap();
-        assert_eq!(write(dir.path(), &sources, 16_384, &Known::new()).unwrap(), named);
+        assert_eq!(write(dir.path(), &sources, 16_384, &Known::new()).unwrap().0, named);
         for (pack, run) in packs[..2].iter().zip(&runs) {
             assert_eq!(fault(dir.path(), pack, &files, run).unwrap(), None);
         }
@@ -274,7 +285,7 @@ mod tests {
         let other = Pack { sha256: ContentHash::of(&frame), packed: 50, start: 99, ..packs[0] };
         fs::write(dir.path().join(other.path()), frame).unwrap();
         known.insert(content_key(&files, &runs[0]), other);
-        let again = list(dir.path(), write(dir.path(), &sources, 16_384, &known).unwrap());
+        let again = list(dir.path(), write(dir.path(), &sources, 16_384, &known).unwrap().0);
         assert_eq!(again[0], Pack { start: packs[0].start, ..other });
         assert_eq!(again[1..], packs[1..]);
     }
@@ -283,7 +294,7 @@ mod tests {
     fn nothing_worth_it_makes_no_list() {
         let dir = tempfile::tempdir().unwrap();
         let one = sources(dir.path(), &[10]);
-        assert_eq!(write(dir.path(), &one, 16_384, &Known::new()).unwrap(), None);
-        assert_eq!(write(dir.path(), &[], 16_384, &Known::new()).unwrap(), None);
+        assert_eq!(write(dir.path(), &one, 16_384, &Known::new()).unwrap().0, None);
+        assert_eq!(write(dir.path(), &[], 16_384, &Known::new()).unwrap().0, None);
     }
 }

@@ -11,7 +11,7 @@ use crate::objects::{Objects, Source as ObjectSource};
 use crate::patch::{Options, Side, compare, make};
 use crate::publish::{failed, write_torrent};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, head, torrent, torrent_deltas};
+use crate::{Error, base, disk, head, torrent, torrent_deltas};
 use std::collections::HashSet;
 use std::path::Path;
 use updraft_manifests::document::{FORMAT, Signed, Verified};
@@ -106,7 +106,10 @@ pub fn offer(
     let offered = |from: &Manifest| {
         known.patches.iter().any(|offer| {
             let object = repository.object_path(&offer.root, offer.size);
-            offer.from == from.torrent.v2 && object.is_file()
+            let torrent = torrent::read(&repository.torrent_path(&offer.v2));
+            offer.from == from.torrent.v2
+                && object.is_file()
+                && torrent.is_ok_and(|torrent| is_torrent_of(&torrent.info, offer))
         })
     };
     let to = Side::of_release(&repository, &newest_info)?;
@@ -140,14 +143,15 @@ fn entry(
 }
 
 /// The last `count` releases of the channel before `newest` with other content, the last first. Manifests
-/// that are not validly signed, and those without their torrent, count for nothing.
+/// that were never validly signed, and those without their torrent, count for nothing. Keys that were replaced
+/// since do count: players have those releases, and what a patch makes counts by its roots alone.
 fn releases_before(
     repository: &Repository,
     newest: &Manifest,
     count: usize,
 ) -> Result<Vec<Verified<Manifest>>, Error> {
-    let root = repository.trust.root().expect("an open repository has a root");
-    let keys = root.roles.release.for_channel(&newest.channel);
+    let roots = repository.roots.iter().rev();
+    let sets: Vec<_> = roots.map(|root| root.roles.release.for_channel(&newest.channel)).collect();
     let folder = repository.dir.join("manifests");
     let mut found: Vec<Verified<Manifest>> = Vec::new();
     for entry in
@@ -158,8 +162,9 @@ fn releases_before(
             continue;
         }
         let bytes = disk::read_capped(&path, Role::Release.document_bytes_max())?;
-        let verified = Signed::parse(Role::Release, &bytes).and_then(|signed| signed.verify(&keys));
-        let Ok(manifest) = verified else { continue };
+        let Ok(signed) = Signed::parse(Role::Release, &bytes) else { continue };
+        let mut verified = sets.iter().map(|keys| signed.clone().verify(keys));
+        let Some(manifest) = verified.find_map(Result::ok) else { continue };
         let manifest: Verified<Manifest> = manifest;
         let before = manifest.product == newest.product
             && manifest.channel == newest.channel
@@ -276,8 +281,7 @@ fn add(
         v1: metainfo.info.hashes.v1.map(|hash| V1Hash(hash.0)),
     };
 
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin_here(home)?;
     let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(None) };
     step(PatchStep::Object)?;
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
@@ -305,8 +309,7 @@ fn offer_torrents(
     step: &mut dyn FnMut(PatchStep) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let head_key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin_here(home)?;
     let Some((_, entry)) = entry(&repository, &newest.hash())? else { return Ok(()) };
     let list = list(&repository, &entry, newest);
     let offered = list.torrents.iter().filter(|delta| repository.dir.join(delta.path()).is_file());
@@ -430,6 +433,30 @@ mod tests {
         assert_eq!(offers(&fixture.home).len(), 3);
         verify(&fixture.home.repository(), None, &mut |fault| panic!("{fault}")).unwrap();
         assert_eq!(run(&fixture.home, 0), (vec![], true), "a second run has nothing to do");
+    }
+
+    #[test]
+    fn releases_from_before_a_change_of_keys_get_patches() {
+        let fixture = fixture(3);
+        crate::keys::rotate(&fixture.home, &[Role::Release], &[], false).unwrap();
+        fixture.publish(4, &[7; 300_000]);
+        let (made, _) = run(&fixture.home, usize::MAX);
+        let from: Vec<_> = made.iter().map(|made| made.from.to_string()).collect();
+        assert_eq!(from, ["3", "2", "1"]);
+    }
+
+    #[test]
+    fn a_lost_torrent_of_a_patch_comes_back() {
+        let fixture = fixture(2);
+        run(&fixture.home, usize::MAX);
+        let before = offers(&fixture.home);
+        let repository = Repository::open(&fixture.home.repository(), None).unwrap();
+        let torrent = repository.torrent_path(&before[0].v2);
+        fs::remove_file(&torrent).unwrap();
+        assert!(run(&fixture.home, usize::MAX).1);
+        assert!(torrent.is_file());
+        assert_eq!(offers(&fixture.home), before);
+        verify(&repository.dir, None, &mut |fault| panic!("{fault}")).unwrap();
     }
 
     #[test]

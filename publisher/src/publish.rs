@@ -9,18 +9,19 @@ use crate::objects::{Objects, Source as ObjectSource};
 use crate::repository::{Repository, now};
 use crate::scan::{Kind, Scan, ScannedFile, scan};
 use crate::signers::Signers;
-use crate::{Error, channels, disk, head, leaf_index, packs, waiting};
+use crate::{Error, base, channels, disk, head, leaf_index, packs, versions, waiting};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use updraft_manifests::document::{FORMAT, Signed};
 use updraft_manifests::hash::{ContentHash, V1Hash};
-use updraft_manifests::head::{Head, Release, Sources, as_folder};
+use updraft_manifests::head::{Head, LauncherRelease, Release, Sources, as_folder};
 use updraft_manifests::keys::Role;
 use updraft_manifests::manifest::{self, FORMAT_WITH_RULES, Launch, Manifest, Torrent};
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::path::RelPath;
 use updraft_manifests::plan::{Content, NewFile};
 use updraft_manifests::time::Time;
+use updraft_manifests::trust::check_launcher;
 use updraft_protocol::io::create::create;
 use updraft_protocol::metainfo::Metainfo;
 use updraft_protocol::metainfo::create::{
@@ -54,6 +55,8 @@ pub struct Publish {
     pub first: Option<u16>,
     /// Only announce it: launchers fetch it ahead and install it once [`channels::release`] says so.
     pub preload: bool,
+    /// Bring back a version that was revoked.
+    pub unrevoke: bool,
     /// Paths that only look like secrets.
     pub allow: Vec<RelPath>,
     /// The kind of torrent; `None` takes a hybrid, or v2-only when padding would be too much.
@@ -78,6 +81,7 @@ impl Publish {
             minimum_launcher: None,
             first: None,
             preload: false,
+            unrevoke: false,
             allow: vec![],
             format: None,
             piece_length: None,
@@ -111,6 +115,10 @@ pub struct Published {
     pub head_sequence: u64,
     /// When the head expires.
     pub head_expires: Time,
+    /// That nothing was offered on that channel or platform before, in words.
+    pub new_place: Option<String>,
+    /// Where files of a release that was there already had to be written again.
+    pub repaired: Vec<&'static str>,
     /// What the publisher should know.
     pub warnings: Vec<String>,
 }
@@ -156,8 +164,7 @@ pub fn publish(
     // All that can be wrong without looking at the build comes first.
     let signers = Signers::at_hand(home, Role::Release)?;
     let head_key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = base::begin(home)?;
     let old_head = repository.head(now())?;
     let (channel, platform) = (&what.channel, &what.platform);
     let there = |list: fn(&Head) -> &[Release]| {
@@ -174,6 +181,13 @@ pub fn publish(
     // What is announced again is compared with what was announced before.
     let announced = there(|head| &head.preloads).filter(|_| what.preload);
     let old = announced.or(current);
+    let revoked = |old: &Release| {
+        old_head.as_ref().is_some_and(|accepted| accepted.head.revoked.contains(&old.manifest))
+    };
+    let offered = old.is_some_and(|old| old.version == what.version && !revoked(old));
+    if let Some(accepted) = old_head.as_ref().filter(|_| !what.unrevoke && !offered) {
+        versions::refuse_revoked(&repository, &accepted.head, &what.version, channel, platform)?;
+    }
 
     let scan = scan(&what.build, &what.allow)?;
     check_launch(what, &scan)?;
@@ -191,6 +205,10 @@ pub fn publish(
     let v2 = ContentHash(v2.0);
     let v1 = info.hashes.v1.map(|hash| V1Hash(hash.0));
     let piece_length = info.geometry.piece_length();
+    if let Some(accepted) = &old_head {
+        let (head, version) = (&accepted.head, &what.version);
+        versions::refuse_other_content(&repository, head, version, channel, platform, &v2)?;
+    }
 
     let folders = ["", "root", "manifests", "torrents", "indexes", "objects", "packs", "packlists"];
     for folder in folders {
@@ -198,7 +216,9 @@ pub fn publish(
     }
     let sources = object_sources(&metainfo, &scan)?;
     step(Step::Index)?;
-    let leaf_index = leaf_index::write(&repository.dir, &sources)?;
+    let mut written = Vec::new();
+    let (leaf_index, is_new) = leaf_index::write(&repository.dir, &sources)?;
+    written.extend(is_new.then_some("indexes"));
     let mut objects = Objects::open(&repository.dir)?;
     for source in &sources {
         step(Step::Object)?;
@@ -206,6 +226,7 @@ pub fn publish(
     }
     step(Step::Objects)?;
     objects.finish()?;
+    written.extend((objects.added > 0).then_some("objects"));
 
     let mut packs = None;
     if home.config.packs {
@@ -213,11 +234,15 @@ pub fn publish(
         let before = old_head.as_ref().zip(old);
         let before = before.and_then(|(head, old)| repository.manifest(&head.head, old).ok());
         let known = before.map(|before| packs::known(&repository, &before)).unwrap_or_default();
-        packs = packs::write(&repository.dir, &sources, piece_length, &known)?;
+        let is_new;
+        (packs, is_new) = packs::write(&repository.dir, &sources, piece_length, &known)?;
+        written.extend(is_new.then_some("packs"));
     }
 
     step(Step::Torrent)?;
-    write_torrent(home, &repository, &v2, metainfo)?;
+    if write_torrent(home, &repository, &v2, metainfo)? {
+        written.push("torrents");
+    }
 
     let sequence =
         channels::next_sequence(old_head.as_ref().map(|head| &*head.head), channel, platform);
@@ -240,6 +265,8 @@ pub fn publish(
         launch: what.launch.clone(),
         rules: rules.clone(),
     };
+    warnings.extend(no_launcher_for(&manifest, old_head.as_ref().map(|accepted| &*accepted.head)));
+    let new_place = new_place(old_head.as_ref().map(|accepted| &*accepted.head), channel, platform);
     let (files, added_bytes) = (manifest.file_count, objects.added_bytes);
     let published = |already, sequence, manifest, head: &Head| Published {
         already,
@@ -253,12 +280,14 @@ pub fn publish(
         added_bytes,
         head_sequence: head.sequence,
         head_expires: head.expires,
+        new_place,
+        repaired: if already { written } else { vec![] },
         warnings,
     };
     if let (Some(accepted), Some(old)) = (&old_head, old)
         && let Ok(before) = repository.manifest(&accepted.head, old)
         && is_same_release(&before, &manifest)
-        && !accepted.head.revoked.contains(&old.manifest)
+        && !revoked(old)
     {
         if now() < accepted.head.expires {
             return Ok(published(true, old.sequence, old.manifest, &accepted.head));
@@ -291,6 +320,50 @@ pub fn publish(
     })?;
     waiting::done(home, &waiting)?;
     Ok(published(false, sequence, signed.hash(), &head))
+}
+
+/// A channel, or a platform of it, that is offered for the first time: it may be a slip of the pen.
+fn new_place(head: Option<&Head>, channel: &Name, platform: &Name) -> Option<String> {
+    let there: Vec<_> = head.into_iter().flat_map(|head| &head.releases).collect();
+    let others = |names: Vec<&Name>| {
+        let mut names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        names.dedup();
+        if names.is_empty() {
+            "the first".to_owned()
+        } else {
+            format!("beside {}", names.join(", "))
+        }
+    };
+    let platforms: Vec<_> =
+        there.iter().filter(|r| r.channel == *channel).map(|release| &release.platform).collect();
+    if platforms.is_empty() {
+        let channels = there.iter().map(|release| &release.channel).collect();
+        return Some(format!("new channel `{channel}`: {}", others(channels)));
+    }
+    let is_new = !platforms.contains(&platform);
+    is_new.then(|| format!("new platform `{platform}` on `{channel}`: {}", others(platforms)))
+}
+
+/// Whether players will wait for a launcher that nobody has published.
+fn no_launcher_for(manifest: &Manifest, head: Option<&Head>) -> Option<String> {
+    let needed = manifest.minimum_launcher.as_ref()?;
+    let platform = &manifest.platform;
+    let fits_platform = |launcher: &&LauncherRelease| {
+        *platform == Name::any_platform() || launcher.platform == *platform
+    };
+    let launchers: Vec<_> =
+        head.into_iter().flat_map(|head| &head.launchers).filter(fits_platform).collect();
+    let old = launchers.iter().filter(|l| check_launcher(manifest, l.version.as_str()).is_err());
+    let old: Vec<_> = old.map(|l| format!("{} for {}", l.version, l.platform)).collect();
+    let why = match (launchers.is_empty(), old.is_empty()) {
+        (true, _) => "no launcher is published here".to_owned(),
+        (false, false) => format!("the launchers published here are {}", old.join(", ")),
+        (false, true) => return None,
+    };
+    Some(format!(
+        "the release needs launcher {needed}, and {why}: players with an older one wait for it until \
+         `updraft-publisher publish-launcher`"
+    ))
 }
 
 /// Equal but for what every publishing makes new.
@@ -439,13 +512,13 @@ fn object_sources(metainfo: &Metainfo, scan: &Scan) -> Result<Vec<ObjectSource>,
 }
 
 /// Writes the .torrent file. Trackers and web seeds in it are for stock clients only, and only where
-/// the repository has a public URL; launchers take sources from the head.
+/// the repository has a public URL; launchers take sources from the head. True if it was not there as it is.
 pub(crate) fn write_torrent(
     home: &Home,
     repository: &Repository,
     v2: &ContentHash,
     mut metainfo: Metainfo,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let bases: Vec<Url> = home.config.urls.iter().cloned().map(as_folder).collect();
     for base in &bases {
         let sources = Sources { http: Vec::new(), trackers: home.config.trackers.clone() };
@@ -459,7 +532,7 @@ pub(crate) fn write_torrent(
     }
     let path = repository.torrent_path(v2);
     make_parent(&path)?;
-    disk::write_if_changed(&path, &metainfo.encode()).map(|_| ())
+    disk::write_if_changed(&path, &metainfo.encode())
 }
 
 #[cfg(test)]
@@ -514,10 +587,18 @@ mod tests {
         let f = fixture();
         let first = run(&f, &what(&f, "1")).unwrap();
         assert_eq!((first.sequence, first.head_sequence, first.already), (1, 1, false));
+        assert_eq!(first.new_place.unwrap(), "new channel `stable`: the first");
         assert_eq!((first.files, first.bytes, first.added_bytes), (4, 240_000, 170_000));
         assert_eq!(offered(&f).unwrap(), "1");
         let again = run(&f, &what(&f, "1")).unwrap();
         assert!(again.already && again.manifest == first.manifest && again.head_sequence == 1);
+        assert!(again.repaired.is_empty());
+        let in_tree = |path: &str| f.home.repository().join(path);
+        for lost in ["objects", "torrents"] {
+            fs::remove_dir_all(in_tree(lost)).unwrap();
+        }
+        let again = run(&f, &what(&f, "1")).unwrap();
+        assert!(again.already && again.repaired == ["objects", "torrents"], "{:?}", again.repaired);
         fs::write(f.build.join("data"), vec![3; 70_000]).unwrap();
         let second = run(&f, &what(&f, "2")).unwrap();
         assert_eq!((second.sequence, second.head_sequence), (2, 2));
@@ -525,7 +606,11 @@ mod tests {
         assert_eq!(offered(&f).unwrap(), "2");
         let mut beta = what(&f, "2");
         beta.channel = name("beta");
+        assert_eq!(second.new_place, None);
+        beta.minimum_launcher = Some(Version::parse("1.2.3").unwrap());
         let beta = run(&f, &beta).unwrap();
+        assert_eq!(beta.new_place.unwrap(), "new channel `beta`: beside `stable`");
+        assert!(beta.warnings[0].contains("needs launcher 1.2.3, and no"), "{:?}", beta.warnings);
         assert_eq!((beta.sequence, beta.v2, beta.added_bytes), (1, second.v2, 0));
     }
 
@@ -536,6 +621,7 @@ mod tests {
         what.created = Some(Time::from_unix(1_700_000_000));
         let one = run(&f, &what).unwrap();
         fs::remove_dir_all(f.home.repository().join("objects")).unwrap();
+        fs::remove_file(f.home.dir.join("last-head.toml")).unwrap();
         for name in ["head.toml", &manifest::path(&one.manifest), &manifest::torrent_path(&one.v2)]
         {
             fs::remove_file(f.home.repository().join(name)).unwrap();

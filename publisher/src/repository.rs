@@ -9,7 +9,7 @@ use updraft_manifests::keys::Role;
 use updraft_manifests::launcher::LauncherManifest;
 use updraft_manifests::manifest::{self, Manifest};
 use updraft_manifests::names::Name;
-use updraft_manifests::root;
+use updraft_manifests::root::{self, Root};
 use updraft_manifests::time::Time;
 use updraft_manifests::trust::{AcceptedHead, ROOT_WALK_MAX, TrustError, TrustState};
 
@@ -28,6 +28,8 @@ pub struct Repository {
     pub trust: TrustState,
     /// SHA-256 of the payload of root 1.
     pub fingerprint: ContentHash,
+    /// Every root, from the first to the newest.
+    pub roots: Vec<Root>,
 }
 
 impl Repository {
@@ -53,14 +55,17 @@ impl Repository {
             return Err(Error::content(&first, why));
         }
         let mut trust = own;
+        let mut roots: Vec<Root> = trust.root().cloned().into_iter().collect();
         for _ in 0..ROOT_WALK_MAX {
             let path = dir.join(root::path(trust.next_root()));
             let Some(bytes) = disk::read_if_there(&path, Role::Root.document_bytes_max())? else {
                 break;
             };
-            trust = trust.accept_root(&bytes).map_err(|e| Error::content(&path, e))?.0;
+            let (next, root) = trust.accept_root(&bytes).map_err(|e| Error::content(&path, e))?;
+            trust = next;
+            roots.push(root.into_inner());
         }
-        Ok(Self { dir: dir.to_path_buf(), trust, fingerprint })
+        Ok(Self { dir: dir.to_path_buf(), trust, fingerprint, roots })
     }
 
     /// The head, if one was published; `at` decides its freshness.

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::Path;
 use updraft_manifests::document::Verified;
 use updraft_manifests::hash::ContentHash;
-use updraft_manifests::head::{Head, LauncherRelease, Release};
+use updraft_manifests::head::{HEAD_PATH, Head, LauncherRelease, Release};
 use updraft_manifests::leaf_index::{INDEX_BYTES_MAX, Layout};
 use updraft_manifests::manifest::{Manifest, index_path};
 use updraft_manifests::patchlist::{Offer, PatchListRef};
@@ -72,6 +72,14 @@ pub fn verify(
         expired: None,
     };
     let Some(accepted) = repository.head(now())? else {
+        let manifests = std::fs::read_dir(dir.join("manifests"));
+        if manifests.is_ok_and(|mut entries| entries.next().is_some()) {
+            fault(format!(
+                "{}: is missing, though releases are there: `updraft-publisher publish` or `head` puts it back",
+                dir.join(HEAD_PATH).display()
+            ));
+            return Err(Error::Faults { path: dir.to_path_buf(), count: 1 });
+        }
         return Ok(verified);
     };
     verified.head = Some(accepted.head.sequence);
@@ -271,7 +279,7 @@ fn list_objects(
 
 /// The BEP 52 root of a file; `None` if it has not `length` bytes. Memory does not grow with the
 /// file: whole subtrees are folded as they fill.
-fn root_of(path: &Path, length: u64) -> Result<Option<ContentHash>, Error> {
+pub(crate) fn root_of(path: &Path, length: u64) -> Result<Option<ContentHash>, Error> {
     let mut file = File::open(path).map_err(Error::disk("read", path))?;
     let mut block = vec![0; BLOCK_LEN as usize];
     let mut leaves = Vec::new();

@@ -5,8 +5,9 @@ use crate::channels::{self, Pace};
 use crate::home::Home;
 use crate::output::Output;
 use crate::repository::now;
+use crate::torrent::create::parse_bytes;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use updraft_manifests::head::Release;
 use updraft_manifests::names::{Name, Version};
 use updraft_manifests::rollout::{BUCKETS, Step};
@@ -39,6 +40,12 @@ pub(super) struct PromoteArgs {
     /// At first, only to so many percent of those who have an older release: see `rollout`.
     #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
     first: Option<u16>,
+    /// Bring back a version that was revoked there, as a release of its own.
+    #[arg(long)]
+    unrevoke: bool,
+    /// Memory for making patches, such as 500MiB; half of the machine's if not given.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +97,11 @@ pub(super) fn parse_share(text: &str) -> Result<u16, String> {
     all.ok_or_else(wrong)
 }
 
+/// Buckets as percent.
+pub(super) fn percent(buckets: u16) -> f64 {
+    f64::from(buckets) * 100.0 / f64::from(BUCKETS)
+}
+
 fn parse_step(text: &str) -> Result<Step, String> {
     let (share, from) = text.split_once('@').map_or((text, None), |(share, at)| (share, Some(at)));
     let from = match from {
@@ -138,13 +150,17 @@ pub(super) fn release(home: &Home, args: &ReleaseArgs, out: Output) -> Result<()
 }
 
 pub(super) fn promote(home: &Home, args: &PromoteArgs, out: Output) -> Result<(), Error> {
-    let PromoteArgs { version, from, to, first } = args;
-    for promoted in channels::promote(home, version, from, to, *first)? {
+    let PromoteArgs { version, from, to, first, unrevoke, memory } = args;
+    let all = channels::promote(home, version, from, to, *first, *unrevoke)?;
+    for promoted in &all {
         let name = format!("{version} on `{to}` ({})", promoted.platform);
         let text = if promoted.already {
             format!("{name} is offered already, as release {}", promoted.sequence)
         } else {
-            format!("{name} is offered as release {}", promoted.sequence)
+            let share = first.map_or_else(String::new, |share| {
+                format!(", at first to {} % of those who have an older one", percent(share))
+            });
+            format!("{name} is offered as release {}{share}", promoted.sequence)
         };
         out.tell(
             "promoted",
@@ -155,22 +171,39 @@ pub(super) fn promote(home: &Home, args: &PromoteArgs, out: Output) -> Result<()
                 "platform": promoted.platform,
                 "sequence": promoted.sequence,
                 "already": promoted.already,
+                "first": first.map(percent),
             }),
         );
     }
-    Ok(())
+    // Live already; who has an older release gets it for less once they are there.
+    all.iter().try_for_each(|promoted| super::offer_patches(home, &promoted.manifest, *memory, out))
 }
 
 pub(super) fn rollout(home: &Home, args: RolloutArgs, out: Output) -> Result<(), Error> {
     let pace = match (args.resume, args.critical) {
         (true, _) => Pace::Resume,
         (_, true) => Pace::Critical,
-        _ if args.steps.is_sorted_by_key(|step| step.from) => Pace::Steps(args.steps),
-        _ => return Err(Error::Usage("the steps are not in order of time".to_owned())),
+        _ => Pace::Steps(in_order(args.steps)?),
     };
     let releases = channels::pace(home, &args.channel, args.platform.as_ref(), &pace)?;
     releases.iter().for_each(|release| tell_pace(release, out));
     Ok(())
+}
+
+/// Shares that rise with time: who has had a turn keeps it.
+fn in_order(steps: Vec<Step>) -> Result<Vec<Step>, Error> {
+    if !steps.is_sorted_by_key(|step| step.from) {
+        return Err(Error::Usage("the steps are not in order of time".to_owned()));
+    }
+    if let Some(pair) = steps.windows(2).find(|pair| pair[1].buckets < pair[0].buckets) {
+        return Err(Error::Usage(format!(
+            "the steps go down, from {} % to {} %: who has the release by then keeps it, so use `halt` to \
+             stop it, or `revoke` to take it back",
+            percent(pair[0].buckets),
+            percent(pair[1].buckets)
+        )));
+    }
+    Ok(steps)
 }
 
 pub(super) fn halt(home: &Home, args: &HaltArgs, out: Output) -> Result<(), Error> {
@@ -179,33 +212,37 @@ pub(super) fn halt(home: &Home, args: &HaltArgs, out: Output) -> Result<(), Erro
     Ok(())
 }
 
-fn tell_pace(release: &Release, out: Output) {
-    let rollout = release.rollout.as_ref();
-    let name = format!("{} on `{}` ({})", release.version, release.channel, release.platform);
-    let how = match rollout {
+/// How a release goes to players.
+pub(super) fn pace_text(release: &Release) -> String {
+    match &release.rollout {
         Some(rollout) if rollout.paused => {
             "is halted: nobody installs it until `rollout --resume`; who has it keeps it".to_owned()
         }
         Some(rollout) if !rollout.critical && !rollout.steps.is_empty() => {
             let steps = rollout.steps.iter();
-            let steps =
-                steps.map(|s| format!("{} % from {}", f64::from(s.buckets) / 100.0, s.from));
+            let steps = steps.map(|s| format!("{} % from {}", percent(s.buckets), s.from));
             format!("goes to {}", steps.collect::<Vec<_>>().join(", "))
         }
         Some(_) | None => "goes to everybody".to_owned(),
-    };
-    out.tell(
-        "rollout",
-        format!("{name} {how}"),
-        json!({
-            "version": release.version,
-            "channel": release.channel,
-            "platform": release.platform,
-            "paused": rollout.is_some_and(|rollout| rollout.paused),
-            "critical": rollout.is_some_and(|rollout| rollout.critical),
-            "steps": rollout.map_or(&[][..], |rollout| &rollout.steps),
-        }),
-    );
+    }
+}
+
+/// What programs are told of a release and its pace.
+pub(super) fn pace_fields(release: &Release) -> Value {
+    let rollout = release.rollout.as_ref();
+    json!({
+        "version": release.version,
+        "channel": release.channel,
+        "platform": release.platform,
+        "paused": rollout.is_some_and(|rollout| rollout.paused),
+        "critical": rollout.is_some_and(|rollout| rollout.critical),
+        "steps": rollout.map_or(&[][..], |rollout| &rollout.steps),
+    })
+}
+
+fn tell_pace(release: &Release, out: Output) {
+    let name = format!("{} on `{}` ({})", release.version, release.channel, release.platform);
+    out.tell("rollout", format!("{name} {}", pace_text(release)), pace_fields(release));
 }
 
 pub(super) fn revoke(home: &Home, args: &RevokeArgs, out: Output) -> Result<(), Error> {
@@ -248,5 +285,11 @@ mod tests {
         let step = parse_step("25%@2027-01-31T12:00:00Z").unwrap();
         assert_eq!(step.from, Time::parse("2027-01-31T12:00:00Z").unwrap());
         assert!(parse_step("25%@+1d").unwrap().from > now());
+        let steps = |texts: &[&str]| texts.iter().map(|text| parse_step(text).unwrap()).collect();
+        in_order(steps(&["5%", "25%@+1d", "25%@+2d", "100%@+3d"])).unwrap();
+        let error = in_order(steps(&["25%", "5%@+1d"])).unwrap_err();
+        assert!(error.to_string().contains("from 25 % to 5 %"), "{error}");
+        let error = in_order(steps(&["25%@+2d", "50%@+1d"])).unwrap_err();
+        assert!(error.to_string().contains("order of time"), "{error}");
     }
 }

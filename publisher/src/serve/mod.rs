@@ -11,9 +11,10 @@ mod udp;
 mod udp_tracker;
 
 use crate::home::Home;
+use crate::lock::RepositoryLock;
 use crate::output::{Output, bytes};
 use crate::repository::{Repository, now};
-use crate::{Error, disk, head};
+use crate::{Error, base, disk, head};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -131,6 +132,9 @@ pub async fn serve(
     let (mut seeds, bittorrent) = start_seeds(home, options, &repository).await?;
     seeds.open_rendezvous(rendezvous(&repository.fingerprint), &site.tracker).await?;
 
+    if let Some(why) = base::behind(home, &repository)? {
+        out.warn(why);
+    }
     let feed = tell_feed(home, options, &repository, http)?;
     let url = &feed.urls[0];
     let page = options.room.then(|| url.join(room::PAGE_PATH).ok()).flatten();
@@ -471,7 +475,7 @@ fn sign_in_time(home: &Home, head: &Head, out: Output) {
         warn("run `updraft-publisher head` where the head key is".to_owned());
         return;
     }
-    match sign_head(home, None) {
+    match sign_on(home, base::begin_here, None) {
         Ok((head, _)) => out.tell(
             "signed",
             format!("signed head {}, valid until {}", head.sequence, head.expires),
@@ -488,9 +492,16 @@ fn sign_in_time(home: &Home, head: &Head, out: Output) {
 /// # Errors
 /// As [`head::sign`]; [`Error::Key`] without the key.
 pub fn sign_head(home: &Home, days: Option<u16>) -> Result<(Head, bool), Error> {
+    sign_on(home, base::begin, days)
+}
+
+fn sign_on(
+    home: &Home,
+    begin: impl FnOnce(&Home) -> Result<(RepositoryLock, Repository), Error>,
+    days: Option<u16>,
+) -> Result<(Head, bool), Error> {
     let key = home.key(Role::Head)?;
-    let mut lock = home.lock()?;
-    let repository = Repository::open(&home.repository(), Some(&home.config.product))?;
+    let (mut lock, repository) = begin(home)?;
     let was_expired =
         repository.head(now())?.is_some_and(|accepted| accepted.freshness != Freshness::Fresh);
     let head = head::sign(home, &key, &repository, &mut lock, |head| {
@@ -611,8 +622,11 @@ mod tests {
             eventually(async || AnnounceReply::parse(&get(&base, &announce_path(v1)).await.1).ok())
                 .await;
         assert_eq!((reply.seeders, reply.leechers, reply.peers.len()), (Some(1), Some(1), 1));
-        let (_, body) = get(&base, &format!("/releases/{}/game/file", first.v2)).await;
-        assert_eq!(body, "1".repeat(50_000).into_bytes());
+        // Those who announce may hear of it an instant before it is offered over HTTP.
+        let path = format!("/releases/{}/game/file", first.v2);
+        let offered =
+            async || Some(get(&base, &path).await).filter(|(head, _)| head.contains(" 200 "));
+        assert!(eventually(offered).await.1 == "1".repeat(50_000).into_bytes());
         let meeting =
             InfoHash(rendezvous(&Repository::open(&home.repository(), None).unwrap().fingerprint));
         assert!(AnnounceReply::parse(&get(&base, &announce_path(meeting)).await.1).is_ok());
