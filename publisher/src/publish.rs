@@ -615,6 +615,28 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_object_is_not_blamed_on_its_packs() {
+        let f = fixture();
+        run(&f, &what(&f, "1")).unwrap();
+        assert!(fs::read_dir(f.home.repository().join("packs")).unwrap().count() > 0);
+        let objects = fs::read_dir(f.home.repository().join("objects")).unwrap();
+        let object = objects.flatten().next().unwrap().path();
+        let mut bytes = fs::read(&object).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&object, bytes).unwrap();
+        let mut faults = vec![];
+        let check = |faults: &mut Vec<String>| {
+            crate::verify::verify(&f.home.repository(), None, &mut |fault| faults.push(fault))
+        };
+        check(&mut faults).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains("objects"), "{faults:?}");
+        // What is advised mends it.
+        fs::remove_file(&object).unwrap();
+        assert_eq!(run(&f, &what(&f, "1")).unwrap().repaired, ["objects"]);
+        check(&mut faults).unwrap();
+    }
+
+    #[test]
     fn same_input_same_bytes() {
         let f = fixture();
         let mut what = what(&f, "1");
