@@ -19,7 +19,13 @@ const BYTES: u64 = 2 << 20;
 
 /// libtorrent with a node in the DHT, which it enters by `entry`; without one it waits to be found.
 fn libtorrent(node: &Node, entry: Option<SocketAddr>) -> Libtorrent {
+    libtorrent_with(node, entry, true)
+}
+
+/// The same that speaks to peers by uTP or not.
+fn libtorrent_with(node: &Node, entry: Option<SocketAddr>, utp: bool) -> Libtorrent {
     let settings = json!({
+        "enable_incoming_utp": utp, "enable_outgoing_utp": utp,
         "enable_dht": true,
         "dht_bootstrap_nodes": entry.map(|entry| entry.to_string()).unwrap_or_default(),
         // All hosts here are of one network.
@@ -107,12 +113,12 @@ fn a_link_alone_leads_libtorrent_to_what_we_seed() {
 }
 
 /// Whose entries do not answer enters by the nodes of peers, since these tell where they are (message 9): it is
-/// found there by somebody else when that peer is gone.
+/// found there by somebody else when that peer takes no connections any more.
 #[test]
 fn peers_lead_into_the_network() {
     let world = World::new();
     let (nobody, node, seed_node) = (world.lab.node(), world.lab.node(), world.lab.node());
-    let mut seed = libtorrent(&seed_node, Some(world.entry));
+    let mut seed = libtorrent_with(&seed_node, Some(world.entry), false);
     seed.seed(&world.torrent, parent(&world.source));
     let mut command = Place::from(&node).launcher();
     command.env("UPDRAFT_LOG", "updraft_protocol::io::dht=debug");
@@ -130,9 +136,10 @@ fn peers_lead_into_the_network() {
     until("an announcement of both names", SWARM_WAIT, || {
         (ours.text().matches("announced in the DHT").count() >= 2).then_some(())
     });
-    drop(seed);
-    let link = &world.links()[0];
-    let (mut fetch, into) = world.fetch(Path::new(link), &world.entry.to_string(), &[], &[]);
+    let mut wall = seed_node.command("iptables");
+    assert!(wall.args(["-A", "INPUT", "-p", "tcp", "-j", "DROP"]).status().unwrap().success());
+    let (link, entry) = (&world.links()[0], seed_node.wide_addr(PEER_PORT).to_string());
+    let (mut fetch, into) = world.fetch(Path::new(link), &entry, &[], &[]);
     fetch.finish(SWARM_WAIT);
     content::assert_same(&world.source, &into.join("game"), &[]);
 }
