@@ -175,9 +175,7 @@ impl Download {
         add.executable_bits = true;
         add.resume = Some(resume);
         add.trackers.clone_from(&self.meta.trackers);
-        let urls = self.meta.web_seeds.iter().filter_map(|url| Url::parse(url).ok());
-        let web = urls.filter(|url| matches!(url.scheme(), "http" | "https"));
-        add.web_seeds = web.map(WebSeed::Bep19).collect();
+        add.web_seeds = web_sources(&self.meta.web_seeds).map(WebSeed::Bep19).collect();
         add.peers.clone_from(&self.peers);
         add.dht = true;
         Ok(add)
@@ -279,5 +277,25 @@ fn check_names(info: &Info) -> Result<(), Error> {
 impl From<updraft_protocol::io::TorrentError> for Error {
     fn from(error: updraft_protocol::io::TorrentError) -> Self {
         torrent_error(error)
+    }
+}
+
+/// The web seeds of a torrent that are asked: a stranger's torrent names nothing else than web servers.
+fn web_sources(urls: &[String]) -> impl Iterator<Item = Url> + '_ {
+    let urls = urls.iter().filter_map(|url| Url::parse(url).ok());
+    urls.filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_seeds_are_web_servers() {
+        let urls =
+            ["http://a.example/x", "file:///etc/passwd", "https://b.example/", "ftp://c/x", "d"];
+        let asked: Vec<String> =
+            web_sources(&urls.map(str::to_owned)).map(|url| url.to_string()).collect();
+        assert_eq!(asked, ["http://a.example/x", "https://b.example/"]);
     }
 }

@@ -438,8 +438,12 @@ pub fn keep(documents: &Documents, path: &str, bytes: &[u8]) -> Result<(), Error
 /// clock that was set back, would take any old head for news.
 pub fn clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    no_earlier_than_built(since.as_secs())
+}
+
+fn no_earlier_than_built(seconds: u64) -> Time {
     let built = env!("UPDRAFT_BUILT").parse().unwrap_or(0);
-    Time::from_unix(since.as_secs().max(built))
+    Time::from_unix(seconds.max(built))
 }
 
 impl<'a> Sources<'a> {
@@ -597,5 +601,19 @@ impl Rounds<'_> {
 
     fn failure(&self, path: &str) -> Error {
         Error::Network { what: path.to_owned(), why: self.failures.join("; ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_clock_is_earlier_than_the_program() {
+        let built = no_earlier_than_built(0);
+        assert!(built > Time::from_unix(1_700_000_000), "{built}");
+        let later = Time::from_unix(4_000_000_000);
+        assert_eq!(no_earlier_than_built(4_000_000_000), later);
+        assert!(clock() >= built);
     }
 }

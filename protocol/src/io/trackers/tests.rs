@@ -191,3 +191,15 @@ async fn hostile_answers_are_errors_in_words() {
     check(|| Answer::Keep(response(302, "Location: /x\r\n", b"")), "sent on too many times").await;
     check(|| Answer::Close(b"\0\0\0".to_vec()), "").await;
 }
+
+#[test]
+fn trackers_have_three_schemes() {
+    for good in ["http://a.example/announce", "https://[2001:db8::1]:9/a", "udp://a.example:9"] {
+        assert!(super::supported(good).is_ok(), "{good}");
+    }
+    for bad in
+        ["file:///etc/passwd", "udp://a.example", "wss://a.example", "ftp://a.example", "x", ""]
+    {
+        assert!(super::supported(bad).is_err(), "{bad}");
+    }
+}
