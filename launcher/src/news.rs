@@ -139,10 +139,7 @@ pub async fn manifest(
 ) -> Result<Verified<Manifest>, Error> {
     let entry = news.entry.clone();
     let accept = |news: &News, bytes: &[u8]| news.trust.accept_manifest(&news.head, &entry, bytes);
-    let path = entry.manifest_path();
-    let manifest = document(store, documents, sources, news, &path, accept).await?;
-    check_launcher(&manifest, &own_version())?;
-    Ok(manifest)
+    usable(store, documents, sources, news, accept).await
 }
 
 /// The same for news whose entry is one that the head announces for later. What is believed stays as it is.
@@ -160,7 +157,18 @@ pub async fn preload(
         let manifest = news.trust.check_preload(&news.head, &entry, bytes)?;
         Ok((news.trust.clone(), manifest))
     };
-    let path = entry.manifest_path();
+    usable(store, documents, sources, news, accept).await
+}
+
+/// The manifest of the news' entry that `accept` takes, if this launcher can install it.
+async fn usable(
+    store: &Store,
+    documents: &Documents,
+    sources: &Sources<'_>,
+    news: &mut News,
+    accept: impl Fn(&News, &[u8]) -> Result<(TrustState, Verified<Manifest>), TrustError>,
+) -> Result<Verified<Manifest>, Error> {
+    let path = news.entry.manifest_path();
     let manifest = document(store, documents, sources, news, &path, accept).await?;
     check_launcher(&manifest, &own_version())?;
     Ok(manifest)

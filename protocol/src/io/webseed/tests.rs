@@ -144,6 +144,9 @@ async fn any_span_of_any_layout() {
     }
     let whole = server.requests().iter().filter(|request| range(request).is_none()).count();
     assert!(whole > 0 && whole < server.requests().len(), "no Range header for whole files");
+    // Ranges are of what is stored, and nothing may be packed on the way.
+    let plain = |request: &String| request.to_lowercase().contains("accept-encoding: identity\r\n");
+    assert!(server.requests().iter().all(plain));
     assert_eq!(server.connections(), 40, "one connection per fetch that needs any");
 }
 
