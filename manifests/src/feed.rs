@@ -178,7 +178,7 @@ mod tests {
             &format!("updraft:game?root={root}&url=file:///etc"),
             "updraft:game?root=12&url=http://a/",
             // Readable as it stands, but not any more as it would be written.
-            &format!("updraft:game?root={root}&url=http://a/{}", "+".repeat(6000)),
+            &format!("updraft:game?root={root}&url=http://a/{}x", "+".repeat(6000)),
             "updraft-feed = 2\nproduct = \"a\"\nroot = \"\"\nurls = []",
         ] {
             assert!(Feed::parse(bad).is_err(), "{bad}");
